@@ -1,1 +1,49 @@
-//! Placeholder.
+//! The Gateway API objects that Penstock reads and writes, as plain types.
+//!
+//! The version is v1.6, standard channel: the one in which TCPRoute and UDPRoute became `v1`. The kinds here
+//! are the ones an L4 load balancer needs, each complete, so that a field nobody declared is a field the API
+//! does not have, and a reader can tell the author of a file so:
+//!
+//! * [`gateway_class`]: GatewayClass, which controller owns which Gateways;
+//! * [`gateway`]: Gateway, its addresses and listeners;
+//! * [`route`]: TCPRoute and UDPRoute, and the status that every route kind shares;
+//! * [`reference_grant`]: ReferenceGrant, who may refer across namespaces;
+//! * [`reference`](mod@reference): the references between objects ([`ParentReference`], [`BackendRef`], …), one type for all kinds;
+//! * [`value`]: the enumerations, each with room for a value we do not know.
+//!
+//! Metadata, conditions, label selectors, Service, EndpointSlice and Namespace are Kubernetes' own and come
+//! from [`k8s_openapi`], which is re-exported, so that a user of this crate needs no second version of it.
+//!
+//! Three rules hold for every type:
+//!
+//! 1. **Decoding is lenient about meaning and strict about shape.** A number out of range, an unknown protocol
+//!    or a list that is too long decodes; `translate` answers it with a condition on that object. A string
+//!    where a number belongs does not decode. One object the types cannot read must never hide the others.
+//! 2. **What was read is what is written.** Encoding a decoded object gives the same fields back, without
+//!    defaults filled in, so that a diff shows only what someone changed.
+//! 3. **Each kind is a [`k8s_openapi::Resource`] with [`k8s_openapi::Metadata`]**, which is all that `kube`
+//!    asks of a type to watch it.
+
+pub mod gateway;
+pub mod gateway_class;
+mod object;
+pub mod reference;
+pub mod reference_grant;
+pub mod route;
+pub mod value;
+
+pub use gateway::{Gateway, GatewaySpec, GatewayStatus, Listener, ListenerStatus};
+pub use gateway_class::{GatewayClass, GatewayClassSpec, GatewayClassStatus};
+pub use k8s_openapi;
+pub use k8s_openapi::api::core::v1::{Namespace, Service};
+pub use k8s_openapi::api::discovery::v1::EndpointSlice;
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
+    Condition, LabelSelector, ObjectMeta, Time,
+};
+pub use reference::{BackendRef, ParentReference};
+pub use reference_grant::{ReferenceGrant, ReferenceGrantSpec};
+pub use route::{RouteParentStatus, RouteStatus, TCPRoute, TCPRouteSpec, UDPRoute, UDPRouteSpec};
+pub use value::{AddressType, FromNamespaces, Protocol, TlsMode};
+
+/// The API group of every kind declared here.
+pub const GROUP: &str = "gateway.networking.k8s.io";
