@@ -1,0 +1,485 @@
+//! What a statistics segment promises.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, UNIX_EPOCH};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+
+const COLUMNS: &[Column] = &[
+    Column::counter("packets", "packets"),
+    Column::counter("bytes", "bytes"),
+    Column::gauge("flows", "flows"),
+];
+const PER_WORKER: TableSpec =
+    TableSpec { name: "listeners", columns: COLUMNS, rows: 70, per_worker: true };
+const MAIN_ONLY: TableSpec =
+    TableSpec { name: "punts", columns: &[Column::counter("packets", "")], rows: 3, per_worker: false };
+const ONE_ROW: TableSpec =
+    TableSpec { name: "workers", columns: COLUMNS, rows: 1, per_worker: true };
+const TABLES: &[TableSpec] = &[PER_WORKER, MAIN_ONLY, ONE_ROW];
+
+struct Segment {
+    _directory: TempDir,
+    path: PathBuf,
+    writer: StatsWriter,
+}
+
+fn segment() -> Segment {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("dataplane.stats");
+    let writer = StatsWriter::create(&path, &this_process(), 2, TABLES).unwrap();
+    Segment { _directory: directory, path, writer }
+}
+
+fn this_process() -> ProcessInfo {
+    ProcessInfo {
+        pid: std::process::id(),
+        version: "1.2.3".into(),
+        started: UNIX_EPOCH + Duration::from_secs(1_000),
+    }
+}
+
+fn open(path: &Path) -> StatsReader {
+    StatsReader::open(path).unwrap()
+}
+
+fn rows(reader: &StatsReader, table: &str) -> Vec<Row> {
+    reader.rows(reader.table(table).unwrap())
+}
+
+/// As a worker counts: one writer, so no read-modify-write.
+fn add(cell: &AtomicU64, amount: u64) {
+    cell.store(cell.load(Ordering::Relaxed) + amount, Ordering::Relaxed);
+}
+
+#[test]
+fn the_segment_explains_itself() {
+    let segment = segment();
+    let reader = open(&segment.path);
+    assert_eq!(reader.process(), &this_process());
+    assert_eq!(reader.workers(), 2);
+    let seen: Vec<_> = reader.tables().iter().map(|table| (table.name.as_str(), table.rows)).collect();
+    assert_eq!(seen, [("listeners", 70), ("punts", 3), ("workers", 1)]);
+    let table = reader.table("listeners").unwrap();
+    let seen: Vec<_> = table
+        .columns
+        .iter()
+        .map(|column| (column.name.as_str(), column.kind, column.unit.as_str()))
+        .collect();
+    let declared: Vec<_> =
+        COLUMNS.iter().map(|column| (column.name, column.kind, column.unit)).collect();
+    assert_eq!(seen, declared);
+    assert_eq!((table.blocks, reader.table("punts").unwrap().blocks), (2, 1));
+    assert_eq!((table.column("flows"), table.column("cats")), (Some(2), None));
+    assert!(reader.table("cats").is_none());
+}
+
+/// What a reader sees after each thing a writer can do, on row 69 of `listeners`: the last of the
+/// table, and the sixth of its second word of use. The steps follow each other on one segment.
+#[test]
+fn a_row_and_its_numbers_belong_together() {
+    type Step = fn(&mut StatsWriter);
+    let mut segment = segment();
+    let reader = open(&segment.path);
+    let (label_a, label_b) = ([("name", "a")], [("name", "bb"), ("vip", "192.0.2.10")]);
+    let steps: [(&str, Step, Option<(&[(&str, &str)], [u64; 3])>); 7] = [
+        ("a row without a label is not shown", |_| {}, None),
+        (
+            "numbers alone do not show it",
+            |writer| writer.cells("listeners", 1)[69 * 3..].iter().for_each(|cell| add(cell, 5)),
+            None,
+        ),
+        (
+            "a label shows the row",
+            |writer| writer.set_label("listeners", 69, &[("name", "a")]).unwrap(),
+            Some((&label_a, [5, 5, 5])),
+        ),
+        (
+            "workers add up",
+            |writer| add(&writer.cells("listeners", 0)[69 * 3 + 1], 7),
+            Some((&label_a, [5, 12, 5])),
+        ),
+        (
+            "another label replaces it whole",
+            |writer| {
+                writer.set_label("listeners", 69, &[("name", "bb"), ("vip", "192.0.2.10")]).unwrap();
+            },
+            Some((&label_b, [5, 12, 5])),
+        ),
+        ("without its label it is gone", |writer| writer.clear_label("listeners", 69).unwrap(), None),
+        (
+            "zeroed, it can be another's",
+            |writer| {
+                writer.zero_row("listeners", 69).unwrap();
+                writer.set_label("listeners", 69, &[("name", "a")]).unwrap();
+            },
+            Some((&label_a, [0, 0, 0])),
+        ),
+    ];
+    for (promise, step, expected) in steps {
+        step(&mut segment.writer);
+        let seen = rows(&reader, "listeners");
+        let seen: Vec<_> = seen
+            .iter()
+            .map(|row| {
+                let labels: Vec<_> =
+                    row.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+                (row.index, labels, row.total.clone())
+            })
+            .collect();
+        let expected: Vec<_> = expected
+            .map(|(labels, total)| (69, labels.to_vec(), total.to_vec()))
+            .into_iter()
+            .collect();
+        assert_eq!(seen, expected, "{promise}");
+    }
+}
+
+#[test]
+fn each_worker_has_its_own_block_on_its_own_pages() {
+    let segment = segment();
+    let blocks: Vec<Cells> = (0..2).map(|worker| segment.writer.cells("listeners", worker)).collect();
+    assert_eq!(blocks[0].len(), 70 * 3);
+    let pages: Vec<_> =
+        blocks.iter().map(|cells| std::ptr::from_ref(&cells[0]).addr()).collect();
+    assert!(pages.iter().all(|address| address % 4096 == 0));
+    assert!(pages[1] - pages[0] >= 4096);
+    add(&blocks[0][0], 1);
+    add(&blocks[1][0], 10);
+    let mut writer = segment.writer;
+    writer.set_label("listeners", 0, &[]).unwrap();
+    drop(writer); // a worker's cells outlive the writer
+    add(&blocks[1][0], 10);
+    let row = &rows(&open(&segment.path), "listeners")[0];
+    assert_eq!((row.total[0], row.blocks[0][0], row.blocks[1][0]), (21, 1, 20));
+}
+
+#[test]
+fn the_row_of_a_table_of_one_row_needs_no_label() {
+    let segment = segment();
+    add(&segment.writer.cells("workers", 1)[2], 4);
+    let seen = rows(&open(&segment.path), "workers");
+    assert_eq!(seen.len(), 1);
+    assert_eq!((seen[0].labels.len(), seen[0].blocks[1][2]), (0, 4));
+}
+
+#[test]
+fn the_generation_is_read_whole() {
+    let mut segment = segment();
+    let reader = open(&segment.path);
+    assert_eq!(reader.generation(), Some(Generation::default()));
+    let digest = u128::MAX - 5;
+    segment.writer.set_generation(7, digest, 3, true);
+    assert_eq!(reader.generation(), Some(Generation { generation: 7, digest, epoch: 3, ready: true }));
+}
+
+#[test]
+fn refusals_of_the_writer_say_the_limit() {
+    let mut segment = segment();
+    let long = "x".repeat(MAX_LABEL_BYTES);
+    let very_long_key = "k".repeat(256);
+    let nameless = TableSpec { name: "", ..MAIN_ONLY };
+    let rowless = TableSpec { rows: 0, ..MAIN_ONLY };
+    let spec = |workers, tables: &[TableSpec]| {
+        StatsWriter::create(&segment.path, &this_process(), workers, tables).err().unwrap().to_string()
+    };
+    let specs = [
+        (spec(0, TABLES), "0 workers, allowed are 1 to 256"),
+        (spec(1, &[]), "0 tables, allowed are 1 to 64"),
+        (spec(1, &[nameless]), "table name \"\" is not 1 to 56 bytes of printable ASCII"),
+        (spec(1, &[rowless]), "0 rows of table punts, allowed are 1 to 1048576"),
+        (spec(1, &[MAIN_ONLY, MAIN_ONLY]), "two tables are called punts"),
+    ];
+    for (message, expected) in specs {
+        assert_eq!(message, format!("statistics segment: {expected}"));
+    }
+    let mut label = |table, row, key, value| {
+        segment.writer.set_label(table, row, &[(key, value)]).unwrap_err().to_string()
+    };
+    let labels = [
+        (label("punts", 3, "k", "v"), "statistics segment: no row 3 in a table punts"),
+        (label("cats", 0, "k", "v"), "statistics segment: no row 0 in a table cats"),
+        (
+            label("punts", 0, "k", &long),
+            "statistics table punts, row 0: a label of 1028 bytes, 1024 fit",
+        ),
+        (
+            label("punts", 0, &very_long_key, "v"),
+            "statistics table punts, row 0: a key of 256 bytes, 255 fit",
+        ),
+    ];
+    for (message, expected) in labels {
+        assert_eq!(message, expected);
+    }
+    let longest = &long[..MAX_LABEL_BYTES - 4];
+    segment.writer.set_label("punts", 2, &[("k", longest)]).unwrap();
+    assert_eq!(rows(&open(&segment.path), "punts")[0].label("k"), Some(longest));
+}
+
+#[test]
+fn a_writer_that_cannot_make_the_file_says_where() {
+    let error = StatsWriter::create(Path::new("/nonexistent/d/x"), &this_process(), 1, TABLES).err();
+    let message = error.unwrap().to_string();
+    assert_eq!(message, "/nonexistent/d/x: cannot create it: No such file or directory (os error 2)");
+}
+
+#[test]
+fn a_new_segment_leaves_the_old_one_readable() {
+    let mut segment = segment();
+    segment.writer.set_label("punts", 0, &[("class", "control")]).unwrap();
+    add(&segment.writer.cells("punts", 0)[0], 9);
+    let old = open(&segment.path);
+    let second = ProcessInfo { version: "2.0.0".into(), ..this_process() };
+    let _writer = StatsWriter::create(&segment.path, &second, 1, &[MAIN_ONLY]).unwrap();
+    let new = open(&segment.path);
+    assert_eq!((old.process().version.as_str(), old.workers()), ("1.2.3", 2));
+    assert_eq!(rows(&old, "punts")[0].total, [9]);
+    assert_eq!((new.process().version.as_str(), new.workers()), ("2.0.0", 1));
+    assert_eq!(rows(&new, "punts"), []);
+    let left: Vec<_> = fs::read_dir(segment.path.parent().unwrap()).unwrap().collect();
+    assert_eq!(left.len(), 1, "the temporary name is gone");
+}
+
+#[test]
+fn anyone_may_read_and_only_the_owner_may_write() {
+    let segment = segment();
+    assert_eq!(fs::metadata(&segment.path).unwrap().mode() & 0o777, 0o644);
+}
+
+#[test]
+fn a_large_segment_costs_its_cells() {
+    const EIGHT: &[Column] = &[Column::counter("c", ""); 8];
+    let listeners = TableSpec { columns: EIGHT, rows: 4096, ..PER_WORKER };
+    let backends = TableSpec { name: "backends", columns: EIGHT, rows: 16_384, per_worker: true };
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("dataplane.stats");
+    let writer = StatsWriter::create(&path, &this_process(), 2, &[listeners, backends]);
+    let mut writer = writer.unwrap();
+    let (length, used) = (|path: &Path| {
+        let metadata = fs::metadata(path).unwrap();
+        (metadata.len(), metadata.blocks() * 512)
+    })(&path);
+    assert!(length < 26 << 20, "{length} bytes long");
+    assert!(used < 27 << 17, "{used} bytes used"); // 2.5 MiB of cells, header, directory, bits of use
+    for row in 0..100 {
+        writer.set_label("listeners", row, &[("name", "default/web/http")]).unwrap();
+    }
+    let more = fs::metadata(&path).unwrap().blocks() * 512 - used;
+    assert!(more < 130 * 1024, "100 labels took {more} bytes");
+}
+
+#[test]
+fn life_is_told_by_process_and_beat() {
+    let gone = std::process::Command::new("true").spawn().and_then(|mut child| {
+        let pid = child.id();
+        child.wait().map(|_| pid)
+    });
+    let beat = UNIX_EPOCH + Duration::from_secs(5_000);
+    let after = |seconds| beat + Duration::from_secs(seconds);
+    let rows = [
+        ("it beats", std::process::id(), after(2), Life::Beating),
+        ("its clock was set back", std::process::id(), beat - Duration::from_secs(60), Life::Beating),
+        ("it is there and silent", std::process::id(), after(4), Life::Silent { since: beat }),
+        ("it died", gone.unwrap(), after(1), Life::Gone { since: beat }),
+        ("no process has id 0", 0, after(1), Life::Gone { since: beat }),
+        ("nor this one", u32::MAX, after(1), Life::Gone { since: beat }),
+    ];
+    for (promise, pid, now, expected) in rows {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("dataplane.stats");
+        let process = ProcessInfo { pid, ..this_process() };
+        let writer = StatsWriter::create(&path, &process, 1, TABLES).unwrap();
+        assert_eq!(open(&path).heartbeat(), process.started, "{promise}: its start is its first beat");
+        writer.beat(beat);
+        assert_eq!(open(&path).life(now), expected, "{promise}");
+    }
+}
+
+#[test]
+fn another_process_of_the_same_id_is_not_the_writer() {
+    let segment = segment();
+    let mut bytes = fs::read(&segment.path).unwrap();
+    put(&mut bytes, layout::AT_PID_STARTED, 1);
+    fs::write(&segment.path, &bytes).unwrap();
+    let reader = open(&segment.path);
+    assert!(matches!(reader.life(reader.heartbeat()), Life::Gone { .. }));
+}
+
+fn put(bytes: &mut [u8], at: usize, word: u64) {
+    bytes[at * 8..][..8].copy_from_slice(&word.to_ne_bytes());
+}
+
+/// The word `field` of the first table's entry in the directory.
+fn of_table(field: usize) -> usize {
+    layout::AT_DIRECTORY + field
+}
+
+/// What is said of a file that is not right, a row each: which word is changed to what.
+#[test]
+fn a_damaged_file_is_refused_with_the_place() {
+    let segment = segment();
+    let good = fs::read(&segment.path).unwrap();
+    let path = segment.path.with_file_name("bad");
+    let cases = [
+        ("another program's file", layout::AT_MAGIC, 7, "not a Penstock statistics segment"),
+        ("another layout", layout::AT_LAYOUT, 9, "layout 9, this program reads 1"),
+        ("a length that is not the file's", layout::AT_FILE_WORDS, 1, "it says it has 1 words"),
+        ("no workers", layout::AT_WORKERS, 0, "0 workers, allowed are 1 to 256"),
+        ("too many tables", layout::AT_TABLES, 65, "65 tables, allowed are 1 to 64"),
+        ("a wild process id", layout::AT_PID, u64::MAX, "process id 18446744073709551615"),
+        ("a long version", layout::AT_PROGRAM_VERSION.at, 999, "the program's version: its length"),
+        ("a long name", of_table(0), 57, "table 0: its name: its length is more than its place"),
+        ("a name of other bytes", of_table(1), u64::MAX, "table 0: its name is not text"),
+        ("a name of no ink", of_table(1), 0x2020_2020_2020_2020, "is not 1 to 56 bytes of printable"),
+        ("no rows", of_table(layout::TABLE_ROWS), 0, "table 0: 0 rows, allowed are 1 to"),
+        ("a row too many", of_table(layout::TABLE_ROWS), 1 << 21, "table 0: 2097152 rows, allowed"),
+        ("no columns", of_table(layout::TABLE_COLUMNS), 0, "table 0: 0 columns, allowed are 1 to 64"),
+        ("a third worker's block", of_table(layout::TABLE_BLOCKS), 3, "3 blocks of cells, allowed"),
+        ("narrow blocks", of_table(layout::TABLE_BLOCK_WORDS), 5, "5 words in a block of cells"),
+        ("columns in the header", of_table(layout::TABLE_COLUMNS_AT), 3, "columns: words 3 to 51"),
+        ("bits beyond the end", of_table(layout::TABLE_USED_AT), 1 << 40, "rows in use: words"),
+        ("labels beyond the end", of_table(layout::TABLE_LABELS_AT), u64::MAX, "table 0: labels: words"),
+        ("cells beyond the end", of_table(layout::TABLE_CELLS_AT), 1 << 60, "table 0: cells: words"),
+    ];
+    for (promise, at, word, expected) in cases {
+        let mut bytes = good.clone();
+        put(&mut bytes, at, word);
+        fs::write(&path, &bytes).unwrap();
+        let message = StatsReader::open(&path).err().map(|error| error.to_string());
+        assert!(message.as_ref().is_some_and(|said| said.contains(expected)), "{promise}: {message:?}");
+    }
+}
+
+#[test]
+fn a_file_of_another_length_is_refused() {
+    let segment = segment();
+    let good = fs::read(&segment.path).unwrap();
+    let path = segment.path.with_file_name("bad");
+    for length in [0, 1, 8, 4095, 4096, 4104, good.len() / 2, good.len() - 4096, good.len() - 8] {
+        fs::write(&path, &good[..length]).unwrap();
+        assert!(StatsReader::open(&path).is_err(), "{length} bytes of {}", good.len());
+    }
+    assert!(StatsReader::open(segment.path.parent().unwrap()).is_err(), "a directory");
+    let missing = StatsReader::open(&segment.path.with_file_name("none")).err().unwrap();
+    assert!(missing.is_missing());
+}
+
+#[test]
+fn a_writer_that_died_inside_a_change_hides_that_row_only() {
+    let mut segment = segment();
+    segment.writer.set_label("punts", 0, &[("class", "control")]).unwrap();
+    segment.writer.set_label("punts", 1, &[("class", "other")]).unwrap();
+    let mut bytes = fs::read(&segment.path).unwrap();
+    let reader = open(&segment.path);
+    let place = layout::plan(2, TABLES).unwrap().places[1];
+    put(&mut bytes, place.label_of(0) + layout::LABEL_SEQUENCE, 5);
+    put(&mut bytes, layout::AT_GENERATION_SEQUENCE, 1);
+    fs::write(&segment.path.with_file_name("dead"), &bytes).unwrap();
+    let dead = open(&segment.path.with_file_name("dead"));
+    let seen: Vec<_> = rows(&dead, "punts").iter().map(|row| row.index).collect();
+    assert_eq!((seen, dead.generation()), (vec![1], None));
+    assert_eq!(rows(&reader, "punts").len(), 2);
+}
+
+/// A writer renames a row, counts in it and says generations as fast as it can, while a reader looks.
+#[test]
+fn a_reader_never_sees_a_torn_label() {
+    let mut segment = segment();
+    let reader = open(&segment.path);
+    let stop = AtomicBool::new(false);
+    let (mut seen, mut changes) = (0, 0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut turn = 0u64;
+            while !stop.load(Ordering::Relaxed) {
+                turn += 1;
+                let text = char::from(b'a' + (turn % 26) as u8).to_string();
+                let text = text.repeat(usize::try_from(turn % 26).unwrap() * 30 + 1);
+                segment.writer.clear_label("listeners", 5).unwrap();
+                let cells = segment.writer.cells("listeners", 0);
+                cells[15].store(turn % 26, Ordering::Relaxed);
+                segment.writer.set_label("listeners", 5, &[("name", &text)]).unwrap();
+                segment.writer.set_generation(turn, u128::from(turn) << 64 | u128::from(turn), turn, true);
+            }
+        });
+        let mut last = 0;
+        for _ in 0..20_000 {
+            if let Some(row) = rows(&reader, "listeners").first() {
+                let name = row.label("name").unwrap();
+                let first = name.as_bytes()[0];
+                let number = u64::from(first - b'a');
+                assert!(name.bytes().all(|byte| byte == first), "torn: {name}");
+                assert_eq!(name.len() as u64, number * 30 + 1, "a label of another's length");
+                assert_eq!(row.total[0], number, "{name} under another's number");
+                seen += 1;
+            }
+            if let Some(found) = reader.generation() {
+                let one = u128::from(found.generation);
+                assert_eq!((found.digest, found.epoch), (one << 64 | one, found.generation));
+                changes += u32::from(found.generation != last);
+                last = found.generation;
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(seen > 0 && changes > 0, "{seen} labels seen, {changes} changes");
+}
+
+/// Reads all there is; what is there may be anything.
+fn read_all(path: &Path) {
+    let Ok(reader) = StatsReader::open(path) else { return };
+    let _ = (reader.generation(), reader.life(UNIX_EPOCH), reader.heartbeat());
+    for table in reader.tables() {
+        for row in reader.rows(table) {
+            assert_eq!(row.total.len(), table.columns.len());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_bytes_never_panic_a_reader(bytes in proptest::collection::vec(any::<u8>(), 0..20_000), marked in any::<bool>()) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("random");
+        let mut bytes = bytes;
+        if marked && bytes.len() >= 4096 {
+            let words = (bytes.len() / 8) as u64;
+            put(&mut bytes, layout::AT_MAGIC, layout::MAGIC);
+            put(&mut bytes, layout::AT_LAYOUT, layout::LAYOUT_VERSION);
+            put(&mut bytes, layout::AT_FILE_WORDS, words);
+            put(&mut bytes, layout::AT_WORKERS, 2);
+            put(&mut bytes, layout::AT_TABLES, 3);
+        }
+        fs::write(&path, &bytes).unwrap();
+        read_all(&path);
+    }
+
+    #[test]
+    fn flipped_words_never_panic_a_reader(
+        flips in proptest::collection::vec((0usize..4000, prop_oneof![any::<u64>(), 0u64..5000, Just(u64::MAX)]), 1..12),
+        cut in proptest::option::of(0usize..4000),
+    ) {
+        let mut segment = segment();
+        for row in 0..3 {
+            segment.writer.set_label("punts", row, &[("class", "control"), ("help", "what it is")]).unwrap();
+        }
+        let mut bytes = fs::read(&segment.path).unwrap();
+        for (at, word) in flips {
+            let at = at % (bytes.len() / 8);
+            put(&mut bytes, at, word);
+        }
+        bytes.truncate(bytes.len() - cut.unwrap_or(0).min(bytes.len()));
+        let path = segment.path.with_file_name("flipped");
+        fs::write(&path, &bytes).unwrap();
+        read_all(&path);
+    }
+}

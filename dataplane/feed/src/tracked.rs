@@ -1,0 +1,267 @@
+//! A state with its digest and its counts, which change with it.
+//!
+//! Both ends hold one. It is where a [`Change`] is applied, where limits are kept, and why neither
+//! end ever computes a digest from nothing but at its start.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::digest::Digest;
+use crate::encode;
+use crate::model::{Change, Group, Listener, Member, Name, NextHop, SnatPool, State, limits};
+use crate::record::Kind;
+
+/// A [`State`], its digest, and what it counts towards the limits.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tracked {
+    state: State,
+    digest: Digest,
+    members: usize,
+    snat_addresses: usize,
+    scratch: Vec<u8>, // one record's body, kept to save an allocation a record
+}
+
+/// Why a change cannot be applied.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ApplyError {
+    #[error("more than {limit} {objects}: split the configuration over more boxes")]
+    TooMany { objects: &'static str, limit: usize },
+    #[error("a member for group {group}, which does not exist")]
+    NoGroup { group: Name },
+    #[error("an address for SNAT pool {pool}, which does not exist")]
+    NoPool { pool: Name },
+}
+
+impl Tracked {
+    /// Computes digest and counts from nothing. Limits are not looked at.
+    pub(crate) fn of(state: State) -> Self {
+        let mut tracked = Self {
+            members: state.groups.values().map(|group| group.members.len()).sum(),
+            snat_addresses: state.snat_pools.values().map(|pool| pool.addresses.len()).sum(),
+            ..Self::default()
+        };
+        for (name, listener) in &state.listeners {
+            tracked.add(|out| encode::listener_body(name, listener, out));
+        }
+        for (name, group) in &state.groups {
+            tracked.add_group(name, group);
+        }
+        for (name, pool) in &state.snat_pools {
+            tracked.add(|out| encode::snat_pool_body(name, out));
+            for address in &pool.addresses {
+                tracked.add(|out| encode::snat_address_body(name, *address, out));
+            }
+        }
+        for (address, next_hop) in &state.next_hops {
+            tracked.add(|out| encode::next_hop_body(*address, *next_hop, out));
+        }
+        tracked.state = state;
+        tracked
+    }
+
+    fn add_group(&mut self, name: &Name, group: &Group) {
+        self.add(|out| encode::group_body(name, group.refused_weight, out));
+        for (address, member) in &group.members {
+            self.add(|out| encode::member_body(name, *address, *member, out));
+        }
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    pub(crate) fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Takes over the groups of `old` that are equal to ours, so that the next diff, and whoever
+    /// compares `Arc`s, sees at a glance that they did not change.
+    pub(crate) fn share_unchanged(&mut self, old: &State) {
+        for (name, group) in &mut self.state.groups {
+            if let Some(before) = old.groups.get(name).filter(|before| before == &group) {
+                *group = Arc::clone(before);
+            }
+        }
+    }
+
+    /// Applies one change. After an error nothing has changed.
+    pub(crate) fn apply(&mut self, change: Change) -> Result<(), ApplyError> {
+        match change {
+            Change::PutListener { name, listener } => self.put_listener(name, listener),
+            Change::RemoveListener { name } => {
+                if let Some(old) = self.state.listeners.remove(&name) {
+                    self.subtract(|out| encode::listener_body(&name, &old, out));
+                }
+                Ok(())
+            }
+            Change::PutGroup { name, refused_weight } => self.put_group(name, refused_weight),
+            Change::RemoveGroup { name } => {
+                self.remove_group(&name);
+                Ok(())
+            }
+            Change::PutMember { group, address, member } => self.put_member(group, address, member),
+            Change::RemoveMember { group, address } => {
+                self.remove_member(&group, address);
+                Ok(())
+            }
+            Change::PutSnatPool { name } => self.put_pool(name),
+            Change::RemoveSnatPool { name } => {
+                self.remove_pool(&name);
+                Ok(())
+            }
+            Change::PutSnatAddress { pool, address } => self.put_snat_address(pool, address),
+            Change::RemoveSnatAddress { pool, address } => {
+                self.remove_snat_address(&pool, address);
+                Ok(())
+            }
+            Change::PutNextHop { address, next_hop } => self.put_next_hop(address, next_hop),
+            Change::RemoveNextHop { address } => {
+                if let Some(old) = self.state.next_hops.remove(&address) {
+                    self.subtract(|out| encode::next_hop_body(address, old, out));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn put_listener(&mut self, name: Name, listener: Listener) -> Result<(), ApplyError> {
+        room_for_key(&self.state.listeners, &name, "listeners", limits::LISTENERS)?;
+        self.add(|out| encode::listener_body(&name, &listener, out));
+        if let Some(old) = self.state.listeners.insert(name.clone(), listener) {
+            self.subtract(|out| encode::listener_body(&name, &old, out));
+        }
+        Ok(())
+    }
+
+    fn put_group(&mut self, name: Name, refused_weight: u32) -> Result<(), ApplyError> {
+        room_for_key(&self.state.groups, &name, "groups", limits::GROUPS)?;
+        self.add(|out| encode::group_body(&name, refused_weight, out));
+        if let Some(group) = self.state.groups.get_mut(&name) {
+            let group = Arc::make_mut(group);
+            let old = std::mem::replace(&mut group.refused_weight, refused_weight);
+            self.subtract(|out| encode::group_body(&name, old, out));
+        } else {
+            self.state.groups.insert(name, Arc::new(Group { refused_weight, ..Group::default() }));
+        }
+        Ok(())
+    }
+
+    fn remove_group(&mut self, name: &Name) {
+        let Some(group) = self.state.groups.remove(name) else { return };
+        self.members -= group.members.len();
+        self.subtract(|out| encode::group_body(name, group.refused_weight, out));
+        for (address, member) in &group.members {
+            self.subtract(|out| encode::member_body(name, *address, *member, out));
+        }
+    }
+
+    fn put_member(
+        &mut self,
+        name: Name,
+        address: SocketAddr,
+        member: Member,
+    ) -> Result<(), ApplyError> {
+        let Some(group) = self.state.groups.get_mut(&name) else {
+            return Err(ApplyError::NoGroup { group: name });
+        };
+        let old = group.members.get(&address).copied();
+        room_for(self.members + usize::from(old.is_none()), "members of groups", limits::MEMBERS)?;
+        Arc::make_mut(group).members.insert(address, member);
+        self.add(|out| encode::member_body(&name, address, member, out));
+        match old {
+            Some(old) => self.subtract(|out| encode::member_body(&name, address, old, out)),
+            None => self.members += 1,
+        }
+        Ok(())
+    }
+
+    fn remove_member(&mut self, name: &Name, address: SocketAddr) {
+        let Some(group) = self.state.groups.get_mut(name) else { return };
+        if !group.members.contains_key(&address) {
+            return; // and the group stays shared
+        }
+        if let Some(old) = Arc::make_mut(group).members.remove(&address) {
+            self.members -= 1;
+            self.subtract(|out| encode::member_body(name, address, old, out));
+        }
+    }
+
+    fn put_pool(&mut self, name: Name) -> Result<(), ApplyError> {
+        room_for_key(&self.state.snat_pools, &name, "SNAT pools", limits::SNAT_POOLS)?;
+        if !self.state.snat_pools.contains_key(&name) {
+            self.add(|out| encode::snat_pool_body(&name, out));
+            self.state.snat_pools.insert(name, SnatPool::default());
+        }
+        Ok(())
+    }
+
+    fn remove_pool(&mut self, name: &Name) {
+        let Some(pool) = self.state.snat_pools.remove(name) else { return };
+        self.snat_addresses -= pool.addresses.len();
+        self.subtract(|out| encode::snat_pool_body(name, out));
+        for address in &pool.addresses {
+            self.subtract(|out| encode::snat_address_body(name, *address, out));
+        }
+    }
+
+    fn put_snat_address(&mut self, name: Name, address: IpAddr) -> Result<(), ApplyError> {
+        let Some(pool) = self.state.snat_pools.get_mut(&name) else {
+            return Err(ApplyError::NoPool { pool: name });
+        };
+        if pool.addresses.contains(&address) {
+            return Ok(());
+        }
+        room_for(self.snat_addresses + 1, "addresses of SNAT pools", limits::SNAT_ADDRESSES)?;
+        pool.addresses.insert(address);
+        self.snat_addresses += 1;
+        self.add(|out| encode::snat_address_body(&name, address, out));
+        Ok(())
+    }
+
+    fn remove_snat_address(&mut self, name: &Name, address: IpAddr) {
+        let Some(pool) = self.state.snat_pools.get_mut(name) else { return };
+        if pool.addresses.remove(&address) {
+            self.snat_addresses -= 1;
+            self.subtract(|out| encode::snat_address_body(name, address, out));
+        }
+    }
+
+    fn put_next_hop(&mut self, address: IpAddr, next_hop: NextHop) -> Result<(), ApplyError> {
+        room_for_key(&self.state.next_hops, &address, "next-hop hints", limits::NEXT_HOPS)?;
+        self.add(|out| encode::next_hop_body(address, next_hop, out));
+        if let Some(old) = self.state.next_hops.insert(address, next_hop) {
+            self.subtract(|out| encode::next_hop_body(address, old, out));
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, body: impl FnOnce(&mut Vec<u8>) -> Kind) {
+        self.scratch.clear();
+        let kind = body(&mut self.scratch);
+        self.digest.add(kind, &self.scratch);
+    }
+
+    fn subtract(&mut self, body: impl FnOnce(&mut Vec<u8>) -> Kind) {
+        self.scratch.clear();
+        let kind = body(&mut self.scratch);
+        self.digest.subtract(kind, &self.scratch);
+    }
+}
+
+fn room_for_key<K: Ord, V>(
+    map: &BTreeMap<K, V>,
+    key: &K,
+    objects: &'static str,
+    limit: usize,
+) -> Result<(), ApplyError> {
+    if map.len() < limit || map.contains_key(key) {
+        Ok(())
+    } else {
+        Err(ApplyError::TooMany { objects, limit })
+    }
+}
+
+fn room_for(count: usize, objects: &'static str, limit: usize) -> Result<(), ApplyError> {
+    if count <= limit { Ok(()) } else { Err(ApplyError::TooMany { objects, limit }) }
+}
