@@ -93,7 +93,7 @@ impl KernelError {
     ) -> KernelError {
         let what = what.into();
         match errno {
-            Errno::PERM | Errno::ACCESS => KernelError::NotPermitted { what },
+            Errno::PERM => KernelError::NotPermitted { what },
             errno => KernelError::Refused { what, errno, reason },
         }
     }
@@ -101,7 +101,7 @@ impl KernelError {
     /// A failure of the system call itself.
     pub(super) fn io(what: impl Into<String>, source: io::Error) -> KernelError {
         match Errno::from_io_error(&source) {
-            Some(errno @ (Errno::PERM | Errno::ACCESS)) => KernelError::refused(what, errno, None),
+            Some(errno @ Errno::PERM) => KernelError::refused(what, errno, None),
             _ => KernelError::Io { what: what.into(), source },
         }
     }

@@ -8,8 +8,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{
-    DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader,
-    NetlinkMessage, NlasIterator, Parseable, ParseableParametrized,
+    DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer,
+    NetlinkHeader, NetlinkMessage, NlasIterator, Parseable, ParseableParametrized,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -28,6 +28,8 @@ const RECEIVE_BYTES: usize = 64 * 1024;
 const HEADER_BYTES: usize = 16;
 /// The kernel's own words in an extended acknowledgement (`NLMSGERR_ATTR_MSG`).
 const ERROR_ATTRIBUTE_MESSAGE: u16 = 1;
+/// Dumps started before one that is interrupted each time is given up.
+const DUMPS_TRIED: usize = 100;
 /// The kernel's address on a netlink socket.
 const KERNEL_PORT: u32 = 0;
 
@@ -124,9 +126,47 @@ impl Channel {
                         }
                     }
                 }
-                Received::Nothing | Received::Lost => {
-                    let source = io::Error::other("the kernel gave no answer");
-                    return Err(KernelError::io(what, source));
+                Received::Nothing | Received::Lost => return Err(no_answer(what)),
+            }
+        }
+    }
+
+    /// Lists everything that `message` (an `RTM_GET…`) describes, whole: again if interrupted.
+    /// `each` may therefore hear of an object twice.
+    pub(super) fn dump(
+        &mut self,
+        what: &str,
+        message: &RouteNetlinkMessage,
+        mut each: impl FnMut(RouteNetlinkMessage),
+    ) -> Result<(), KernelError> {
+        for _ in 0..DUMPS_TRIED {
+            let sequence = self.start_dump(message.clone())?;
+            if !self.finish_dump(what, sequence, &mut each)? {
+                return Ok(());
+            }
+        }
+        Err(KernelError::io(what, io::Error::other("it changes faster than it can be listed")))
+    }
+
+    /// Reads a dump to its end; whether it was interrupted.
+    fn finish_dump(
+        &mut self,
+        what: &str,
+        sequence: u32,
+        each: &mut impl FnMut(RouteNetlinkMessage),
+    ) -> Result<bool, KernelError> {
+        let mut interrupted = false;
+        loop {
+            let received = self.receive().map_err(|source| KernelError::io(what, source))?;
+            let Received::Messages(messages) = received else { return Err(no_answer(what)) };
+            for message in messages.filter(|m| m.header.sequence_number == sequence) {
+                interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
+                match message.verdict() {
+                    Some(Ok(())) => return Ok(interrupted),
+                    Some(Err((errno, reason))) => {
+                        return Err(KernelError::refused(what, errno, reason));
+                    }
+                    None => message.decode().into_iter().for_each(&mut *each),
                 }
             }
         }
@@ -176,6 +216,10 @@ impl Channel {
             .map(drop)
             .map_err(|source| KernelError::io("netlink: sending a request", source))
     }
+}
+
+fn no_answer(what: &str) -> KernelError {
+    KernelError::io(what, io::Error::other("the kernel gave no answer"))
 }
 
 impl AsFd for Channel {

@@ -1,0 +1,170 @@
+//! What the mirror holds: the kernel's objects by their keys, and how a message changes them.
+
+use std::collections::BTreeMap;
+
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::Ifindex;
+use super::addresses::{self, AddressKey};
+use super::link::LinkFacts;
+use super::neighbours::{self, NeighbourFacts, NeighbourKey};
+use super::netlink::Message;
+use super::nexthops::{self, NextHopObjects};
+use super::routes::{self, RouteEntry, RouteKey, Routes};
+
+/// The kernel's state as far as we look.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tables {
+    pub(super) links: BTreeMap<Ifindex, LinkFacts>,
+    /// By interface, address and prefix length; whether it is one of ours.
+    pub(super) addresses: BTreeMap<AddressKey, bool>,
+    pub(super) objects: NextHopObjects,
+    pub(super) routes: Routes,
+    pub(super) neighbours: BTreeMap<NeighbourKey, NeighbourFacts>,
+}
+
+/// What a message, or several, may have changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Touched {
+    pub(super) links: bool,
+    pub(super) addresses: bool,
+    pub(super) routes: bool,
+    pub(super) neighbours: bool,
+    /// IPv4 routes may have gone or come back without a word.
+    pub(super) routes_in_doubt: bool,
+}
+
+impl Touched {
+    /// Everything, after a dump.
+    pub(super) const ALL: Touched = Touched {
+        links: true,
+        addresses: true,
+        routes: true,
+        neighbours: true,
+        routes_in_doubt: false,
+    };
+
+    pub(super) fn and(self, other: Touched) -> Touched {
+        Touched {
+            links: self.links || other.links,
+            addresses: self.addresses || other.addresses,
+            routes: self.routes || other.routes,
+            neighbours: self.neighbours || other.neighbours,
+            routes_in_doubt: self.routes_in_doubt || other.routes_in_doubt,
+        }
+    }
+}
+
+impl Tables {
+    /// Applies one message: an event, or with `listed` a line of a dump.
+    pub(super) fn apply(&mut self, message: Message<'_>, listed: bool) -> Touched {
+        let message_type = message.header.message_type;
+        if matches!(message_type, nexthops::RTM_NEWNEXTHOP | nexthops::RTM_DELNEXTHOP) {
+            return self.apply_object(message);
+        }
+        match message.decode() {
+            Ok(decoded) => self.apply_decoded(&decoded, message.header.flags, listed),
+            Err(error) => {
+                tracing::warn!(message_type, %error, "a netlink message that cannot be read");
+                Touched::default()
+            }
+        }
+    }
+
+    fn apply_decoded(
+        &mut self,
+        message: &RouteNetlinkMessage,
+        flags: u16,
+        listed: bool,
+    ) -> Touched {
+        use RouteNetlinkMessage as M;
+        match message {
+            // Of another family: what a bridge says of its ports, by the same message types.
+            M::NewLink(link) | M::DelLink(link)
+                if link.header.interface_family != AddressFamily::Unspec =>
+            {
+                Touched::default()
+            }
+            M::NewLink(link) => self.link(LinkFacts::of(link)),
+            M::DelLink(link) => self.link_gone(Ifindex(link.header.index)),
+            M::NewAddress(address) => self.address(address, true),
+            M::DelAddress(address) => self.address(address, false),
+            M::NewNeighbour(neighbour) => self.neighbour(neighbour, true),
+            M::DelNeighbour(neighbour) => self.neighbour(neighbour, false),
+            M::NewRoute(route) if listed => self.route(route, Routes::add_listed),
+            M::NewRoute(route) => {
+                self.route(route, |routes, key, entry| routes.add(key, entry, flags))
+            }
+            M::DelRoute(route) => {
+                self.route(route, |routes, key, entry| routes.remove(&key, &entry))
+            }
+            _ => Touched::default(),
+        }
+    }
+
+    fn route(
+        &mut self,
+        message: &RouteMessage,
+        change: impl FnOnce(&mut Routes, RouteKey, RouteEntry),
+    ) -> Touched {
+        let Some((key, entry)) = routes::decode(message) else { return Touched::default() };
+        change(&mut self.routes, key, entry);
+        Touched { routes: true, ..Touched::default() }
+    }
+
+    fn link(&mut self, facts: LinkFacts) -> Touched {
+        let before = self.links.get(&facts.index);
+        let state = |facts: &LinkFacts| (facts.up, facts.carrier);
+        let touched = Touched {
+            links: before != Some(&facts),
+            routes_in_doubt: before.is_some_and(|before| state(before) != state(&facts)),
+            ..Touched::default()
+        };
+        self.links.insert(facts.index, facts);
+        touched
+    }
+
+    fn link_gone(&mut self, index: Ifindex) -> Touched {
+        let known = self.links.remove(&index).is_some();
+        Touched { links: known, routes_in_doubt: known, ..Touched::default() }
+    }
+
+    fn address(&mut self, message: &AddressMessage, is_there: bool) -> Touched {
+        let Some(key) = addresses::key(message) else { return Touched::default() };
+        if is_there {
+            self.addresses.insert(key, addresses::is_ours(message));
+            return Touched { addresses: true, ..Touched::default() };
+        }
+        let known = self.addresses.remove(&key).is_some();
+        // IPv4 routes whose preferred source it was go with it, unannounced.
+        Touched {
+            addresses: known,
+            routes_in_doubt: known && key.1.is_ipv4(),
+            ..Touched::default()
+        }
+    }
+
+    fn neighbour(&mut self, message: &NeighbourMessage, is_there: bool) -> Touched {
+        let Some((key, facts)) = neighbours::decode(message) else { return Touched::default() };
+        if is_there {
+            self.neighbours.insert(key, facts);
+        } else {
+            self.neighbours.remove(&key);
+        }
+        Touched { neighbours: true, ..Touched::default() }
+    }
+
+    fn apply_object(&mut self, message: Message<'_>) -> Touched {
+        let Some((id, object)) = nexthops::decode(message.body) else { return Touched::default() };
+        let is_there = message.header.message_type == nexthops::RTM_NEWNEXTHOP;
+        match object.filter(|_| is_there) {
+            Some(object) => drop(self.objects.insert(id, object)),
+            None => drop(self.objects.remove(&id)),
+        }
+        // The routes that named it go with it, unannounced.
+        Touched { routes: true, routes_in_doubt: !is_there, ..Touched::default() }
+    }
+}
