@@ -1,1 +1,67 @@
-//! Placeholder.
+//! The journey of a packet as pure code: byte slices in, byte slices and [`Exit`]s out.
+//!
+//! Nothing here knows DPDK, the feed or the kernel, so every promise about packets is tested on a
+//! laptop. One [`Forwarder`] serves one worker and shares nothing with the others. A [`Burst`] of up
+//! to 32 frames walks a straight corridor; each room sees all packets before the next begins:
+//!
+//! ```text
+//!  parse      bytes to headers and a 5-tuple; a malformed packet, another host's, ARP: leave
+//!  look_up    5-tuple to its flow, with prefetch: buckets, then records, then the compare
+//!  track      what the packet does to its flow: TTL, TCP state, time
+//!      ╲ no flow
+//!       classify   its listener; a reply whose flow is elsewhere; the kernel's; nobody's
+//!       owner      another worker's flow: hand over
+//!       pin        Maglev to a backend, the mode to the reply's tuple; both keys into the table
+//!      ╱
+//!  rewrite    the mirror image of the connection's other direction, checksums by increments
+//!  next_hop   the flow's cached adjacency, or the FIB; MAC addresses, VLAN, MTU; send or hold
+//! ```
+//! A packet that has a flow is not classified again. A flow is in its owner's table only, so a hit
+//! needs no hand-over; the configuration may change under an established connection without
+//! touching it; and what remains per packet is one look-up.
+//!
+//! Modules, in the order of the journey:
+//! * [`burst`](Burst), `parse`, [`wire`]: frames and views over their bytes
+//! * [`flow`]: the flow table, its memory, states, timeouts and sweep
+//! * `classify`, [`snapshot`], [`owner`]: whose packet it is
+//! * `pin`, [`group`], [`maglev`]: a backend for a new flow
+//! * `rewrite`: `full_nat`, `dnat`, and the `reset` that refuses a connection
+//! * `next_hop`, [`fib`]: where it leaves
+//! * [`exit`](Exit), [`drop`](DropReason), [`counters`]: what became of it
+//!
+//! Times are [`Tick`]s and randomness comes from the secret given at start, so the same packets with
+//! the same arguments leave the same way.
+
+mod burst;
+mod classify;
+pub mod counters;
+mod drop;
+mod exit;
+pub mod fib;
+pub mod flow;
+mod forwarder;
+pub mod group;
+mod ids;
+mod journey;
+pub mod maglev;
+mod next_hop;
+pub mod owner;
+mod parse;
+mod pin;
+mod random;
+mod rewrite;
+pub mod snapshot;
+mod tick;
+pub mod wire;
+
+pub use burst::{BURST, Burst, Checked, Packet, RxChecks};
+pub use counters::{BACKEND_COLUMNS, Counters, LISTENER_COLUMNS, WORKER_COLUMNS};
+pub use drop::{DropReason, RaisedBy};
+pub use exit::{Exit, NextHopKey, PuntClass};
+pub use fib::Fib;
+pub use flow::{CacheLine, FlowInfo, FlowMemory, FlowMemoryError, Timeouts};
+pub use forwarder::Forwarder;
+pub use group::{Group, Member};
+pub use ids::{BackendId, ListenerSlot, MacAddr, Mode, PortIdx, Protocol, WorkerIdx};
+pub use snapshot::{L4Ports, Listener, PortConfig, Snapshot, SnapshotBuilder, SnapshotError};
+pub use tick::Tick;

@@ -1,0 +1,77 @@
+//! Whose packet it is, for those that belong to no flow.
+//!
+//! In this order: to a SNAT address, a reply whose flow is gone; to a VIP, protocol and L4 port,
+//! that listener; from a backend of a DNAT group, a reply; to an address of the box (a VIP on a port
+//! without listener included), the kernel; and the rest is for nobody.
+
+use std::net::IpAddr;
+
+use crate::flow::{FlowKey, V6};
+use crate::journey::{Headers, Kind};
+use crate::parse::punt_class;
+use crate::snapshot::{Listener, Snapshot};
+use crate::{DropReason, Exit, PuntClass};
+
+/// What a packet without a flow is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Class<'s> {
+    /// A client's, for this listener.
+    Listener(&'s Listener),
+    /// TCP or UDP to a SNAT address: its owner knows the flow, or nobody does.
+    FullNatReply,
+    /// From a backend of a DNAT group: its owner may know the flow. If it does not, this is its exit.
+    DnatReply(Exit),
+    /// None of these.
+    Leave(Exit),
+}
+
+/// The class of one packet.
+pub(crate) fn classify<'s>(headers: &Headers, key: &FlowKey, snapshot: &'s Snapshot) -> Class<'s> {
+    let destination = key.destination();
+    if key.family == V6 {
+        return Class::Leave(rest(key, snapshot));
+    }
+    if headers.kind == Kind::Fragment {
+        return Class::Leave(fragment(key, snapshot));
+    }
+    let protocol = key.protocol().filter(|_| headers.kind == Kind::Tuple);
+    if snapshot.is_snat(destination.ip()) {
+        return match protocol {
+            Some(_) => Class::FullNatReply,
+            None => Class::Leave(Exit::Punt(PuntClass::Other)),
+        };
+    }
+    let Some(protocol) = protocol else { return Class::Leave(rest(key, snapshot)) };
+    if let Some(listener) = snapshot.listener_of(destination, protocol) {
+        return Class::Listener(listener);
+    }
+    if snapshot.is_dnat_backend(key.source(), protocol) {
+        return Class::DnatReply(rest(key, snapshot));
+    }
+    Class::Leave(rest(key, snapshot))
+}
+
+/// A piece of a datagram: the kernel's if it is for the box alone, else lost.
+fn fragment(key: &FlowKey, snapshot: &Snapshot) -> Exit {
+    let (source, destination) = (key.source().ip(), key.destination().ip());
+    if snapshot.is_snat(destination)
+        || snapshot.is_vip(destination)
+        || snapshot.is_dnat_address(source)
+    {
+        return Exit::Drop(DropReason::Fragment);
+    }
+    rest(key, snapshot)
+}
+
+/// For the kernel, or for nobody.
+fn rest(key: &FlowKey, snapshot: &Snapshot) -> Exit {
+    let destination = key.destination();
+    let to_many = match destination.ip() {
+        IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_multicast(),
+    };
+    if to_many || snapshot.is_local(destination.ip()) {
+        return Exit::Punt(punt_class(key.protocol, key.source().port(), destination.port()));
+    }
+    Exit::Drop(DropReason::NotRouted)
+}

@@ -1,0 +1,140 @@
+//! Counters that a worker alone writes and anyone may read.
+//!
+//! Flat, row-major tables of `AtomicU64` in memory of the caller (the statistics segment). There is
+//! one writer each, so an addition is a load and a store, both relaxed, and no locked instruction:
+//! the atomics are there for the readers, who must never see half a number.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::{BackendId, DropReason, ListenerSlot};
+
+macro_rules! columns {
+    ($(#[$meta:meta])* $table:ident $names:ident { $( $column:ident $name:literal $help:literal )* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum $table { $( #[doc = $help] $column, )* }
+
+        #[doc = concat!("The columns of [`", stringify!($table), "`] in order: metric name and help.")]
+        pub const $names: &[(&str, &str)] = &[$( ($name, $help), )*];
+    };
+}
+
+columns! {
+    /// A column of the listener table; a row is a [`ListenerSlot`].
+    ListenerColumn LISTENER_COLUMNS {
+        FlowsNew "flows_new" "Connections pinned to a backend."
+        PacketsIn "packets_in" "Packets from clients that were forwarded."
+        BytesIn "bytes_in" "Bytes of those, from the Ethernet header on, without FCS."
+        PacketsOut "packets_out" "Packets to clients that were forwarded."
+        BytesOut "bytes_out" "Bytes of those, from the Ethernet header on, without FCS."
+        Refused "refused" "Connections refused by RST: no backend was to take them."
+        NoBackend "no_backend" "Datagrams dropped: no backend was to take them."
+    }
+}
+
+columns! {
+    /// A column of the backend table; a row is a [`BackendId`].
+    BackendColumn BACKEND_COLUMNS {
+        Flows "flows" "Gauge: flows that name this backend now."
+        FlowsNew "flows_new" "Connections pinned to it."
+        PacketsTo "packets_to" "Packets forwarded to it."
+        BytesTo "bytes_to" "Bytes of those, from the Ethernet header on, without FCS."
+        PacketsFrom "packets_from" "Packets of it forwarded to clients."
+        BytesFrom "bytes_from" "Bytes of those, from the Ethernet header on, without FCS."
+    }
+}
+
+columns! {
+    /// A cell of the worker's own row.
+    WorkerColumn WORKER_COLUMNS {
+        Bursts "bursts" "Bursts that had a packet in them."
+        Packets "packets" "Packets that began the journey."
+        Sent "sent" "Packets rewritten and ready to transmit."
+        Punted "punted" "Packets for the kernel."
+        HandedOver "handed_over" "Packets of flows that another worker owns."
+        Held "held" "Packets that wait for a next hop to be resolved."
+        Dropped "dropped" "Packets lost on the journey; the drop table says why."
+        FlowHits "flow_hits" "Packets whose flow was found."
+        FlowMisses "flow_misses" "Packets with a 5-tuple that no flow had."
+        Flows "flows" "Gauge: flows in the table now."
+        FlowsNew "flows_new" "Flows created."
+        FlowsExpired "flows_expired" "Flows removed after their idle timeout."
+        FlowsEvicted "flows_evicted" "Half-open flows that gave way to newer ones."
+        Refused "refused" "Connections refused by RST."
+    }
+}
+
+/// The tables of one worker. A table too short for a row loses that row's counts and nothing else.
+#[derive(Clone, Copy, Debug)]
+pub struct Counters<'m> {
+    /// One cell a [`DropReason`], in the order of [`DropReason::ALL`].
+    pub drops: &'m [AtomicU64],
+    /// A row a listener slot, [`LISTENER_COLUMNS`] wide.
+    pub listeners: &'m [AtomicU64],
+    /// A row a backend id, [`BACKEND_COLUMNS`] wide.
+    pub backends: &'m [AtomicU64],
+    /// One row, [`WORKER_COLUMNS`] wide.
+    pub worker: &'m [AtomicU64],
+}
+
+/// Adds to a cell that only this worker writes.
+#[inline]
+fn add(cell: Option<&AtomicU64>, n: u64) {
+    if let Some(cell) = cell {
+        cell.store(cell.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+}
+
+impl Counters<'_> {
+    #[inline]
+    pub(crate) fn drop(&self, reason: DropReason) {
+        add(self.drops.get(reason as usize), 1);
+    }
+
+    #[inline]
+    pub(crate) fn worker(&self, column: WorkerColumn, n: u64) {
+        add(self.worker.get(column as usize), n);
+    }
+
+    #[inline]
+    pub(crate) fn set_worker(&self, column: WorkerColumn, value: u64) {
+        if let Some(cell) = self.worker.get(column as usize) {
+            cell.store(value, Relaxed);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn listener(&self, slot: ListenerSlot, column: ListenerColumn, n: u64) {
+        let row = slot.0 as usize * LISTENER_COLUMNS.len();
+        add(self.listeners.get(row + column as usize), n);
+    }
+
+    /// Two columns side by side, `first` and the one after it: packets and bytes.
+    #[inline]
+    pub(crate) fn listener_traffic(&self, slot: ListenerSlot, first: ListenerColumn, bytes: u64) {
+        let cell = slot.0 as usize * LISTENER_COLUMNS.len() + first as usize;
+        add_traffic(self.listeners, cell, bytes);
+    }
+
+    #[inline]
+    pub(crate) fn backend(&self, id: BackendId, column: BackendColumn, n: u64) {
+        let row = id.0 as usize * BACKEND_COLUMNS.len();
+        add(self.backends.get(row + column as usize), n);
+    }
+
+    /// Two columns side by side, `first` and the one after it: packets and bytes.
+    #[inline]
+    pub(crate) fn backend_traffic(&self, id: BackendId, first: BackendColumn, bytes: u64) {
+        let cell = id.0 as usize * BACKEND_COLUMNS.len() + first as usize;
+        add_traffic(self.backends, cell, bytes);
+    }
+}
+
+#[inline]
+fn add_traffic(table: &[AtomicU64], cell: usize, bytes: u64) {
+    if let Some([packets, octets]) = table.get(cell..).and_then(|cells| cells.first_chunk::<2>()) {
+        add(Some(packets), 1);
+        add(Some(octets), bytes);
+    }
+}

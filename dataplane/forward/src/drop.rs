@@ -1,0 +1,127 @@
+//! Every reason to lose a packet, one variant each. A drop is a counter and never a log line.
+
+macro_rules! drop_reasons {
+    ($( $variant:ident $name:literal $raised_by:ident $help:literal )*) => {
+        /// Why a packet was lost. The order is the order of the rows in the counter table.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $( #[doc = $help] $variant, )*
+        }
+
+        impl DropReason {
+            /// Every reason, in order.
+            pub const ALL: &'static [DropReason] = &[$( DropReason::$variant, )*];
+
+            /// The metric label.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $( Self::$variant => $name, )* }
+            }
+
+            /// One sentence for the operator who sees the counter rise.
+            #[must_use]
+            pub const fn help(self) -> &'static str {
+                match self { $( Self::$variant => $help, )* }
+            }
+
+            /// Who finds this reason.
+            #[must_use]
+            pub const fn raised_by(self) -> RaisedBy {
+                match self { $( Self::$variant => RaisedBy::$raised_by, )* }
+            }
+        }
+    };
+}
+
+/// Which part of the data plane finds a reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RaisedBy {
+    /// The journey in this crate, from the packet's bytes; counted by it.
+    Forwarder,
+    /// The worker around it, from the state of rings and ports; counted by the worker.
+    Worker,
+}
+
+drop_reasons! {
+    UnknownPort "unknown_port" Forwarder
+        "The frame came from a port that the configuration does not name."
+    Truncated "truncated" Forwarder
+        "Fewer bytes arrived than a header needs or claims."
+    OtherHost "other_host" Forwarder
+        "The destination MAC is another host's; a switch flooded the frame, or the port is promiscuous."
+    VlanMismatch "vlan_mismatch" Forwarder
+        "The frame's 802.1Q tag, or its absence, is not what the port is configured for."
+    VlanStacked "vlan_stacked" Forwarder
+        "The frame carries more than one VLAN tag."
+    VlanEgress "vlan_egress" Forwarder
+        "The packet must leave with a VLAN tag, came without one, and there is no room to insert it."
+    UnknownEtherType "unknown_ether_type" Forwarder
+        "A unicast frame that is neither ARP, IPv4 nor IPv6."
+    IpHeader "ip_header" Forwarder
+        "An IP header contradicts itself: version, header length or total length (RFC 1812 section 5.2.2)."
+    IpChecksum "ip_checksum" Forwarder
+        "The IPv4 header checksum is wrong."
+    L4Header "l4_header" Forwarder
+        "A TCP data offset or UDP length contradicts the IP packet around it."
+    L4Checksum "l4_checksum" Forwarder
+        "The NIC found the TCP or UDP checksum wrong."
+    Fragment "fragment" Forwarder
+        "A fragment of a packet that we would have to forward; L4 ports are only in the first one."
+    Martian "martian" Forwarder
+        "The source address can be nobody's: multicast, broadcast, loopback, zero, or the destination itself."
+    TtlExpired "ttl_expired" Forwarder
+        "The packet had no hop left to live."
+    NotRouted "not_routed" Forwarder
+        "The packet is for nobody we know: not an address of the box, no listener, no reply to a flow."
+    NoFlow "no_flow" Forwarder
+        "A packet from the middle of a connection that the flow table does not hold."
+    NoBackend "no_backend" Forwarder
+        "A UDP datagram for a listener whose group has no backend to take it, or whose share is to be refused."
+    NoSnatAddress "no_snat_address" Forwarder
+        "The listener uses full NAT and its SNAT pool has no address of the family."
+    SnatPortsExhausted "snat_ports_exhausted" Forwarder
+        "No L4 port of this worker's share was free on the SNAT address towards this backend."
+    DnatPortsExhausted "dnat_ports_exhausted" Forwarder
+        "Two VIPs, one backend and one client port would collide, and no other client port was free."
+    FlowTableFull "flow_table_full" Forwarder
+        "The flow table is at its limit, and no half-open flow was left to give way."
+    NoRoute "no_route" Forwarder
+        "No route leads to the packet's new destination through one of our ports."
+    MtuExceeded "mtu_exceeded" Forwarder
+        "The packet is larger than the MTU of the route it must take."
+    HandOverFull "hand_over_full" Worker
+        "The ring to the worker that owns the flow was full."
+    HoldFull "hold_full" Worker
+        "Too many packets already wait for this next hop, or for all next hops together."
+    HoldTimeout "hold_timeout" Worker
+        "The next hop's link-layer address was not resolved in time."
+    PuntFull "punt_full" Worker
+        "The queue to the kernel was full."
+    PuntPoliced "punt_policed" Worker
+        "The policer of the queue to the kernel refused the packet."
+    TransmitFull "transmit_full" Worker
+        "The port's transmit queue took no more packets."
+    Oversized "oversized" Worker
+        "The packet did not fit one contiguous buffer."
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_rows_in_order_with_labels_that_differ() {
+        for (row, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, row);
+            assert!(reason.help().ends_with('.'));
+            assert!(
+                reason
+                    .name()
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit())
+            );
+            assert_eq!(DropReason::ALL.iter().filter(|r| r.name() == reason.name()).count(), 1);
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! The FIB: destination address to next hop, as the kernel's routes and neighbours say.
+//!
+//! Built whole on the control thread and never changed. Prefixes, which nest, are flattened into
+//! disjoint intervals, so that a look-up is one binary search; the answer is an index into a table
+//! of adjacencies, each with the two MAC addresses ready to be written. A flow caches that index
+//! with the version of the FIB, so the search runs once a flow and version.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use foldhash::fast::FixedState;
+
+use crate::{MacAddr, NextHopKey, PortConfig, PortIdx};
+
+/// A prefix: an address and how many of its leading bits count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// Any address of the prefix; bits beyond `len` are ignored.
+    pub address: IpAddr,
+    /// 0..=32 for IPv4, 0..=128 for IPv6; more is taken as the most.
+    pub len: u8,
+}
+
+/// One of a route's next hops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteHop {
+    /// The port it is on.
+    pub port: PortIdx,
+    /// The router there; none if the destinations are on-link.
+    pub gateway: Option<IpAddr>,
+    /// Its share among the route's next hops; 0 counts as 1.
+    pub weight: u16,
+}
+
+/// A route. Without next hops, its destinations are unreachable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The destinations.
+    pub prefix: Prefix,
+    /// Where they are reached, shared out by the hash of the flow.
+    pub next_hops: Vec<RouteHop>,
+    /// The largest IP packet, where it is below the port's.
+    pub mtu: Option<u16>,
+}
+
+/// A neighbour whose MAC address is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// The port it is on.
+    pub port: PortIdx,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its MAC address.
+    pub mac: MacAddr,
+}
+
+/// The index of an adjacency, valid for one version of the FIB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdjacencyIdx(pub(crate) u32);
+
+/// A resolved next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adjacency {
+    /// Destination MAC then source MAC, as they begin the frame.
+    pub macs: [u8; 12],
+    /// The port to send on.
+    pub port: PortIdx,
+    /// The largest IP packet.
+    pub mtu: u16,
+    /// The port's VLAN.
+    pub vlan: Option<u16>,
+}
+
+/// The answer of a look-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// Resolved.
+    Ready(AdjacencyIdx),
+    /// The next hop is known, its MAC address is not.
+    Unresolved(NextHopKey),
+    /// No route, or one that says unreachable.
+    Unreachable,
+}
+
+/// What a route's next hops came to, with the upper end of each one's share.
+#[derive(Clone, Debug)]
+struct Share {
+    up_to: u32,
+    hop: SharedHop,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum SharedHop {
+    Gateway(Hop),
+    OnLink { port: PortIdx, mtu: u16 },
+}
+
+/// See the module. The default is empty: everything is unreachable.
+#[derive(Clone, Debug, Default)]
+pub struct Fib {
+    version: u32,
+    v4: Intervals<u32>,
+    v6: Intervals<u128>,
+    routes: Vec<Vec<Share>>,
+    adjacencies: Vec<Adjacency>,
+    on_link: HashMap<(PortIdx, IpAddr, u16), u32, FixedState>,
+}
+
+impl Fib {
+    /// Builds the FIB, O(n log n).
+    ///
+    /// Of two routes to one prefix the later is taken: give the better metric last. A next hop on a
+    /// port that `ports` does not have is left out; a route that loses all is unreachable.
+    /// `version` must differ from those still in use, and not be 0.
+    #[must_use]
+    pub fn build(
+        version: u32,
+        ports: &[PortConfig],
+        routes: &[Route],
+        neighbours: &[Neighbour],
+    ) -> Self {
+        let mut fib = Self { version, ..Self::default() };
+        let known: HashMap<(PortIdx, IpAddr), MacAddr, FixedState> =
+            neighbours.iter().map(|n| ((n.port, n.address), n.mac)).collect();
+        let mut spans = [Vec::new(), Vec::new()];
+        for (index, route) in (0_u32..).zip(routes) {
+            let shares = fib.shares(ports, route, &known);
+            fib.routes.push(shares);
+            let (first, last) = span(route.prefix);
+            spans[usize::from(route.prefix.address.is_ipv6())].push(Span {
+                first,
+                last,
+                route: index,
+            });
+        }
+        let [v4, v6] = spans;
+        let narrow = |start: u128| start as u32;
+        fib.v4 = Intervals::new(flatten(v4, u128::from(u32::MAX)), narrow);
+        fib.v6 = Intervals::new(flatten(v6, u128::MAX), |start| start);
+        fib
+    }
+
+    /// The number it was built with.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// The next hop towards `destination`; `flow_hash` chooses among several.
+    #[must_use]
+    pub fn look_up(&self, destination: IpAddr, flow_hash: u64) -> Hop {
+        let route = match destination {
+            IpAddr::V4(v4) => self.v4.find(v4.to_bits()),
+            IpAddr::V6(v6) => self.v6.find(v6.to_bits()),
+        };
+        let Some(shares) = route.and_then(|route| self.routes.get(route as usize)) else {
+            return Hop::Unreachable;
+        };
+        match choose(shares, flow_hash) {
+            Some(SharedHop::Gateway(hop)) => hop,
+            Some(SharedHop::OnLink { port, mtu }) => {
+                match self.on_link.get(&(port, destination, mtu)) {
+                    Some(adjacency) => Hop::Ready(AdjacencyIdx(*adjacency)),
+                    None => Hop::Unresolved(NextHopKey { port, address: destination }),
+                }
+            }
+            None => Hop::Unreachable,
+        }
+    }
+
+    /// The adjacency of an index of this version.
+    #[inline]
+    #[must_use]
+    pub fn adjacency(&self, index: AdjacencyIdx) -> Option<&Adjacency> {
+        self.adjacencies.get(index.0 as usize)
+    }
+
+    fn shares(
+        &mut self,
+        ports: &[PortConfig],
+        route: &Route,
+        known: &HashMap<(PortIdx, IpAddr), MacAddr, FixedState>,
+    ) -> Vec<Share> {
+        let mut shares = Vec::new();
+        let mut up_to = 0;
+        for hop in &route.next_hops {
+            let Some(config) = ports.get(usize::from(hop.port.0)) else { continue };
+            let mtu = route.mtu.unwrap_or(config.mtu).min(config.mtu);
+            let shared = match hop.gateway {
+                Some(gateway) => SharedHop::Gateway(match known.get(&(hop.port, gateway)) {
+                    Some(mac) => Hop::Ready(AdjacencyIdx(
+                        self.adjacency_of(hop.port, gateway, *mac, config, mtu),
+                    )),
+                    None => Hop::Unresolved(NextHopKey { port: hop.port, address: gateway }),
+                }),
+                None => {
+                    for ((_, address), mac) in
+                        known.iter().filter(|((port, _), _)| *port == hop.port)
+                    {
+                        if contains(route.prefix, *address) {
+                            self.adjacency_of(hop.port, *address, *mac, config, mtu);
+                        }
+                    }
+                    SharedHop::OnLink { port: hop.port, mtu }
+                }
+            };
+            up_to += u32::from(hop.weight.max(1));
+            shares.push(Share { up_to, hop: shared });
+        }
+        shares
+    }
+
+    /// The adjacency of a neighbour at an MTU, made if there is none yet.
+    fn adjacency_of(
+        &mut self,
+        port: PortIdx,
+        address: IpAddr,
+        mac: MacAddr,
+        config: &PortConfig,
+        mtu: u16,
+    ) -> u32 {
+        let adjacencies = &mut self.adjacencies;
+        *self.on_link.entry((port, address, mtu)).or_insert_with(|| {
+            let mut macs = [0; 12];
+            macs[..6].copy_from_slice(&mac.0);
+            macs[6..].copy_from_slice(&config.mac.0);
+            adjacencies.push(Adjacency { macs, port, mtu, vlan: config.vlan });
+            u32::try_from(adjacencies.len() - 1).unwrap_or(u32::MAX)
+        })
+    }
+}
+
+/// The next hop whose share of `0..total` the hash falls in.
+fn choose(shares: &[Share], flow_hash: u64) -> Option<SharedHop> {
+    let total = u64::from(shares.last()?.up_to);
+    if shares.len() == 1 {
+        return Some(shares[0].hop);
+    }
+    let point = ((u128::from(flow_hash) * u128::from(total)) >> 64) as u64;
+    shares.iter().find(|share| point < u64::from(share.up_to)).map(|share| share.hop)
+}
+
+/// An inclusive range of addresses, IPv4 as 32-bit numbers.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    first: u128,
+    last: u128,
+    route: u32,
+}
+
+fn bits(address: IpAddr) -> (u128, u32) {
+    match address {
+        IpAddr::V4(v4) => (u128::from(v4.to_bits()), 32),
+        IpAddr::V6(v6) => (v6.to_bits(), 128),
+    }
+}
+
+fn span(prefix: Prefix) -> (u128, u128) {
+    let (address, width) = bits(prefix.address);
+    let host_bits = width - u32::from(prefix.len).min(width);
+    let host_mask = if host_bits == 128 { u128::MAX } else { (1 << host_bits) - 1 };
+    (address & !host_mask, address | host_mask)
+}
+
+fn contains(prefix: Prefix, address: IpAddr) -> bool {
+    let (first, last) = span(prefix);
+    prefix.address.is_ipv4() == address.is_ipv4() && (first..=last).contains(&bits(address).0)
+}
+
+/// Nested spans to disjoint intervals: where each begins, and the innermost route there.
+fn flatten(mut spans: Vec<Span>, max: u128) -> Vec<(u128, Option<u32>)> {
+    // The wider first where two begin together, so that the narrower covers it; the sort is stable,
+    // so that of two equal ones the later covers the earlier.
+    spans.sort_by(|a, b| a.first.cmp(&b.first).then(b.last.cmp(&a.last)));
+    let mut starts: Vec<(u128, Option<u32>)> = vec![(0, None)];
+    let mut begin = |at: u128, route: Option<u32>| {
+        if starts.last().is_some_and(|(start, _)| *start == at) {
+            starts.pop();
+        }
+        if starts.last().is_none_or(|(_, before)| *before != route) {
+            starts.push((at, route));
+        }
+    };
+    let mut open: Vec<Span> = Vec::new();
+    for span in spans {
+        while let Some(inner) = open.pop_if(|inner| inner.last < span.first) {
+            begin(inner.last + 1, open.last().map(|outer| outer.route));
+        }
+        begin(span.first, Some(span.route));
+        open.push(span);
+    }
+    while let Some(inner) = open.pop() {
+        if inner.last < max {
+            begin(inner.last + 1, open.last().map(|outer| outer.route));
+        }
+    }
+    starts
+}
+
+/// Disjoint intervals that cover everything, searched by where they begin.
+#[derive(Clone, Debug, Default)]
+struct Intervals<A> {
+    starts: Box<[A]>,
+    routes: Box<[Option<u32>]>,
+}
+
+impl<A: Ord + Copy> Intervals<A> {
+    fn new(intervals: Vec<(u128, Option<u32>)>, narrow: impl Fn(u128) -> A) -> Self {
+        let (starts, routes): (Vec<u128>, Vec<_>) = intervals.into_iter().unzip();
+        Self { starts: starts.into_iter().map(narrow).collect(), routes: routes.into() }
+    }
+
+    fn find(&self, address: A) -> Option<u32> {
+        let after = self.starts.partition_point(|start| *start <= address);
+        self.routes.get(after.checked_sub(1)?).copied().flatten()
+    }
+}

@@ -1,0 +1,111 @@
+//! The bounded sweep that removes flows after their idle timeout, and the list of those that live.
+
+use std::net::SocketAddr;
+
+use super::memory::FlowRecord;
+use super::state::{Direction, FlowState, Timeouts};
+use super::table::FlowTable;
+use crate::counters::{Counters, WorkerColumn};
+use crate::{BackendId, ListenerSlot, Protocol, Tick};
+
+/// The most records one call looks at.
+const STEP: u64 = 64;
+/// The time of one round over all records.
+const ROUND_MS: u64 = 1000;
+
+/// The pace of the sweep: as many records as the time since the last call has earned.
+#[derive(Debug, Default)]
+pub(crate) struct Sweep {
+    last: Tick,
+    /// Records due, times [`ROUND_MS`].
+    due: u64,
+}
+
+impl Sweep {
+    /// Looks at no more than 64 records; about one round a second if called often enough.
+    /// Returns how many flows it removed.
+    pub(crate) fn step(
+        &mut self,
+        flows: &mut FlowTable,
+        timeouts: &Timeouts,
+        counters: &Counters,
+        now: Tick,
+    ) -> usize {
+        let used = u64::from(flows.memory.header.fresh) - 1;
+        self.due += u64::from(now.since(self.last)) * used;
+        self.due = self.due.min(used * ROUND_MS);
+        self.last = now;
+        let steps = (self.due / ROUND_MS).min(STEP);
+        self.due -= steps * ROUND_MS;
+        let mut removed = 0;
+        for _ in 0..steps {
+            removed += usize::from(look_at_next(flows, timeouts, now));
+        }
+        counters.worker(WorkerColumn::FlowsExpired, removed as u64);
+        removed
+    }
+}
+
+/// Looks at the record at the sweep's hand and moves the hand on; whether a flow was removed.
+fn look_at_next(flows: &mut FlowTable, timeouts: &Timeouts, now: Tick) -> bool {
+    let header = &mut *flows.memory.header;
+    let record = header.sweep as usize + 1;
+    header.sweep = if header.sweep + 2 < header.fresh { header.sweep + 1 } else { 0 };
+    let flow = &flows.memory.records[record];
+    match flow.state() {
+        Some(FlowState::Unlinked) => flows.remove(record),
+        Some(state) if now.since(Tick(flow.last_seen)) >= timeouts.of(state) => {
+            flows.remove(record);
+            return true;
+        }
+        _ => {}
+    }
+    false
+}
+
+/// A flow, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowInfo {
+    /// The client.
+    pub client: SocketAddr,
+    /// The VIP and L4 port it asked.
+    pub vip: SocketAddr,
+    /// The backend that serves it.
+    pub backend: SocketAddr,
+    /// What the backend sees as source: a SNAT address, or with DNAT the client.
+    pub outside: SocketAddr,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// What it has lived through.
+    pub state: FlowState,
+    /// Its listener.
+    pub listener: ListenerSlot,
+    /// Its backend's stable number.
+    pub backend_id: BackendId,
+    /// When its last packet came.
+    pub last_seen: Tick,
+}
+
+impl FlowInfo {
+    fn of(flow: &FlowRecord) -> Option<Self> {
+        let state = flow.state().filter(|state| *state != FlowState::Unlinked)?;
+        let (forward, reply) = (flow.key(Direction::Forward), flow.key(Direction::Reply));
+        Some(Self {
+            client: forward.source(),
+            vip: forward.destination(),
+            backend: reply.source(),
+            outside: reply.destination(),
+            protocol: forward.protocol()?,
+            state,
+            listener: ListenerSlot(flow.listener),
+            backend_id: BackendId(flow.backend),
+            last_seen: Tick(flow.last_seen),
+        })
+    }
+}
+
+/// The flows of a table, in no order that means anything.
+pub(crate) fn list<'t>(flows: &'t FlowTable) -> impl Iterator<Item = FlowInfo> + 't {
+    let used = flows.memory.header.fresh as usize;
+    flows.memory.records.iter().take(used).skip(1).filter_map(FlowInfo::of)
+}

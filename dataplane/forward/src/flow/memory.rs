@@ -1,0 +1,294 @@
+//! The memory of a flow table: plain bytes, so that a file can hold it and a later process adopt it.
+//!
+//! ```text
+//!  | header, 64 B | buckets, 64 B each            | records, 128 B each              |
+//!  |              | 8 tags │ 8 entries │ overflow | line 0: IPv4, complete │ line 1: |
+//!  |              |        │           │          |                        │ IPv6    |
+//! ```
+//! Two keys a connection, so `capacity` flows want `2 * capacity` entries; there are at least as
+//! many buckets as flows, which keeps the mean at two entries of eight and makes a bucket and its
+//! alternate both full about once in a million insertions. Everything is an index, nothing a
+//! pointer, and all-zero bytes are an empty table.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::key::{FlowKey, V6, mirror_addresses, mirror_ports};
+use super::state::{Direction, FlowState};
+use crate::wire::checksum;
+use crate::{BackendId, ListenerSlot, Tick};
+
+/// Entries in a bucket.
+pub(crate) const BUCKET_ENTRIES: usize = 8;
+/// The most flows one table can hold: an entry has 31 bits for the record.
+pub const MAX_CAPACITY: usize = 1 << 28;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"pnstkflw");
+const LAYOUT_VERSION: u32 = 1;
+
+/// 64 bytes that begin where a cache line does; the unit in which memory is given to a table.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C, align(64))]
+pub struct CacheLine([u8; 64]);
+
+impl CacheLine {
+    /// Sixty-four zeros.
+    pub const ZERO: Self = Self([0; 64]);
+}
+
+/// What the memory says of itself.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C, align(64))]
+pub(crate) struct Header {
+    magic: u64,
+    version: u32,
+    pub(crate) capacity: u32,
+    /// The first record of the free list, 0 for none.
+    pub(crate) free: u32,
+    /// Records below this have been used at least once; those from it on never were.
+    pub(crate) fresh: u32,
+    /// Records in use.
+    pub(crate) live: u32,
+    /// Where the sweep goes on.
+    pub(crate) sweep: u32,
+    spare: [u64; 4],
+}
+
+/// Eight tagged entries. Tag 0 is an empty entry.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C, align(64))]
+pub(crate) struct Bucket {
+    pub(crate) tags: [u16; BUCKET_ENTRIES],
+    pub(crate) entries: [u32; BUCKET_ENTRIES],
+    /// Keys that belong here and live in their alternate bucket: while it is zero, none is searched there.
+    pub(crate) overflow: u32,
+    spare: [u32; 3],
+}
+
+/// One connection. Pairs are indexed by [`Direction`]: what its packets look like on arrival.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C, align(64))]
+pub(crate) struct FlowRecord {
+    pub(crate) addresses: [u64; 2],
+    pub(crate) ports: [u32; 2],
+    pub(crate) protocol: u8,
+    pub(crate) state: u8,
+    pub(crate) family: u8,
+    spare: u8,
+    pub(crate) last_seen: u32,
+    pub(crate) listener: u32,
+    pub(crate) backend: u32,
+    /// The FIB version that `hops` belong to; 0 for none.
+    pub(crate) fib_version: u32,
+    /// Adjacencies by direction, [`NO_HOP`] where not yet looked up.
+    pub(crate) hops: [u32; 2],
+    /// What a rewrite adds to the IPv4 header checksum, TTL included.
+    pub(crate) ip_delta: [u16; 2],
+    /// What a rewrite adds to the L4 checksum.
+    pub(crate) l4_delta: [u16; 2],
+    /// In use: the snapshot in which the backend was last seen to serve. Free: the next free record.
+    pub(crate) link: u32,
+    /// IPv6 source and destination by direction.
+    pub(crate) wide: [[u8; 32]; 2],
+}
+
+/// No next hop is cached.
+pub(crate) const NO_HOP: u32 = u32::MAX;
+
+const _: () = assert!(size_of::<Header>() == 64);
+const _: () = assert!(size_of::<Bucket>() == 64);
+const _: () = assert!(size_of::<FlowRecord>() == 128);
+const _: () = assert!(std::mem::offset_of!(FlowRecord, wide) == 64);
+
+/// What a new flow is made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewFlow {
+    /// The client's packets on arrival, and the backend's.
+    pub(crate) keys: [FlowKey; 2],
+    pub(crate) state: FlowState,
+    pub(crate) listener: ListenerSlot,
+    pub(crate) backend: BackendId,
+    pub(crate) snapshot_version: u32,
+}
+
+impl FlowRecord {
+    pub(crate) fn new(flow: &NewFlow, now: Tick) -> Self {
+        let [forward, reply] = &flow.keys;
+        let (to_backend, to_client) = (reply.mirror(), forward.mirror());
+        Self {
+            addresses: [forward.addresses, reply.addresses],
+            ports: [forward.ports, reply.ports],
+            protocol: forward.protocol,
+            state: flow.state as u8,
+            family: forward.family,
+            spare: 0,
+            last_seen: now.0,
+            listener: flow.listener.0,
+            backend: flow.backend.0,
+            fib_version: 0,
+            hops: [NO_HOP; 2],
+            ip_delta: [
+                checksum::header_delta(forward, &to_backend),
+                checksum::header_delta(reply, &to_client),
+            ],
+            l4_delta: [
+                checksum::l4_delta(forward, &to_backend),
+                checksum::l4_delta(reply, &to_client),
+            ],
+            link: flow.snapshot_version,
+            wide: [forward.wide, reply.wide],
+        }
+    }
+
+    /// Whether packets with `key` are this flow's in this direction. The full tuple is compared.
+    #[inline]
+    pub(crate) fn matches(&self, key: &FlowKey, direction: Direction) -> bool {
+        let at = direction as usize;
+        let differs = (self.addresses[at] ^ key.addresses)
+            | u64::from(self.ports[at] ^ key.ports)
+            | u64::from(self.protocol ^ key.protocol)
+            | u64::from(self.family ^ key.family);
+        differs == 0 && (key.family != V6 || self.wide[at] == key.wide)
+    }
+
+    /// The packets of one direction, as they arrive.
+    pub(crate) fn key(&self, direction: Direction) -> FlowKey {
+        let at = direction as usize;
+        FlowKey {
+            addresses: self.addresses[at],
+            ports: self.ports[at],
+            protocol: self.protocol,
+            family: self.family,
+            wide: self.wide[at],
+        }
+    }
+
+    /// IPv4 addresses and L4 ports of packets of one direction, as they leave: the mirror image of
+    /// what arrives the other way.
+    #[inline]
+    pub(crate) fn rewritten_v4(&self, direction: Direction) -> (u64, u32) {
+        let other = 1 - direction as usize;
+        (mirror_addresses(self.addresses[other]), mirror_ports(self.ports[other]))
+    }
+
+    pub(crate) fn state(&self) -> Option<FlowState> {
+        FlowState::from_byte(self.state)
+    }
+}
+
+/// The memory of one flow table, cut into its parts.
+#[derive(Debug)]
+pub struct FlowMemory<'m> {
+    pub(crate) header: &'m mut Header,
+    pub(crate) buckets: &'m mut [Bucket],
+    pub(crate) records: &'m mut [FlowRecord],
+}
+
+/// Why memory cannot become a flow table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FlowMemoryError {
+    /// The capacity makes no table.
+    #[error("flow capacity {capacity}: must be 1..={MAX_CAPACITY}")]
+    Capacity {
+        /// What was asked.
+        capacity: usize,
+    },
+    /// Fewer bytes than the capacity needs.
+    #[error("flow memory of {given} bytes: a capacity of {capacity} flows needs {needed}")]
+    TooSmall {
+        /// Bytes given.
+        given: usize,
+        /// Bytes needed.
+        needed: usize,
+        /// Flows asked for.
+        capacity: usize,
+    },
+    /// The memory holds something already.
+    #[error("flow memory is not empty (first word {found:#018x}): zero it before use")]
+    NotEmpty {
+        /// The first eight bytes.
+        found: u64,
+    },
+}
+
+fn bucket_count(capacity: usize) -> usize {
+    capacity.next_power_of_two().max(2)
+}
+
+impl<'m> FlowMemory<'m> {
+    /// Cache lines that a table of `capacity` flows takes; 64 bytes each. 192 bytes a flow where
+    /// the capacity is a power of two.
+    #[must_use]
+    pub fn lines_for(capacity: usize) -> usize {
+        1 + bucket_count(capacity) + 2 * (capacity + 1) // record 0 is never used: index 0 means none
+    }
+
+    /// Bytes that a table of `capacity` flows takes.
+    #[must_use]
+    pub fn bytes_for(capacity: usize) -> usize {
+        Self::lines_for(capacity) * size_of::<CacheLine>()
+    }
+
+    /// Makes an empty table of zeroed memory. Lines beyond [`Self::lines_for`] are left alone.
+    ///
+    /// # Errors
+    /// The capacity is 0 or too large, the memory too small, or its first word is not zero.
+    pub fn new(lines: &'m mut [CacheLine], capacity: usize) -> Result<Self, FlowMemoryError> {
+        let needed = Self::bytes_for(capacity.min(MAX_CAPACITY));
+        let given = size_of_val(lines);
+        let too_small = FlowMemoryError::TooSmall { given, needed, capacity };
+        let capacity_u32 = match u32::try_from(capacity) {
+            Ok(n) if n > 0 && capacity <= MAX_CAPACITY => n,
+            _ => return Err(FlowMemoryError::Capacity { capacity }),
+        };
+        let bytes = lines.as_mut_bytes();
+        let (header, rest) = Header::mut_from_prefix(bytes).map_err(|_| too_small)?;
+        let (buckets, rest) = <[Bucket]>::mut_from_prefix_with_elems(rest, bucket_count(capacity))
+            .map_err(|_| too_small)?;
+        let (records, _) = <[FlowRecord]>::mut_from_prefix_with_elems(rest, capacity + 1)
+            .map_err(|_| too_small)?;
+        if header.magic != 0 {
+            return Err(FlowMemoryError::NotEmpty { found: header.magic });
+        }
+        header.magic = MAGIC;
+        header.version = LAYOUT_VERSION;
+        header.capacity = capacity_u32;
+        header.fresh = 1;
+        Ok(Self { header, buckets, records })
+    }
+
+    /// Flows that fit.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.header.capacity as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_cannot_be_a_table_is_refused_with_the_figures() {
+        let mut lines = vec![CacheLine::ZERO; FlowMemory::lines_for(100)];
+        let short = lines.len() - 1;
+        assert_eq!(
+            FlowMemory::new(&mut lines[..short], 100).unwrap_err(),
+            FlowMemoryError::TooSmall {
+                given: short * 64,
+                needed: (short + 1) * 64,
+                capacity: 100
+            }
+        );
+        assert_eq!(
+            FlowMemory::new(&mut lines, 0).unwrap_err(),
+            FlowMemoryError::Capacity { capacity: 0 }
+        );
+        let huge = usize::MAX / 2;
+        assert_eq!(
+            FlowMemory::new(&mut lines, huge).unwrap_err(),
+            FlowMemoryError::Capacity { capacity: huge }
+        );
+        assert_eq!(FlowMemory::new(&mut lines, 100).unwrap().capacity(), 100);
+        assert!(matches!(FlowMemory::new(&mut lines, 100), Err(FlowMemoryError::NotEmpty { .. })));
+    }
+}

@@ -1,0 +1,28 @@
+//! 5-tuple to the backend this connection is pinned to, so that a change of backends does not move it.
+//!
+//! Bounded: `capacity` flows, allocated at start, 192 bytes each. Full: the oldest half-open flow in
+//! reach gives way, an established one never does. Not shared: every flow has one owner, so there is
+//! nothing to lock.
+//!
+//! * [`key`](FlowKey): the tuple; `hash`: its keyed hash
+//! * [`memory`](FlowMemory): the bytes; `table`: what is done with them
+//! * [`state`](FlowState): what a flow lived through, and its timeouts
+//! * `look_up`: a burst's packets to their flows, prefetched; `track`: what a packet does to its flow
+//! * `expire`: the bounded sweep
+
+pub(crate) mod expire;
+pub(crate) mod hash;
+mod key;
+pub(crate) mod look_up;
+mod memory;
+pub(crate) mod state;
+pub(crate) mod table;
+pub(crate) mod track;
+
+pub use expire::FlowInfo;
+pub use key::FlowKey;
+pub(crate) use key::V6;
+pub use memory::{CacheLine, FlowMemory, FlowMemoryError, MAX_CAPACITY};
+pub(crate) use memory::{FlowRecord, NO_HOP, NewFlow};
+pub use state::{Direction, FlowState, Timeouts};
+pub(crate) use table::{Entry, FlowTable};

@@ -1,0 +1,357 @@
+//! The flow table: two keys a connection, one record.
+//!
+//! A key has a primary and an alternate bucket. It lives in the primary if that has room; if not,
+//! in the alternate, and the primary's `overflow` says so. Look-up is a compare of eight tags at
+//! once, then of the full tuple: a tag alone never decides (VPP's load balancer compares hashes
+//! only, and at ten million flows expects twelve thousand that share a backend by accident).
+
+use super::hash::FlowHash;
+use super::key::FlowKey;
+use super::memory::{BUCKET_ENTRIES, Bucket, FlowMemory, FlowRecord, NewFlow};
+use super::state::{Direction, FlowState};
+use crate::counters::{BackendColumn, Counters, WorkerColumn};
+use crate::{BackendId, Tick};
+
+/// Records looked at by the sweep's hand when a full table needs one.
+const EVICTION_REACH: usize = 16;
+
+/// A record and the direction in which a key matches it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry(u32);
+
+const REPLY_BIT: u32 = 1 << 31;
+
+impl Entry {
+    /// No entry.
+    pub(crate) const NONE: Self = Self(0);
+
+    fn new(record: u32, direction: Direction) -> Self {
+        Self(record | if direction == Direction::Reply { REPLY_BIT } else { 0 })
+    }
+
+    #[inline]
+    pub(crate) fn is_some(self) -> bool {
+        self.0 != 0
+    }
+
+    #[inline]
+    pub(crate) fn direction(self) -> Direction {
+        if self.0 & REPLY_BIT == 0 { Direction::Forward } else { Direction::Reply }
+    }
+
+    #[inline]
+    pub(crate) fn record(self) -> usize {
+        (self.0 & !REPLY_BIT) as usize
+    }
+}
+
+/// The table has no room, and nothing in reach may give way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Full;
+
+/// One worker's flows.
+pub(crate) struct FlowTable<'m> {
+    pub(crate) memory: FlowMemory<'m>,
+    pub(crate) hash: FlowHash,
+    counters: Counters<'m>,
+    mask: u32,
+}
+
+/// Where a hash belongs: its tag, its primary bucket, its alternate.
+#[derive(Clone, Copy)]
+struct Home {
+    tag: u16,
+    primary: usize,
+    alternate: usize,
+}
+
+impl<'m> FlowTable<'m> {
+    pub(crate) fn new(memory: FlowMemory<'m>, hash: FlowHash, counters: Counters<'m>) -> Self {
+        let mask = u32::try_from(memory.buckets.len() - 1).unwrap_or(u32::MAX);
+        Self { memory, hash, counters, mask }
+    }
+
+    pub(crate) fn live(&self) -> usize {
+        self.memory.header.live as usize
+    }
+
+    #[inline]
+    fn home(&self, hash: u64) -> Home {
+        let tag = tag_of(hash);
+        let primary = self.primary(hash);
+        // An odd multiple of the tag: never zero under a mask of at least one, so never the primary
+        // itself, and the alternate's alternate is the primary.
+        let step = (u32::from(tag).wrapping_mul(0x9e37_79b1) | 1) & self.mask;
+        Home { tag, primary: primary as usize, alternate: (primary ^ step) as usize }
+    }
+
+    #[inline]
+    fn primary(&self, hash: u64) -> u32 {
+        (hash >> 32) as u32 & self.mask
+    }
+
+    /// The primary bucket of a hash, to be fetched ahead of time.
+    #[inline]
+    pub(crate) fn bucket(&self, hash: u64) -> &Bucket {
+        &self.memory.buckets[self.primary(hash) as usize]
+    }
+
+    /// The first entry of the primary bucket whose tag fits: right nearly always, to be confirmed.
+    #[inline]
+    pub(crate) fn candidate(&self, hash: u64) -> Entry {
+        let bucket = self.bucket(hash);
+        let tagged = tag_matches(bucket, tag_of(hash));
+        if tagged == 0 {
+            return Entry::NONE;
+        }
+        Entry(bucket.entries[tagged.trailing_zeros() as usize % BUCKET_ENTRIES])
+    }
+
+    #[inline]
+    pub(crate) fn record(&self, entry: Entry) -> &FlowRecord {
+        &self.memory.records[entry.record()]
+    }
+
+    #[inline]
+    pub(crate) fn record_mut(&mut self, entry: Entry) -> &mut FlowRecord {
+        &mut self.memory.records[entry.record()]
+    }
+
+    /// The entry of `key`, given a [`Self::candidate`] to try first.
+    #[inline]
+    pub(crate) fn confirm(&self, candidate: Entry, key: &FlowKey, hash: u64) -> Entry {
+        if candidate.is_some() {
+            if self.record(candidate).matches(key, candidate.direction()) {
+                return candidate;
+            }
+        } else if self.bucket(hash).overflow == 0 {
+            return Entry::NONE;
+        }
+        self.find(key, hash)
+    }
+
+    /// The entry of `key`, or [`Entry::NONE`].
+    pub(crate) fn find(&self, key: &FlowKey, hash: u64) -> Entry {
+        let home = self.home(hash);
+        let found = self.find_in(home.primary, home.tag, key);
+        if found.is_some() || self.memory.buckets[home.primary].overflow == 0 {
+            return found;
+        }
+        self.find_in(home.alternate, home.tag, key)
+    }
+
+    fn find_in(&self, bucket: usize, tag: u16, key: &FlowKey) -> Entry {
+        let bucket = &self.memory.buckets[bucket];
+        let mut tagged = tag_matches(bucket, tag);
+        while tagged != 0 {
+            let entry = Entry(bucket.entries[tagged.trailing_zeros() as usize % BUCKET_ENTRIES]);
+            if self.record(entry).matches(key, entry.direction()) {
+                return entry;
+            }
+            tagged &= tagged - 1;
+        }
+        Entry::NONE
+    }
+
+    /// Adds a flow whose two keys are not in the table, and returns its forward entry.
+    ///
+    /// When there is no room, the oldest half-open flow in reach (the keys' buckets, then a few
+    /// records from the sweep's hand on) is removed to make some. An established flow never is,
+    /// nor one that was seen at `now`, since a packet of this burst may hold it.
+    pub(crate) fn insert(&mut self, flow: &NewFlow, now: Tick) -> Result<Entry, Full> {
+        let hashes = flow.keys.each_ref().map(|key| self.hash.tuple(key));
+        let record = match self.allocate() {
+            Some(record) => record,
+            None => {
+                self.evict(&hashes, now, true)?;
+                self.allocate().ok_or(Full)?
+            }
+        };
+        self.memory.records[record as usize] = FlowRecord::new(flow, now);
+        let [forward, reply] =
+            [Direction::Forward, Direction::Reply].map(|d| Entry::new(record, d));
+        let placed = self.place_or_evict(hashes[0], forward, now).and_then(|()| {
+            self.place_or_evict(hashes[1], reply, now)
+                .inspect_err(|_| self.displace(hashes[0], forward))
+        });
+        if let Err(full) = placed {
+            self.release(record);
+            return Err(full);
+        }
+        self.counters.worker(WorkerColumn::FlowsNew, 1);
+        self.counters.backend(flow.backend, BackendColumn::Flows, 1);
+        Ok(forward)
+    }
+
+    /// Takes a flow out of the table. Its record stays readable until the sweep frees it, because a
+    /// packet earlier in the burst may hold it.
+    pub(crate) fn unlink(&mut self, record: usize) {
+        for direction in [Direction::Forward, Direction::Reply] {
+            let hash = self.hash.tuple(&self.memory.records[record].key(direction));
+            self.displace(hash, Entry::new(record as u32, direction));
+        }
+        let backend = BackendId(self.memory.records[record].backend);
+        self.counters.backend(backend, BackendColumn::Flows, u64::MAX); // minus one, wrapping
+        self.memory.records[record].state = FlowState::Unlinked as u8;
+    }
+
+    /// Takes a flow out and frees its record at once. No packet on its journey may hold it.
+    pub(crate) fn remove(&mut self, record: usize) {
+        if self.memory.records[record].state() != Some(FlowState::Unlinked) {
+            self.unlink(record);
+        }
+        self.release(record as u32);
+    }
+
+    fn allocate(&mut self) -> Option<u32> {
+        let header = &mut *self.memory.header;
+        let record = if header.free != 0 {
+            let record = header.free;
+            header.free = self.memory.records[record as usize].link;
+            record
+        } else if header.fresh <= header.capacity {
+            header.fresh += 1;
+            header.fresh - 1
+        } else {
+            return None;
+        };
+        header.live += 1;
+        Some(record)
+    }
+
+    fn release(&mut self, record: u32) {
+        let freed = &mut self.memory.records[record as usize];
+        freed.state = 0;
+        freed.link = self.memory.header.free;
+        self.memory.header.free = record;
+        self.memory.header.live -= 1;
+    }
+
+    fn place_or_evict(&mut self, hash: u64, entry: Entry, now: Tick) -> Result<(), Full> {
+        if self.place(hash, entry) {
+            return Ok(());
+        }
+        self.evict(&[hash], now, false)?;
+        if self.place(hash, entry) { Ok(()) } else { Err(Full) }
+    }
+
+    /// Writes an entry into the primary bucket or else the alternate; whether one had room.
+    fn place(&mut self, hash: u64, entry: Entry) -> bool {
+        let home = self.home(hash);
+        for bucket in [home.primary, home.alternate] {
+            let slots = &mut self.memory.buckets[bucket];
+            let Some(free) = slots.tags.iter().position(|tag| *tag == 0) else { continue };
+            slots.tags[free] = home.tag;
+            slots.entries[free] = entry.0;
+            if bucket == home.alternate {
+                self.memory.buckets[home.primary].overflow += 1;
+            }
+            return true;
+        }
+        false
+    }
+
+    /// Clears an entry from whichever of its two buckets it is in.
+    fn displace(&mut self, hash: u64, entry: Entry) {
+        let home = self.home(hash);
+        for bucket in [home.primary, home.alternate] {
+            let slots = &mut self.memory.buckets[bucket];
+            let held = slots.tags.iter().zip(&slots.entries);
+            let Some(at) =
+                held.map(|(tag, held)| (*tag, *held)).position(|held| held == (home.tag, entry.0))
+            else {
+                continue;
+            };
+            slots.tags[at] = 0;
+            slots.entries[at] = 0;
+            if bucket == home.alternate {
+                self.memory.buckets[home.primary].overflow -= 1;
+            }
+            return;
+        }
+        debug_assert!(false, "an entry in neither of its buckets");
+    }
+
+    /// Removes the oldest half-open flow among the entries of the keys' buckets, and, if any record
+    /// will do, among the records from the sweep's hand on.
+    fn evict(&mut self, hashes: &[u64], now: Tick, any_record: bool) -> Result<(), Full> {
+        let mut oldest = None;
+        for hash in hashes {
+            let home = self.home(*hash);
+            for bucket in [home.primary, home.alternate] {
+                for entry in self.memory.buckets[bucket].entries {
+                    oldest = self.older_half_open(oldest, Entry(entry).record(), now);
+                }
+            }
+        }
+        if any_record {
+            let hand = self.memory.header.sweep as usize;
+            for step in 0..EVICTION_REACH {
+                let record = 1 + (hand + step) % self.memory.capacity();
+                oldest = self.older_half_open(oldest, record, now);
+            }
+        }
+        let (record, _) = oldest.ok_or(Full)?;
+        self.remove(record);
+        self.counters.worker(WorkerColumn::FlowsEvicted, 1);
+        Ok(())
+    }
+
+    fn older_half_open(
+        &self,
+        oldest: Option<(usize, u32)>,
+        record: usize,
+        now: Tick,
+    ) -> Option<(usize, u32)> {
+        let flow = &self.memory.records[record];
+        let age = now.since(Tick(flow.last_seen));
+        let may_go = flow.state().is_some_and(FlowState::is_half_open) && age > 0;
+        if may_go && oldest.is_none_or(|(_, oldest_age)| age > oldest_age) {
+            return Some((record, age));
+        }
+        oldest
+    }
+}
+
+/// Fifteen bits of the hash that bucket selection does not use, and never zero.
+#[inline]
+fn tag_of(hash: u64) -> u16 {
+    hash as u16 | 1
+}
+
+/// A bit for each entry whose tag is `tag`, without a branch: one compare of 16 bytes.
+#[inline]
+#[cfg(target_arch = "x86_64")]
+#[expect(
+    unsafe_code,
+    reason = "a call across CPU features; left to itself, the compiler compares entry by entry"
+)]
+fn tag_matches(bucket: &Bucket, tag: u16) -> u32 {
+    // SAFETY: the callee needs SSE2, which every x86-64 CPU has.
+    unsafe { tag_matches_sse2(bucket, tag) }
+}
+
+#[inline]
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "sse2")]
+fn tag_matches_sse2(bucket: &Bucket, tag: u16) -> u32 {
+    use core::arch::x86_64::{
+        _mm_cmpeq_epi16, _mm_movemask_epi8, _mm_packs_epi16, _mm_set_epi64x, _mm_set1_epi16,
+        _mm_setzero_si128,
+    };
+    let [low, high]: [u64; 2] = zerocopy::transmute!(bucket.tags);
+    let tags = _mm_set_epi64x(high.cast_signed(), low.cast_signed());
+    let equal = _mm_cmpeq_epi16(tags, _mm_set1_epi16(tag.cast_signed()));
+    _mm_movemask_epi8(_mm_packs_epi16(equal, _mm_setzero_si128())).cast_unsigned()
+}
+
+/// A bit for each entry whose tag is `tag`.
+#[inline]
+#[cfg(not(target_arch = "x86_64"))]
+fn tag_matches(bucket: &Bucket, tag: u16) -> u32 {
+    bucket
+        .tags
+        .iter()
+        .enumerate()
+        .fold(0, |found, (at, held)| found | u32::from(*held == tag) << at)
+}

@@ -1,0 +1,212 @@
+//! One worker's forwarder: its flows, and the corridor that a burst walks.
+
+use std::hash::Hasher as _;
+
+use siphasher::sip::SipHasher13;
+
+use crate::classify::{Class, classify};
+use crate::counters::{Counters, WorkerColumn};
+use crate::flow::expire::{self, Sweep};
+use crate::flow::hash::FlowHash;
+use crate::flow::{FlowInfo, FlowKey, FlowMemory, FlowTable, look_up, track};
+use crate::journey::Walk;
+use crate::next_hop;
+use crate::owner::{owner_of_client, owner_of_snat_port};
+use crate::parse::{self, parse};
+use crate::pin::{Pinning, Refusal};
+use crate::random::Random;
+use crate::rewrite::{self, reset};
+use crate::snapshot::{Listener, Snapshot};
+use crate::{BURST, Burst, DropReason, Exit, Tick, WorkerIdx};
+
+/// One worker's state between bursts.
+pub struct Forwarder<'m> {
+    me: WorkerIdx,
+    workers: u8,
+    flows: FlowTable<'m>,
+    counters: Counters<'m>,
+    random: Random,
+    sweep: Sweep,
+    walk: Box<Walk>,
+}
+
+impl<'m> Forwarder<'m> {
+    /// A forwarder with no flows.
+    ///
+    /// * `me` is below `workers`, and `workers` the same for all workers of the box.
+    /// * `secret` keys the hashes, and is the same for all workers: owners depend on it.
+    #[must_use]
+    pub fn new(
+        me: WorkerIdx,
+        workers: u8,
+        secret: [u8; 32],
+        memory: FlowMemory<'m>,
+        counters: Counters<'m>,
+    ) -> Self {
+        assert!(me.0 < workers, "worker {} of {workers}", me.0);
+        let mut seed = SipHasher13::new_with_key(secret.last_chunk().unwrap_or(&[0; 16]));
+        seed.write_u8(me.0);
+        Self {
+            me,
+            workers,
+            flows: FlowTable::new(memory, FlowHash::new(&secret), counters),
+            counters,
+            random: Random::new(seed.finish()),
+            sweep: Sweep::default(),
+            walk: Box::default(),
+        }
+    }
+
+    /// The journey of a burst. Each line is a room, and each room the module of that name.
+    ///
+    /// A room sees all packets before the next begins, so that their cache misses overlap. Afterwards
+    /// every packet has its [`Exit`]. Allocates nothing, takes no lock, logs nothing; no bytes on
+    /// the wire make it panic.
+    pub fn forward(&mut self, burst: &mut Burst, snapshot: &Snapshot, now: Tick) {
+        let count = burst.len();
+        parse(burst, &mut self.walk, snapshot);
+        look_up::look_up(&mut self.walk, count, &self.flows);
+        track::track(burst, &mut self.walk, &mut self.flows, snapshot, now);
+        self.count_look_ups();
+        if !self.walk.strangers.is_empty() {
+            self.receive_strangers(burst, snapshot, now);
+        }
+        rewrite::rewrite(burst, &self.walk, &self.flows);
+        next_hop::next_hop(burst, &self.walk, &mut self.flows, snapshot, &self.counters);
+        self.count_exits(burst);
+    }
+
+    /// Packets without a flow: classified, handed to their owner, pinned or gone.
+    fn receive_strangers(&mut self, burst: &mut Burst, snapshot: &Snapshot, now: Tick) {
+        let mut classes = [Class::Leave(Exit::Drop(DropReason::NotRouted)); BURST];
+        for at in self.walk.strangers.iter() {
+            classes[at] = classify(&self.walk.headers[at], &self.walk.keys[at], snapshot);
+        }
+        for at in self.walk.strangers.iter() {
+            let owner = self.owner(&classes[at], &self.walk.keys[at]);
+            match (owner, classes[at]) {
+                (Some(owner), _) if owner != self.me => {
+                    burst.packets[at].exit = Exit::HandOver(owner);
+                }
+                (_, Class::Listener(listener)) => self.pin(at, listener, burst, snapshot, now),
+                (_, Class::FullNatReply) => burst.packets[at].exit = Exit::Drop(DropReason::NoFlow),
+                (_, Class::DnatReply(exit) | Class::Leave(exit)) => burst.packets[at].exit = exit,
+            }
+        }
+    }
+
+    /// Who owns the flow that the packet has or would have, if it could have any.
+    fn owner(&self, class: &Class, key: &FlowKey) -> Option<WorkerIdx> {
+        match class {
+            Class::Listener(_) => {
+                Some(owner_of_client(&self.flows.hash, key.source(), self.workers))
+            }
+            Class::FullNatReply => owner_of_snat_port(key.destination().port(), self.workers),
+            Class::DnatReply(_) => {
+                Some(owner_of_client(&self.flows.hash, key.destination(), self.workers))
+            }
+            Class::Leave(_) => None,
+        }
+    }
+
+    fn pin(
+        &mut self,
+        at: usize,
+        listener: &Listener,
+        burst: &mut Burst,
+        snapshot: &Snapshot,
+        now: Tick,
+    ) {
+        let walk = &mut *self.walk;
+        let mut pinning = Pinning {
+            me: self.me,
+            workers: self.workers,
+            flows: &mut self.flows,
+            random: &mut self.random,
+            counters: &self.counters,
+            snapshot,
+            now,
+        };
+        let packet = &mut burst.packets[at];
+        match pinning.pin(&walk.headers[at], &walk.keys[at], walk.hashes[at], listener) {
+            Ok(entry) => {
+                walk.entries[at] = entry;
+                walk.pinned.insert(at);
+            }
+            Err(Refusal::Exit(exit)) => packet.exit = exit,
+            Err(Refusal::Reset) => {
+                let answered = reset::answer(packet, &walk.headers[at]);
+                packet.exit = answered.unwrap_or(Exit::Drop(DropReason::Truncated));
+            }
+        }
+    }
+
+    /// A frame that was held, rewritten but for its MAC addresses: looked up again by its destination.
+    ///
+    /// Never panics, whatever the frame holds.
+    pub fn resume(&mut self, frame: &mut [u8], snapshot: &Snapshot) -> Exit {
+        match parse::parse_leaving(frame) {
+            Some(leaving) => next_hop::resume(frame, &leaving, snapshot.fib()),
+            None => Exit::Drop(DropReason::Truncated),
+        }
+    }
+
+    /// Removes flows whose idle timeout has passed, and returns how many.
+    ///
+    /// Looks at 64 records or fewer a call; called at least every 50 µs per million flows, it
+    /// completes a round about each second. Call it between bursts.
+    pub fn expire_some(&mut self, snapshot: &Snapshot, now: Tick) -> usize {
+        let removed = self.sweep.step(&mut self.flows, snapshot.timeouts(), &self.counters, now);
+        if removed > 0 {
+            self.counters.set_worker(WorkerColumn::Flows, self.flows.live() as u64);
+        }
+        removed
+    }
+
+    /// The flows, in no particular order. Walks the whole memory: not for the fast path.
+    pub fn flows(&self) -> impl Iterator<Item = FlowInfo> {
+        expire::list(&self.flows)
+    }
+
+    /// Records in use; one whose connection was replaced counts until the sweep has passed it.
+    #[must_use]
+    pub fn live_flows(&self) -> usize {
+        self.flows.live()
+    }
+
+    fn count_look_ups(&self) {
+        let (asked, hits) = (self.walk.tuples.len(), self.walk.pinned.len());
+        self.counters.worker(WorkerColumn::FlowHits, u64::from(hits));
+        self.counters.worker(WorkerColumn::FlowMisses, u64::from(asked - hits));
+    }
+
+    fn count_exits(&self, burst: &Burst) {
+        let mut exits = [0_u64; 5];
+        for packet in burst.iter() {
+            let column = match packet.exit {
+                Exit::Send(_) => 0,
+                Exit::Punt(_) => 1,
+                Exit::HandOver(_) => 2,
+                Exit::Hold(_) => 3,
+                Exit::Drop(reason) => {
+                    self.counters.drop(reason);
+                    4
+                }
+            };
+            exits[column] += 1;
+        }
+        let columns = [
+            WorkerColumn::Sent,
+            WorkerColumn::Punted,
+            WorkerColumn::HandedOver,
+            WorkerColumn::Held,
+            WorkerColumn::Dropped,
+        ];
+        for (column, count) in columns.into_iter().zip(exits) {
+            self.counters.worker(column, count);
+        }
+        self.counters.worker(WorkerColumn::Bursts, u64::from(!burst.is_empty()));
+        self.counters.worker(WorkerColumn::Packets, burst.len() as u64);
+        self.counters.set_worker(WorkerColumn::Flows, self.flows.live() as u64);
+    }
+}

@@ -1,0 +1,104 @@
+//! A backend group: who serves, by which share, and the Maglev table that says so for a new flow.
+
+use std::net::SocketAddr;
+
+use crate::flow::FlowKey;
+use crate::maglev::{self, MaglevError, Weighted};
+use crate::{BackendId, maglev::flow_hash};
+
+/// A backend of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its stable number.
+    pub id: BackendId,
+    /// Where it serves.
+    pub address: SocketAddr,
+    /// Its share of new flows; 0 for none.
+    pub weight: u32,
+    /// Whether it gets no new flows, whatever its weight, and keeps those it has.
+    pub draining: bool,
+}
+
+/// What a group says of a new flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pick<'g> {
+    /// This backend takes it.
+    Backend(&'g Member),
+    /// It falls in the share to refuse, or nobody is there to take it.
+    Refused,
+}
+
+/// Members and their Maglev table; immutable, shared by the snapshots in which it did not change.
+#[derive(Debug)]
+pub struct Group {
+    members: Box<[Member]>, // by address
+    by_id: Box<[BackendId]>,
+    slots: Box<[u16]>, // empty: refuse all; `members.len()`: the refused share
+}
+
+impl Group {
+    /// Builds the Maglev table, of [`maglev::size_for`] slots where `table_size` is not given.
+    ///
+    /// The order of `members` does not matter. With no weight above zero the group refuses all.
+    /// Costs about a millisecond for 65 537 slots: not for a worker.
+    ///
+    /// # Errors
+    /// [`MaglevError::SizeNotPrime`], [`MaglevError::TooManyMembers`].
+    pub fn new(
+        mut members: Vec<Member>,
+        refused_weight: u32,
+        table_size: Option<usize>,
+    ) -> Result<Self, MaglevError> {
+        members.sort_by_key(|member| member.address);
+        let weighted: Vec<Weighted> = members
+            .iter()
+            .map(|member| {
+                Weighted::backend(member.address, if member.draining { 0 } else { member.weight })
+            })
+            .chain((refused_weight > 0).then(|| Weighted::refused(refused_weight)))
+            .collect();
+        let size = table_size.unwrap_or_else(|| maglev::size_for(weighted.len(), None));
+        let serves = members.iter().any(|member| member.weight > 0 && !member.draining);
+        let mut slots = vec![0; if serves { size } else { 0 }].into_boxed_slice();
+        if serves {
+            maglev::build(&mut slots, &weighted)?;
+        }
+        let mut by_id: Box<[BackendId]> = members.iter().map(|member| member.id).collect();
+        by_id.sort_unstable();
+        Ok(Self { members: members.into_boxed_slice(), by_id, slots })
+    }
+
+    /// The backend of a flow that is not pinned yet; `key` is the client's packet.
+    #[must_use]
+    pub fn pick(&self, key: &FlowKey) -> Pick<'_> {
+        if self.slots.is_empty() {
+            return Pick::Refused;
+        }
+        let slot = (flow_hash(key) % self.slots.len() as u64) as usize;
+        self.members.get(usize::from(self.slots[slot])).map_or(Pick::Refused, Pick::Backend)
+    }
+
+    /// Whether a backend is a member, draining or not.
+    #[must_use]
+    pub fn has(&self, id: BackendId) -> bool {
+        self.by_id.binary_search(&id).is_ok()
+    }
+
+    /// The members, sorted by address.
+    #[must_use]
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Slots of the Maglev table; 0 where the group refuses all. For [`maglev::size_for`].
+    #[must_use]
+    pub fn table_size(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The digest of the Maglev table, to be compared between boxes.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        maglev::digest(&self.slots)
+    }
+}

@@ -1,0 +1,93 @@
+//! What the rooms know of the packets that walk through them.
+
+use crate::BURST;
+use crate::flow::{Entry, FlowKey};
+
+/// What `parse` found in one packet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Headers {
+    pub(crate) kind: Kind,
+    /// Where the IP header begins.
+    pub(crate) l3: u16,
+    /// Where the TCP or UDP header begins.
+    pub(crate) l4: u16,
+    /// Bytes of the IP packet.
+    pub(crate) ip_len: u16,
+    pub(crate) ttl: u8,
+    /// 0 for UDP.
+    pub(crate) tcp_flags: u8,
+}
+
+/// What kind of packet it is, and so how much of its key means anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// IPv4 TCP or UDP: the key is whole.
+    #[default]
+    Tuple,
+    /// A piece of an IPv4 datagram: addresses and protocol.
+    Fragment,
+    /// IPv4 of another protocol, or IPv6: addresses, protocol, and L4 ports if it has any.
+    Other,
+}
+
+/// The packets of a burst between parse and exit. One a forwarder, used again for each burst.
+#[derive(Debug)]
+pub(crate) struct Walk {
+    pub(crate) headers: [Headers; BURST],
+    pub(crate) keys: [FlowKey; BURST],
+    pub(crate) hashes: [u64; BURST],
+    pub(crate) entries: [Entry; BURST],
+    /// Packets whose key may be a flow's.
+    pub(crate) tuples: PacketSet,
+    /// Packets whose entry is their flow.
+    pub(crate) pinned: PacketSet,
+    /// Packets without a flow, to be classified.
+    pub(crate) strangers: PacketSet,
+}
+
+impl Default for Walk {
+    fn default() -> Self {
+        Self {
+            headers: [Headers::default(); BURST],
+            keys: [FlowKey::default(); BURST],
+            hashes: [0; BURST],
+            entries: [Entry::NONE; BURST],
+            tuples: PacketSet::default(),
+            pinned: PacketSet::default(),
+            strangers: PacketSet::default(),
+        }
+    }
+}
+
+/// A set of packets of a burst, by their place: one bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PacketSet(u32);
+
+impl PacketSet {
+    #[inline]
+    pub(crate) fn insert(&mut self, at: usize) {
+        self.0 |= 1 << (at % BURST);
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(crate) fn len(self) -> u32 {
+        self.0.count_ones()
+    }
+
+    /// The places in order, at most [`BURST`] - 1 each.
+    #[inline]
+    pub(crate) fn iter(self) -> impl Iterator<Item = usize> {
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            if left == 0 {
+                return None;
+            }
+            let at = left.trailing_zeros() as usize;
+            left &= left - 1;
+            Some(at % BURST)
+        })
+    }
+}

@@ -1,0 +1,142 @@
+//! A new flow: Maglev says which backend, the listener's mode says what replies will look like, and
+//! the flow table remembers both.
+
+use crate::counters::{BackendColumn, Counters, ListenerColumn, WorkerColumn};
+use crate::flow::state::FlowState;
+use crate::flow::{Entry, FlowKey, FlowTable, NewFlow, track};
+use crate::group::{Member, Pick};
+use crate::journey::Headers;
+use crate::random::Random;
+use crate::rewrite::{dnat, full_nat};
+use crate::snapshot::{Listener, Snapshot};
+use crate::wire::tcp::{ACK, FIN, RST, SYN};
+use crate::{DropReason, Exit, Mode, Protocol, Tick, WorkerIdx};
+
+/// What one worker needs to pin a flow.
+pub(crate) struct Pinning<'p, 'm> {
+    pub(crate) me: WorkerIdx,
+    pub(crate) workers: u8,
+    pub(crate) flows: &'p mut FlowTable<'m>,
+    pub(crate) random: &'p mut Random,
+    pub(crate) counters: &'p Counters<'m>,
+    pub(crate) snapshot: &'p Snapshot,
+    pub(crate) now: Tick,
+}
+
+/// A client's packet that gets no flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It leaves so.
+    Exit(Exit),
+    /// It is a SYN, to be answered by RST.
+    Reset,
+}
+
+impl From<DropReason> for Refusal {
+    fn from(reason: DropReason) -> Self {
+        Self::Exit(Exit::Drop(reason))
+    }
+}
+
+impl Pinning<'_, '_> {
+    /// The flow of a client's packet that had none when its burst was looked up.
+    ///
+    /// # Errors
+    /// How the packet leaves instead.
+    pub(crate) fn pin(
+        &mut self,
+        headers: &Headers,
+        key: &FlowKey,
+        hash: u64,
+        listener: &Listener,
+    ) -> Result<Entry, Refusal> {
+        // An earlier packet of this burst may have made the flow.
+        let entry = self.flows.find(key, hash);
+        if headers.ttl <= 1 {
+            return Err(DropReason::TtlExpired.into());
+        }
+        if entry.is_some() && track::follow(entry, headers, self.flows, self.snapshot, self.now) {
+            return Ok(entry);
+        }
+        let protocol = key.protocol().ok_or(DropReason::NoFlow)?;
+        if protocol == Protocol::Tcp && headers.tcp_flags & (SYN | ACK | RST | FIN) != SYN {
+            return Err(DropReason::NoFlow.into());
+        }
+        if is_martian(key) {
+            return Err(DropReason::Martian.into());
+        }
+        let Pick::Backend(member) = listener.group.pick(key) else {
+            return Err(self.refuse(protocol, listener));
+        };
+        let reply = self.reply_key(key, hash, protocol, listener, member)?;
+        let state =
+            if protocol == Protocol::Tcp { FlowState::SynSent } else { FlowState::UdpOneWay };
+        let flow = NewFlow {
+            keys: [*key, reply],
+            state,
+            listener: listener.slot,
+            backend: member.id,
+            snapshot_version: self.snapshot.version(),
+        };
+        let entry = self.flows.insert(&flow, self.now).map_err(|_| DropReason::FlowTableFull)?;
+        self.counters.listener(listener.slot, ListenerColumn::FlowsNew, 1);
+        self.counters.backend(member.id, BackendColumn::FlowsNew, 1);
+        Ok(entry)
+    }
+
+    /// What the backend's packets will look like.
+    fn reply_key(
+        &mut self,
+        key: &FlowKey,
+        hash: u64,
+        protocol: Protocol,
+        listener: &Listener,
+        member: &Member,
+    ) -> Result<FlowKey, DropReason> {
+        match listener.mode {
+            Mode::FullNat => {
+                let ports = crate::owner::snat_ports(self.me, self.workers);
+                full_nat::reply_key(
+                    self.flows,
+                    self.random,
+                    &listener.snat,
+                    ports,
+                    hash,
+                    member.address,
+                    protocol,
+                )
+            }
+            Mode::Dnat => {
+                let client =
+                    dnat::Client { address: key.source(), owner: self.me, workers: self.workers };
+                dnat::reply_key(self.flows, self.random, client, member.address, protocol)
+            }
+        }
+    }
+
+    fn refuse(&self, protocol: Protocol, listener: &Listener) -> Refusal {
+        match protocol {
+            Protocol::Tcp => {
+                self.counters.listener(listener.slot, ListenerColumn::Refused, 1);
+                self.counters.worker(WorkerColumn::Refused, 1);
+                Refusal::Reset
+            }
+            Protocol::Udp => {
+                self.counters.listener(listener.slot, ListenerColumn::NoBackend, 1);
+                DropReason::NoBackend.into()
+            }
+        }
+    }
+}
+
+/// Whether a source can be nobody's (RFC 1812 §5.3.7), or is the destination itself.
+fn is_martian(key: &FlowKey) -> bool {
+    let (source, destination) = (key.source(), key.destination());
+    let nobody = match source.ip() {
+        std::net::IpAddr::V4(v4) => {
+            v4.is_multicast() || v4.is_broadcast() || v4.is_loopback() || v4.octets()[0] == 0
+        }
+        std::net::IpAddr::V6(v6) => v6.is_multicast() || v6.is_loopback() || v6.is_unspecified(),
+    };
+    nobody || source == destination || source.port() == 0
+}

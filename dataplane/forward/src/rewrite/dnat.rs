@@ -1,0 +1,54 @@
+//! DNAT: only the VIP is replaced, and the backend sees the client.
+//!
+//! Replies carry nothing of the VIP, so two VIPs with one backend and one client port would look
+//! alike. The second such flow gets another client port, one that the same worker owns.
+
+use std::net::SocketAddr;
+
+use crate::flow::{FlowKey, FlowTable};
+use crate::owner::owner_of_client;
+use crate::random::Random;
+use crate::{DropReason, Protocol, WorkerIdx};
+
+/// The most other ports tried; with N workers one in N is the worker's own.
+const PROBES: u32 = 256;
+const FIRST_PORT: u16 = 1024;
+const PORTS: u32 = 65536 - FIRST_PORT as u32;
+
+/// The client of a flow, and the worker that owns it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Client {
+    pub(crate) address: SocketAddr,
+    pub(crate) owner: WorkerIdx,
+    pub(crate) workers: u8,
+}
+
+/// What the backend's replies will look like: to the client, at its own port if that is free.
+///
+/// # Errors
+/// [`DropReason::DnatPortsExhausted`]; [`DropReason::NoBackend`] if the families differ.
+pub(crate) fn reply_key(
+    flows: &FlowTable,
+    random: &mut Random,
+    client: Client,
+    backend: SocketAddr,
+    protocol: Protocol,
+) -> Result<FlowKey, DropReason> {
+    let free = |seen_as: SocketAddr| {
+        let key = FlowKey::new(backend, seen_as, protocol)?;
+        (!flows.find(&key, flows.hash.tuple(&key)).is_some()).then_some(key)
+    };
+    if backend.is_ipv4() != client.address.is_ipv4() {
+        return Err(DropReason::NoBackend);
+    }
+    if let Some(key) = free(client.address) {
+        return Ok(key);
+    }
+    let begin = random.below(PORTS);
+    (0..PROBES)
+        .map(|probe| FIRST_PORT + u16::try_from((begin + probe) % PORTS).unwrap_or(0))
+        .map(|port| SocketAddr::new(client.address.ip(), port))
+        .filter(|seen_as| owner_of_client(&flows.hash, *seen_as, client.workers) == client.owner)
+        .find_map(free)
+        .ok_or(DropReason::DnatPortsExhausted)
+}

@@ -1,0 +1,85 @@
+//! Addresses, L4 ports, TTL and checksums of a packet on its way out.
+//!
+//! A packet leaves as the mirror image of what its connection's other direction looks like on
+//! arrival. So one rewrite serves both modes and both directions; the modes differ only in the
+//! reply's tuple, chosen once when the flow is pinned: [`full_nat`] takes a SNAT address and port,
+//! [`dnat`] keeps the client's.
+
+pub(crate) mod dnat;
+pub(crate) mod full_nat;
+pub(crate) mod reset;
+
+use crate::Burst;
+use crate::Protocol;
+use crate::flow::{Direction, FlowRecord, FlowTable};
+use crate::journey::{Headers, Walk};
+use crate::wire::{checksum, tcp, udp};
+
+/// The room: every pinned packet gets its new headers.
+pub(crate) fn rewrite(burst: &mut Burst, walk: &Walk, flows: &FlowTable) {
+    for at in walk.pinned.iter() {
+        let entry = walk.entries[at];
+        rewrite_v4(
+            burst.packets[at].frame,
+            &walk.headers[at],
+            flows.record(entry),
+            entry.direction(),
+        );
+    }
+}
+
+/// One IPv4 packet, by increments (RFC 1624): what was wrong stays wrong, and the payload is not read.
+#[inline]
+fn rewrite_v4(frame: &mut [u8], headers: &Headers, flow: &FlowRecord, direction: Direction) {
+    let (addresses, ports) = flow.rewritten_v4(direction);
+    let Some((ip, l4)) = split_headers(frame, headers) else {
+        debug_assert!(false, "parse saw both headers");
+        return;
+    };
+    ip[8] -= 1; // parse let nothing through with less than two
+    let checksum = u16::from_ne_bytes([ip[10], ip[11]]);
+    let checksum = checksum::update(checksum, flow.ip_delta[direction as usize]);
+    ip[10..12].copy_from_slice(&checksum.to_ne_bytes());
+    ip[12..20].copy_from_slice(&addresses.to_ne_bytes());
+    if let Some(field) = l4.first_chunk_mut() {
+        *field = ports.to_ne_bytes();
+    }
+    let delta = flow.l4_delta[direction as usize];
+    if flow.protocol == Protocol::Tcp.number() {
+        update_tcp(l4, delta);
+    } else {
+        update_udp(l4, delta);
+    }
+}
+
+#[inline]
+fn split_headers<'f>(
+    frame: &'f mut [u8],
+    headers: &Headers,
+) -> Option<(&'f mut [u8; 20], &'f mut [u8])> {
+    let (head, l4) = frame.split_at_mut_checked(usize::from(headers.l4))?;
+    let ip = head.get_mut(usize::from(headers.l3)..)?.first_chunk_mut()?;
+    Some((ip, l4))
+}
+
+#[inline]
+fn update_tcp(l4: &mut [u8], delta: u16) {
+    if let Some(field) = l4.get_mut(tcp::CHECKSUM_AT..).and_then(|rest| rest.first_chunk_mut::<2>())
+    {
+        *field = checksum::update(u16::from_ne_bytes(*field), delta).to_ne_bytes();
+    }
+}
+
+/// Zero means that the sender computed none (RFC 768) and stays so; a sum that comes out as zero is
+/// sent as its other form, 0xffff.
+#[inline]
+fn update_udp(l4: &mut [u8], delta: u16) {
+    if let Some(field) = l4.get_mut(udp::CHECKSUM_AT..).and_then(|rest| rest.first_chunk_mut::<2>())
+    {
+        let before = u16::from_ne_bytes(*field);
+        if before != 0 {
+            let after = checksum::update(before, delta);
+            *field = if after == 0 { [0xff; 2] } else { after.to_ne_bytes() };
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The RST with which a connection is refused, written over the SYN that asked for it.
+
+use crate::burst::Packet;
+use crate::journey::Headers;
+use crate::wire::tcp::{self, ACK, RST, TcpView};
+use crate::wire::{checksum, ipv4};
+use crate::{Exit, Protocol};
+
+/// The least frame on the wire without FCS; the rest is padding.
+const MIN_FRAME: usize = 60;
+const PACKET_LEN: usize = ipv4::MIN_HEADER_LEN + tcp::MIN_HEADER_LEN;
+
+/// Turns a client's segment into the answer of a closed port: RFC 9293 §3.10.7.1. The frame goes
+/// back by the way it came, with its tag; IP and TCP options are dropped, and its length with them.
+pub(crate) fn answer(packet: &mut Packet, headers: &Headers) -> Option<Exit> {
+    let l3 = usize::from(headers.l3);
+    let ip_end = l3 + usize::from(headers.ip_len);
+    let segment = TcpView::new(packet.frame.get(usize::from(headers.l4)..ip_end)?).ok()?;
+    let tcp = closed_port_says(&segment);
+    let addresses: [u8; 8] = packet.frame.get(l3 + 12..)?.first_chunk().copied()?;
+    let len = (l3 + PACKET_LEN).max(MIN_FRAME.min(packet.frame.len()));
+    let frame = packet.frame.get_mut(..len)?;
+    let macs = frame.first_chunk_mut::<12>()?;
+    macs.rotate_left(6);
+    let (ip, rest) = frame.get_mut(l3..)?.split_first_chunk_mut::<{ ipv4::MIN_HEADER_LEN }>()?;
+    let (l4, padding) = rest.split_first_chunk_mut::<{ tcp::MIN_HEADER_LEN }>()?;
+    write_ip(ip, addresses);
+    *l4 = tcp;
+    let checksum = checksum::l4_v4(addresses, Protocol::Tcp.number(), &l4[..]);
+    l4[tcp::CHECKSUM_AT..][..2].copy_from_slice(&checksum.to_ne_bytes());
+    padding.fill(0);
+    packet.len = u16::try_from(len).ok()?;
+    Some(Exit::Send(packet.ingress))
+}
+
+/// "If the ACK bit is off, sequence number zero is used, `<SEQ=0><ACK=SEG.SEQ+SEG.LEN><CTL=RST,ACK>`.
+/// If the ACK bit is on, `<SEQ=SEG.ACK><CTL=RST>`."
+fn closed_port_says(segment: &TcpView) -> [u8; tcp::MIN_HEADER_LEN] {
+    let (sequence, acknowledgement, flags) = if segment.flags() & ACK == 0 {
+        (0, segment.sequence().wrapping_add(segment.sequence_len()), RST | ACK)
+    } else {
+        (segment.acknowledgement(), 0, RST)
+    };
+    let [source_high, source_low, destination_high, destination_low] = segment.ports();
+    let mut tcp = [0; tcp::MIN_HEADER_LEN];
+    tcp[..4].copy_from_slice(&[destination_high, destination_low, source_high, source_low]);
+    tcp[4..8].copy_from_slice(&sequence.to_be_bytes());
+    tcp[8..12].copy_from_slice(&acknowledgement.to_be_bytes());
+    tcp[12] = 5 << 4;
+    tcp[13] = flags;
+    tcp
+}
+
+fn write_ip(ip: &mut [u8; ipv4::MIN_HEADER_LEN], client_then_vip: [u8; 8]) {
+    let [a, b, c, d, vip @ ..] = client_then_vip;
+    *ip = [0; ipv4::MIN_HEADER_LEN];
+    ip[0] = 0x45;
+    ip[3] = PACKET_LEN as u8;
+    ip[6] = 0x40; // do not fragment; so the identification may be zero (RFC 6864 §4.1)
+    ip[8] = 64;
+    ip[9] = Protocol::Tcp.number();
+    ip[12..16].copy_from_slice(&vip);
+    ip[16..20].copy_from_slice(&[a, b, c, d]);
+    let checksum = !checksum::sum(ip);
+    ip[10..12].copy_from_slice(&checksum.to_ne_bytes());
+}

@@ -1,0 +1,392 @@
+//! The immutable configuration a worker reads, one for a whole burst, replaced whole.
+//!
+//! A builder begins empty or from an older snapshot; what it does not touch is shared with that.
+//! Nothing in a worker points into a snapshot from one burst to the next: flows name listeners and
+//! backends by their stable numbers.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+
+use crate::fib::Fib;
+use crate::flow::Timeouts;
+use crate::group::Group;
+use crate::{ListenerSlot, MacAddr, Mode, PortIdx, Protocol};
+
+/// What a worker must know of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortConfig {
+    /// The address that hosts on the link see.
+    pub mac: MacAddr,
+    /// The VLAN of every frame in and out, or untagged (a priority tag is let in).
+    pub vlan: Option<u16>,
+    /// The largest IP packet out.
+    pub mtu: u16,
+}
+
+/// An inclusive range of L4 ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct L4Ports {
+    /// The first.
+    pub first: u16,
+    /// The last, not below the first.
+    pub last: u16,
+}
+
+impl L4Ports {
+    /// A range of one.
+    #[must_use]
+    pub const fn one(port: u16) -> Self {
+        Self { first: port, last: port }
+    }
+
+    fn contains(self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+
+    fn overlaps(self, other: Self) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+}
+
+/// VIP, protocol and L4 ports, and what becomes of packets to them.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Its stable number.
+    pub slot: ListenerSlot,
+    /// The address it answers for.
+    pub vip: IpAddr,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Its L4 ports.
+    pub ports: L4Ports,
+    /// How its packets are changed.
+    pub mode: Mode,
+    /// Who serves. A backend's own L4 port is used, whatever port of the range was asked.
+    pub group: Arc<Group>,
+    /// Addresses that full NAT may take as source. Unused by DNAT.
+    pub snat: Arc<[IpAddr]>,
+}
+
+/// Why a snapshot cannot be what the builder was told.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// Two listeners want the same packets.
+    #[error(
+        "listener {new:?} wants {vip} {protocol:?} L4 ports {first}..={last}, of which listener {held:?} has some"
+    )]
+    Overlap {
+        /// The listener refused.
+        new: ListenerSlot,
+        /// The one that was there.
+        held: ListenerSlot,
+        /// Its address.
+        vip: IpAddr,
+        /// Its protocol.
+        protocol: Protocol,
+        /// Its first L4 port.
+        first: u16,
+        /// Its last L4 port.
+        last: u16,
+    },
+    /// An empty range of ports.
+    #[error(
+        "listener {slot:?}: L4 ports {first}..={last} are no range; the first must be 1 or more and not above the last"
+    )]
+    Ports {
+        /// The listener refused.
+        slot: ListenerSlot,
+        /// Its first L4 port.
+        first: u16,
+        /// Its last L4 port.
+        last: u16,
+    },
+    /// A backend or SNAT address of the other family.
+    #[error("listener {slot:?} on {vip}: {address} is of the other address family")]
+    Family {
+        /// The listener refused.
+        slot: ListenerSlot,
+        /// Its address.
+        vip: IpAddr,
+        /// The address that does not fit.
+        address: IpAddr,
+    },
+    /// A listener on an address whose L4 ports belong to SNAT.
+    #[error("{address} is both a VIP and a SNAT address: use another address for one of them")]
+    VipIsSnatAddress {
+        /// The address.
+        address: IpAddr,
+    },
+}
+
+type Map<K, V> = HashMap<K, V, FixedState>;
+type Set<K> = HashSet<K, FixedState>;
+
+/// Listeners by what packets to them look like.
+#[derive(Clone, Debug, Default)]
+struct Listeners {
+    exact: Map<(IpAddr, Protocol, u16), Arc<Listener>>,
+    ranges: Map<(IpAddr, Protocol), Vec<Arc<Listener>>>,
+    by_slot: Map<ListenerSlot, Arc<Listener>>,
+    vips: Map<IpAddr, usize>,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    version: u32,
+    ports: Arc<[PortConfig]>,
+    local: Arc<Set<IpAddr>>,
+    snat: Arc<Set<IpAddr>>,
+    listeners: Arc<Listeners>,
+    dnat_backends: Arc<Map<IpAddr, Vec<(Protocol, u16)>>>,
+    fib: Arc<Fib>,
+    timeouts: Timeouts,
+}
+
+impl Snapshot {
+    /// The number the builder gave it.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// A port, if configured.
+    #[must_use]
+    pub fn port(&self, port: PortIdx) -> Option<&PortConfig> {
+        self.ports.get(usize::from(port.0))
+    }
+
+    /// The routes and neighbours.
+    #[must_use]
+    pub fn fib(&self) -> &Fib {
+        &self.fib
+    }
+
+    /// How long flows may be silent.
+    #[must_use]
+    pub fn timeouts(&self) -> &Timeouts {
+        &self.timeouts
+    }
+
+    /// The listener of a stable number.
+    #[must_use]
+    pub fn listener(&self, slot: ListenerSlot) -> Option<&Listener> {
+        self.listeners.by_slot.get(&slot).map(|listener| &**listener)
+    }
+
+    /// The listener that owns packets to `destination`: an exact L4 port first, then a range.
+    #[must_use]
+    pub fn listener_of(&self, destination: SocketAddr, protocol: Protocol) -> Option<&Listener> {
+        let (ip, port) = (destination.ip(), destination.port());
+        if let Some(listener) = self.listeners.exact.get(&(ip, protocol, port)) {
+            return Some(listener);
+        }
+        let ranges = self.listeners.ranges.get(&(ip, protocol))?;
+        ranges.iter().find(|listener| listener.ports.contains(port)).map(|listener| &**listener)
+    }
+
+    /// Whether any listener answers on this address.
+    #[must_use]
+    pub fn is_vip(&self, address: IpAddr) -> bool {
+        self.listeners.vips.contains_key(&address)
+    }
+
+    /// Whether full NAT uses this address as source.
+    #[must_use]
+    pub fn is_snat(&self, address: IpAddr) -> bool {
+        self.snat.contains(&address)
+    }
+
+    /// Whether the kernel answers for this address.
+    #[must_use]
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        self.local.contains(&address)
+    }
+
+    /// Whether replies of DNAT flows come from there.
+    #[must_use]
+    pub fn is_dnat_backend(&self, source: SocketAddr, protocol: Protocol) -> bool {
+        let served = self.dnat_backends.get(&source.ip());
+        served.is_some_and(|served| served.contains(&(protocol, source.port())))
+    }
+
+    /// Whether any DNAT backend has this address.
+    #[must_use]
+    pub fn is_dnat_address(&self, address: IpAddr) -> bool {
+        self.dnat_backends.contains_key(&address)
+    }
+}
+
+/// Makes a [`Snapshot`]; off the fast path, and free to allocate.
+#[derive(Clone, Debug)]
+pub struct SnapshotBuilder {
+    snapshot: Snapshot,
+}
+
+impl Default for SnapshotBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SnapshotBuilder {
+    /// Begins with nothing: no ports, no routes, default timeouts.
+    #[must_use]
+    pub fn new() -> Self {
+        let snapshot = Snapshot {
+            version: 0,
+            ports: Arc::new([]),
+            local: Arc::default(),
+            snat: Arc::default(),
+            listeners: Arc::default(),
+            dnat_backends: Arc::default(),
+            fib: Arc::default(),
+            timeouts: Timeouts::default(),
+        };
+        Self { snapshot }
+    }
+
+    /// Begins with what an older snapshot says, shared.
+    #[must_use]
+    pub fn from_snapshot(snapshot: &Snapshot) -> Self {
+        Self { snapshot: snapshot.clone() }
+    }
+
+    /// The ports, [`PortIdx`] being their place.
+    pub fn ports(&mut self, ports: impl Into<Arc<[PortConfig]>>) -> &mut Self {
+        self.snapshot.ports = ports.into();
+        self
+    }
+
+    /// Every address the kernel answers for, VIPs included. Replaces the earlier set.
+    pub fn local_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) -> &mut Self {
+        self.snapshot.local = Arc::new(addresses.into_iter().collect());
+        self
+    }
+
+    /// Every SNAT address of every pool. Keep an address that was taken out of the pools for as long
+    /// as flows use it. Replaces the earlier set.
+    pub fn snat_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) -> &mut Self {
+        self.snapshot.snat = Arc::new(addresses.into_iter().collect());
+        self
+    }
+
+    /// Where replies of DNAT flows come from: every member of the groups of DNAT listeners, and
+    /// those that left as long as flows name them. Replaces the earlier set.
+    pub fn dnat_backends(
+        &mut self,
+        backends: impl IntoIterator<Item = (SocketAddr, Protocol)>,
+    ) -> &mut Self {
+        let mut map: Map<IpAddr, Vec<(Protocol, u16)>> = Map::default();
+        for (address, protocol) in backends {
+            let served = map.entry(address.ip()).or_default();
+            if !served.contains(&(protocol, address.port())) {
+                served.push((protocol, address.port()));
+            }
+        }
+        self.snapshot.dnat_backends = Arc::new(map);
+        self
+    }
+
+    /// The routes and neighbours.
+    pub fn fib(&mut self, fib: Arc<Fib>) -> &mut Self {
+        self.snapshot.fib = fib;
+        self
+    }
+
+    /// How long flows may be silent.
+    pub fn timeouts(&mut self, timeouts: Timeouts) -> &mut Self {
+        self.snapshot.timeouts = timeouts;
+        self
+    }
+
+    /// Adds a listener, or replaces the one of the same slot.
+    ///
+    /// # Errors
+    /// See [`SnapshotError`]. The builder is then as it was before.
+    pub fn listener(&mut self, listener: Listener) -> Result<&mut Self, SnapshotError> {
+        self.check(&listener)?;
+        self.remove_listener(listener.slot);
+        let listener = Arc::new(listener);
+        let table = Arc::make_mut(&mut self.snapshot.listeners);
+        table.by_slot.insert(listener.slot, listener.clone());
+        *table.vips.entry(listener.vip).or_default() += 1;
+        let L4Ports { first, last } = listener.ports;
+        if first == last {
+            table.exact.insert((listener.vip, listener.protocol, first), listener);
+        } else {
+            table.ranges.entry((listener.vip, listener.protocol)).or_default().push(listener);
+        }
+        Ok(self)
+    }
+
+    /// Removes a listener; whether it was there.
+    pub fn remove_listener(&mut self, slot: ListenerSlot) -> bool {
+        if !self.snapshot.listeners.by_slot.contains_key(&slot) {
+            return false;
+        }
+        let table = Arc::make_mut(&mut self.snapshot.listeners);
+        let Some(old) = table.by_slot.remove(&slot) else { return false };
+        table.exact.retain(|_, listener| listener.slot != slot);
+        table.ranges.retain(|_, listeners| {
+            listeners.retain(|listener| listener.slot != slot);
+            !listeners.is_empty()
+        });
+        if let Some(count) = table.vips.get_mut(&old.vip) {
+            *count -= 1;
+            if *count == 0 {
+                table.vips.remove(&old.vip);
+            }
+        }
+        true
+    }
+
+    fn check(&self, listener: &Listener) -> Result<(), SnapshotError> {
+        let Listener { slot, vip, protocol, ports: L4Ports { first, last }, .. } = *listener;
+        if first == 0 || first > last {
+            return Err(SnapshotError::Ports { slot, first, last });
+        }
+        let members = listener.group.members().iter().map(|member| member.address.ip());
+        let stranger =
+            members.chain(listener.snat.iter().copied()).find(|ip| ip.is_ipv4() != vip.is_ipv4());
+        if let Some(address) = stranger {
+            return Err(SnapshotError::Family { slot, vip, address });
+        }
+        // An exact port within another listener's range is no conflict: the exact one wins.
+        let table = &self.snapshot.listeners;
+        let held = if first == last {
+            table.exact.get(&(vip, protocol, first)).filter(|held| held.slot != slot)
+        } else {
+            let mut ranges = table.ranges.get(&(vip, protocol)).into_iter().flatten();
+            ranges.find(|held| held.slot != slot && held.ports.overlaps(listener.ports))
+        };
+        match held {
+            Some(held) => Err(SnapshotError::Overlap {
+                new: slot,
+                held: held.slot,
+                vip,
+                protocol,
+                first,
+                last,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// The snapshot. `version` must differ from those still in use, and not be 0: a flow notes in
+    /// which it last looked whether its backend serves.
+    ///
+    /// # Errors
+    /// [`SnapshotError::VipIsSnatAddress`].
+    pub fn build(&self, version: u32) -> Result<Snapshot, SnapshotError> {
+        let vips = &self.snapshot.listeners.vips;
+        if let Some(address) = self.snapshot.snat.iter().find(|address| vips.contains_key(*address))
+        {
+            return Err(SnapshotError::VipIsSnatAddress { address: *address });
+        }
+        Ok(Snapshot { version, ..self.snapshot.clone() })
+    }
+}

@@ -1,0 +1,92 @@
+//! The Internet checksum, in full (RFC 1071) and by increments (RFC 1624).
+//!
+//! One's complement addition does not care about byte order, as long as it is the same throughout
+//! (RFC 1071 §2 (B)): all words here are 16 bits as they lie in memory.
+
+use crate::flow::{FlowKey, V6};
+
+/// What one hop less adds to a header checksum: the TTL is the high byte of its word.
+const TTL_MINUS_ONE: u32 = u16::from_ne_bytes([0xfe, 0xff]) as u32;
+
+/// The one's complement sum of `bytes`, not complemented; an odd last byte counts as a high byte.
+#[must_use]
+pub fn sum(bytes: &[u8]) -> u16 {
+    let (words, last) = bytes.as_chunks::<2>();
+    let mut sum = 0_u64;
+    for word in words {
+        sum += u64::from(u16::from_ne_bytes(*word));
+    }
+    if let [last] = last {
+        sum += u64::from(u16::from_ne_bytes([*last, 0]));
+    }
+    fold_wide(sum)
+}
+
+/// The sum of an IPv4 header without options: 0xffff if its checksum is right.
+#[inline]
+#[must_use]
+pub(crate) fn header_sum(header: &[u8; 20]) -> u16 {
+    let mut sum = 0_u64;
+    for word in header.as_chunks::<4>().0 {
+        sum += u64::from(u32::from_ne_bytes(*word));
+    }
+    fold_wide(sum)
+}
+
+#[inline]
+const fn fold_wide(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    sum as u16
+}
+
+/// The checksum field after its data changed by `delta`: RFC 1624 equation 3, `~(~HC + ~m + m')`.
+///
+/// Unlike RFC 1141's it never turns a right checksum into a negative zero.
+#[inline]
+#[must_use]
+pub const fn update(checksum: u16, delta: u16) -> u16 {
+    let sum = !checksum as u32 + delta as u32;
+    !((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+/// `~m + m'` over the words of two values.
+fn words_delta(before: u64, after: u64) -> u64 {
+    let words = |value: u64| value.to_ne_bytes();
+    u64::from(sum(&words(!before))) + u64::from(sum(&words(after)))
+}
+
+/// `~m + m'` over the addresses that a rewrite from `before` to `after` changes.
+fn address_delta(before: &FlowKey, after: &FlowKey) -> u64 {
+    if before.family == V6 {
+        return u64::from(sum(&before.wide.map(|byte| !byte))) + u64::from(sum(&after.wide));
+    }
+    words_delta(before.addresses, after.addresses)
+}
+
+/// What the rewrite of `before` to `after` adds to an IPv4 header checksum: two addresses, and a
+/// TTL less by one.
+#[must_use]
+pub(crate) fn header_delta(before: &FlowKey, after: &FlowKey) -> u16 {
+    fold_wide(address_delta(before, after) + u64::from(TTL_MINUS_ONE))
+}
+
+/// What the rewrite of `before` to `after` adds to a TCP or UDP checksum: the addresses of the
+/// pseudo-header and the L4 ports.
+#[must_use]
+pub(crate) fn l4_delta(before: &FlowKey, after: &FlowKey) -> u16 {
+    let ports = words_delta(u64::from(before.ports), u64::from(after.ports));
+    fold_wide(address_delta(before, after) + ports)
+}
+
+/// The checksum of a TCP or UDP segment over IPv4, computed in full; the checksum field must be zero.
+#[must_use]
+pub fn l4_v4(source_and_destination: [u8; 8], protocol: u8, segment: &[u8]) -> u16 {
+    let len = segment.len() as u16;
+    let pseudo = u64::from(sum(&source_and_destination))
+        + u64::from(u16::from_ne_bytes([0, protocol]))
+        + u64::from(u16::from_ne_bytes(len.to_be_bytes()));
+    !fold_wide(pseudo + u64::from(sum(segment)))
+}

@@ -1,0 +1,98 @@
+//! IPv4 headers: RFC 791 §3.1.
+
+use super::{Malformed, checksum};
+
+/// Bytes of a header without options.
+pub const MIN_HEADER_LEN: usize = 20;
+
+/// An IPv4 datagram seen in place: a borrowed slice and accessors, nothing copied.
+///
+/// [`Ipv4View::new`] makes the checks of RFC 1812 §5.2.2 except the header checksum, which `parse`
+/// takes from the NIC or computes; after it succeeds no accessor panics.
+#[derive(Clone, Copy, Debug)]
+pub struct Ipv4View<'a> {
+    bytes: &'a [u8], // exactly `total_len` bytes: Ethernet padding is already cut off
+    head: &'a [u8; MIN_HEADER_LEN],
+    header_len: usize,
+}
+
+impl<'a> Ipv4View<'a> {
+    /// # Errors
+    /// [`Malformed::Truncated`] if fewer bytes arrived than the header needs or claims, otherwise
+    /// the first RFC 1812 §5.2.2 check that failed.
+    #[inline]
+    pub fn new(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let head = bytes.first_chunk::<MIN_HEADER_LEN>().ok_or(Malformed::Truncated)?;
+        let header_len = usize::from(head[0] & 0x0f) * 4;
+        let total_len = usize::from(u16::from_be_bytes([head[2], head[3]]));
+        match head[0] >> 4 {
+            4 if header_len < MIN_HEADER_LEN => Err(Malformed::HeaderLen),
+            4 if total_len < header_len => Err(Malformed::TotalLen),
+            4 => {
+                let bytes = bytes.get(..total_len).ok_or(Malformed::Truncated)?;
+                Ok(Self { bytes, head, header_len })
+            }
+            _ => Err(Malformed::Version),
+        }
+    }
+
+    /// Whether the header checksum is right.
+    #[inline]
+    #[must_use]
+    pub fn checksum_is_right(&self) -> bool {
+        if self.header_len == MIN_HEADER_LEN {
+            return checksum::header_sum(self.head) == 0xffff;
+        }
+        checksum::sum(self.bytes.get(..self.header_len).unwrap_or_default()) == 0xffff
+    }
+
+    /// Header and payload together.
+    #[inline]
+    #[must_use]
+    pub fn total_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Bytes of the header, options included.
+    #[inline]
+    #[must_use]
+    pub fn header_len(&self) -> usize {
+        self.header_len
+    }
+
+    /// Hops left.
+    #[inline]
+    #[must_use]
+    pub fn ttl(&self) -> u8 {
+        self.head[8]
+    }
+
+    /// IANA number of the payload's protocol.
+    #[inline]
+    #[must_use]
+    pub fn protocol(&self) -> u8 {
+        self.head[9]
+    }
+
+    /// Whether this is a piece of a larger datagram: an offset, or more to come.
+    #[inline]
+    #[must_use]
+    pub fn is_fragment(&self) -> bool {
+        u16::from_be_bytes([self.head[6], self.head[7]]) & 0x3fff != 0
+    }
+
+    /// Source and destination as they lie in the header.
+    #[inline]
+    #[must_use]
+    pub fn addresses(&self) -> [u8; 8] {
+        let [.., a, b, c, d, e, f, g, h] = *self.head;
+        [a, b, c, d, e, f, g, h]
+    }
+
+    /// What the datagram carries.
+    #[inline]
+    #[must_use]
+    pub fn payload(&self) -> &'a [u8] {
+        self.bytes.get(self.header_len..).unwrap_or_default()
+    }
+}
