@@ -7,19 +7,26 @@
 /// What fits in a row's label: the keys, the values and 3 bytes a pair.
 pub const MAX_LABEL_BYTES: usize = 1024;
 
-/// The encoding of `pairs`; its length may be above [`MAX_LABEL_BYTES`], which the caller refuses.
-///
-/// A key longer than 255 bytes, or a value longer than 65 535, is told by such a length as well.
-pub(super) fn encode(pairs: &[(&str, &str)]) -> Result<Vec<u8>, usize> {
-    let bytes: usize = pairs.iter().map(|(key, value)| 3 + key.len() + value.len()).sum();
+/// What of a label does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooLong {
+    pub(super) what: &'static str,
+    pub(super) bytes: usize,
+    pub(super) most: usize,
+}
+
+/// The encoding of `pairs`, at most [`MAX_LABEL_BYTES`] long.
+pub(super) fn encode(pairs: &[(&str, &str)]) -> Result<Vec<u8>, TooLong> {
+    let bytes = pairs.iter().map(|(key, value)| 3 + key.len() + value.len()).sum();
     if bytes > MAX_LABEL_BYTES {
-        return Err(bytes);
+        return Err(TooLong { what: "label", bytes, most: MAX_LABEL_BYTES });
     }
     let mut encoded = Vec::with_capacity(bytes);
     for (key, value) in pairs {
-        encoded.push(u8::try_from(key.len()).map_err(|_| bytes)?);
+        let too_long = |_| TooLong { what: "key", bytes: key.len(), most: usize::from(u8::MAX) };
+        encoded.push(u8::try_from(key.len()).map_err(too_long)?);
         encoded.extend_from_slice(key.as_bytes());
-        encoded.extend_from_slice(&u16::try_from(value.len()).map_err(|_| bytes)?.to_le_bytes());
+        encoded.extend_from_slice(&(value.len() as u16).to_le_bytes()); // below MAX_LABEL_BYTES
         encoded.extend_from_slice(value.as_bytes());
     }
     Ok(encoded)

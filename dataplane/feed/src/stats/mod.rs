@@ -165,14 +165,18 @@ pub enum StatsError {
     #[error("statistics segment: {0}")]
     Spec(String),
     /// The label does not fit its row.
-    #[error("statistics table {table}, row {row}: a label of {bytes} bytes, {MAX_LABEL_BYTES} fit")]
+    #[error("statistics table {table}, row {row}: a {what} of {bytes} bytes, {most} fit")]
     LabelTooLong {
         /// The table's name.
         table: String,
         /// The row.
         row: usize,
-        /// The label's length, encoded.
+        /// What is too long: the label, or one of its keys.
+        what: &'static str,
+        /// Its length, encoded.
         bytes: usize,
+        /// What would fit.
+        most: usize,
     },
     /// There is no such row.
     #[error("statistics segment: no row {row} in a table {table}")]

@@ -19,8 +19,12 @@ const COLUMNS: &[Column] = &[
 ];
 const PER_WORKER: TableSpec =
     TableSpec { name: "listeners", columns: COLUMNS, rows: 70, per_worker: true };
-const MAIN_ONLY: TableSpec =
-    TableSpec { name: "punts", columns: &[Column::counter("packets", "")], rows: 3, per_worker: false };
+const MAIN_ONLY: TableSpec = TableSpec {
+    name: "punts",
+    columns: &[Column::counter("packets", "")],
+    rows: 3,
+    per_worker: false,
+};
 const ONE_ROW: TableSpec =
     TableSpec { name: "workers", columns: COLUMNS, rows: 1, per_worker: true };
 const TABLES: &[TableSpec] = &[PER_WORKER, MAIN_ONLY, ONE_ROW];
@@ -65,7 +69,8 @@ fn the_segment_explains_itself() {
     let reader = open(&segment.path);
     assert_eq!(reader.process(), &this_process());
     assert_eq!(reader.workers(), 2);
-    let seen: Vec<_> = reader.tables().iter().map(|table| (table.name.as_str(), table.rows)).collect();
+    let seen: Vec<_> =
+        reader.tables().iter().map(|table| (table.name.as_str(), table.rows)).collect();
     assert_eq!(seen, [("listeners", 70), ("punts", 3), ("workers", 1)]);
     let table = reader.table("listeners").unwrap();
     let seen: Vec<_> = table
@@ -85,11 +90,13 @@ fn the_segment_explains_itself() {
 /// table, and the sixth of its second word of use. The steps follow each other on one segment.
 #[test]
 fn a_row_and_its_numbers_belong_together() {
-    type Step = fn(&mut StatsWriter);
+    type Shown = Option<(&'static [(&'static str, &'static str)], [u64; 3])>;
+    type Row = (&'static str, fn(&mut StatsWriter), Shown);
+    const LABEL_A: &[(&str, &str)] = &[("name", "a")];
+    const LABEL_B: &[(&str, &str)] = &[("name", "bb"), ("vip", "192.0.2.10")];
     let mut segment = segment();
     let reader = open(&segment.path);
-    let (label_a, label_b) = ([("name", "a")], [("name", "bb"), ("vip", "192.0.2.10")]);
-    let steps: [(&str, Step, Option<(&[(&str, &str)], [u64; 3])>); 7] = [
+    let steps: [Row; 7] = [
         ("a row without a label is not shown", |_| {}, None),
         (
             "numbers alone do not show it",
@@ -98,29 +105,31 @@ fn a_row_and_its_numbers_belong_together() {
         ),
         (
             "a label shows the row",
-            |writer| writer.set_label("listeners", 69, &[("name", "a")]).unwrap(),
-            Some((&label_a, [5, 5, 5])),
+            |writer| writer.set_label("listeners", 69, LABEL_A).unwrap(),
+            Some((LABEL_A, [5, 5, 5])),
         ),
         (
             "workers add up",
             |writer| add(&writer.cells("listeners", 0)[69 * 3 + 1], 7),
-            Some((&label_a, [5, 12, 5])),
+            Some((LABEL_A, [5, 12, 5])),
         ),
         (
             "another label replaces it whole",
-            |writer| {
-                writer.set_label("listeners", 69, &[("name", "bb"), ("vip", "192.0.2.10")]).unwrap();
-            },
-            Some((&label_b, [5, 12, 5])),
+            |writer| writer.set_label("listeners", 69, LABEL_B).unwrap(),
+            Some((LABEL_B, [5, 12, 5])),
         ),
-        ("without its label it is gone", |writer| writer.clear_label("listeners", 69).unwrap(), None),
+        (
+            "without its label it is gone",
+            |writer| writer.clear_label("listeners", 69).unwrap(),
+            None,
+        ),
         (
             "zeroed, it can be another's",
             |writer| {
                 writer.zero_row("listeners", 69).unwrap();
-                writer.set_label("listeners", 69, &[("name", "a")]).unwrap();
+                writer.set_label("listeners", 69, LABEL_A).unwrap();
             },
-            Some((&label_a, [0, 0, 0])),
+            Some((LABEL_A, [0, 0, 0])),
         ),
     ];
     for (promise, step, expected) in steps {
@@ -145,10 +154,10 @@ fn a_row_and_its_numbers_belong_together() {
 #[test]
 fn each_worker_has_its_own_block_on_its_own_pages() {
     let segment = segment();
-    let blocks: Vec<Cells> = (0..2).map(|worker| segment.writer.cells("listeners", worker)).collect();
+    let blocks: Vec<Cells> =
+        (0..2).map(|worker| segment.writer.cells("listeners", worker)).collect();
     assert_eq!(blocks[0].len(), 70 * 3);
-    let pages: Vec<_> =
-        blocks.iter().map(|cells| std::ptr::from_ref(&cells[0]).addr()).collect();
+    let pages: Vec<_> = blocks.iter().map(|cells| std::ptr::from_ref(&cells[0]).addr()).collect();
     assert!(pages.iter().all(|address| address % 4096 == 0));
     assert!(pages[1] - pages[0] >= 4096);
     add(&blocks[0][0], 1);
@@ -177,7 +186,10 @@ fn the_generation_is_read_whole() {
     assert_eq!(reader.generation(), Some(Generation::default()));
     let digest = u128::MAX - 5;
     segment.writer.set_generation(7, digest, 3, true);
-    assert_eq!(reader.generation(), Some(Generation { generation: 7, digest, epoch: 3, ready: true }));
+    assert_eq!(
+        reader.generation(),
+        Some(Generation { generation: 7, digest, epoch: 3, ready: true })
+    );
 }
 
 #[test]
@@ -188,7 +200,10 @@ fn refusals_of_the_writer_say_the_limit() {
     let nameless = TableSpec { name: "", ..MAIN_ONLY };
     let rowless = TableSpec { rows: 0, ..MAIN_ONLY };
     let spec = |workers, tables: &[TableSpec]| {
-        StatsWriter::create(&segment.path, &this_process(), workers, tables).err().unwrap().to_string()
+        StatsWriter::create(&segment.path, &this_process(), workers, tables)
+            .err()
+            .unwrap()
+            .to_string()
     };
     let specs = [
         (spec(0, TABLES), "0 workers, allowed are 1 to 256"),
@@ -225,9 +240,13 @@ fn refusals_of_the_writer_say_the_limit() {
 
 #[test]
 fn a_writer_that_cannot_make_the_file_says_where() {
-    let error = StatsWriter::create(Path::new("/nonexistent/d/x"), &this_process(), 1, TABLES).err();
+    let error =
+        StatsWriter::create(Path::new("/nonexistent/d/x"), &this_process(), 1, TABLES).err();
     let message = error.unwrap().to_string();
-    assert_eq!(message, "/nonexistent/d/x: cannot create it: No such file or directory (os error 2)");
+    assert_eq!(
+        message,
+        "/nonexistent/d/x: cannot create it: No such file or directory (os error 2)"
+    );
 }
 
 #[test]
@@ -262,16 +281,14 @@ fn a_large_segment_costs_its_cells() {
     let path = directory.path().join("dataplane.stats");
     let writer = StatsWriter::create(&path, &this_process(), 2, &[listeners, backends]);
     let mut writer = writer.unwrap();
-    let (length, used) = (|path: &Path| {
-        let metadata = fs::metadata(path).unwrap();
-        (metadata.len(), metadata.blocks() * 512)
-    })(&path);
+    let blocks = || fs::metadata(&path).unwrap().blocks() * 512;
+    let (length, used) = (fs::metadata(&path).unwrap().len(), blocks());
     assert!(length < 26 << 20, "{length} bytes long");
     assert!(used < 27 << 17, "{used} bytes used"); // 2.5 MiB of cells, header, directory, bits of use
     for row in 0..100 {
         writer.set_label("listeners", row, &[("name", "default/web/http")]).unwrap();
     }
-    let more = fs::metadata(&path).unwrap().blocks() * 512 - used;
+    let more = blocks() - used;
     assert!(more < 130 * 1024, "100 labels took {more} bytes");
 }
 
@@ -285,7 +302,12 @@ fn life_is_told_by_process_and_beat() {
     let after = |seconds| beat + Duration::from_secs(seconds);
     let rows = [
         ("it beats", std::process::id(), after(2), Life::Beating),
-        ("its clock was set back", std::process::id(), beat - Duration::from_secs(60), Life::Beating),
+        (
+            "its clock was set back",
+            std::process::id(),
+            beat - Duration::from_secs(60),
+            Life::Beating,
+        ),
         ("it is there and silent", std::process::id(), after(4), Life::Silent { since: beat }),
         ("it died", gone.unwrap(), after(1), Life::Gone { since: beat }),
         ("no process has id 0", 0, after(1), Life::Gone { since: beat }),
@@ -296,7 +318,11 @@ fn life_is_told_by_process_and_beat() {
         let path = directory.path().join("dataplane.stats");
         let process = ProcessInfo { pid, ..this_process() };
         let writer = StatsWriter::create(&path, &process, 1, TABLES).unwrap();
-        assert_eq!(open(&path).heartbeat(), process.started, "{promise}: its start is its first beat");
+        assert_eq!(
+            open(&path).heartbeat(),
+            process.started,
+            "{promise}: its start is its first beat"
+        );
         writer.beat(beat);
         assert_eq!(open(&path).life(now), expected, "{promise}");
     }
@@ -337,23 +363,46 @@ fn a_damaged_file_is_refused_with_the_place() {
         ("a long version", layout::AT_PROGRAM_VERSION.at, 999, "the program's version: its length"),
         ("a long name", of_table(0), 57, "table 0: its name: its length is more than its place"),
         ("a name of other bytes", of_table(1), u64::MAX, "table 0: its name is not text"),
-        ("a name of no ink", of_table(1), 0x2020_2020_2020_2020, "is not 1 to 56 bytes of printable"),
+        (
+            "a name of no ink",
+            of_table(1),
+            0x2020_2020_2020_2020,
+            "is not 1 to 56 bytes of printable",
+        ),
         ("no rows", of_table(layout::TABLE_ROWS), 0, "table 0: 0 rows, allowed are 1 to"),
         ("a row too many", of_table(layout::TABLE_ROWS), 1 << 21, "table 0: 2097152 rows, allowed"),
-        ("no columns", of_table(layout::TABLE_COLUMNS), 0, "table 0: 0 columns, allowed are 1 to 64"),
+        (
+            "no columns",
+            of_table(layout::TABLE_COLUMNS),
+            0,
+            "table 0: 0 columns, allowed are 1 to 64",
+        ),
         ("a third worker's block", of_table(layout::TABLE_BLOCKS), 3, "3 blocks of cells, allowed"),
         ("narrow blocks", of_table(layout::TABLE_BLOCK_WORDS), 5, "5 words in a block of cells"),
         ("columns in the header", of_table(layout::TABLE_COLUMNS_AT), 3, "columns: words 3 to 51"),
         ("bits beyond the end", of_table(layout::TABLE_USED_AT), 1 << 40, "rows in use: words"),
-        ("labels beyond the end", of_table(layout::TABLE_LABELS_AT), u64::MAX, "table 0: labels: words"),
-        ("cells beyond the end", of_table(layout::TABLE_CELLS_AT), 1 << 60, "table 0: cells: words"),
+        (
+            "labels beyond the end",
+            of_table(layout::TABLE_LABELS_AT),
+            u64::MAX,
+            "table 0: labels: words",
+        ),
+        (
+            "cells beyond the end",
+            of_table(layout::TABLE_CELLS_AT),
+            1 << 60,
+            "table 0: cells: words",
+        ),
     ];
     for (promise, at, word, expected) in cases {
         let mut bytes = good.clone();
         put(&mut bytes, at, word);
         fs::write(&path, &bytes).unwrap();
         let message = StatsReader::open(&path).err().map(|error| error.to_string());
-        assert!(message.as_ref().is_some_and(|said| said.contains(expected)), "{promise}: {message:?}");
+        assert!(
+            message.as_ref().is_some_and(|said| said.contains(expected)),
+            "{promise}: {message:?}"
+        );
     }
 }
 
@@ -381,7 +430,7 @@ fn a_writer_that_died_inside_a_change_hides_that_row_only() {
     let place = layout::plan(2, TABLES).unwrap().places[1];
     put(&mut bytes, place.label_of(0) + layout::LABEL_SEQUENCE, 5);
     put(&mut bytes, layout::AT_GENERATION_SEQUENCE, 1);
-    fs::write(&segment.path.with_file_name("dead"), &bytes).unwrap();
+    fs::write(segment.path.with_file_name("dead"), &bytes).unwrap();
     let dead = open(&segment.path.with_file_name("dead"));
     let seen: Vec<_> = rows(&dead, "punts").iter().map(|row| row.index).collect();
     assert_eq!((seen, dead.generation()), (vec![1], None));
@@ -406,7 +455,12 @@ fn a_reader_never_sees_a_torn_label() {
                 let cells = segment.writer.cells("listeners", 0);
                 cells[15].store(turn % 26, Ordering::Relaxed);
                 segment.writer.set_label("listeners", 5, &[("name", &text)]).unwrap();
-                segment.writer.set_generation(turn, u128::from(turn) << 64 | u128::from(turn), turn, true);
+                segment.writer.set_generation(
+                    turn,
+                    u128::from(turn) << 64 | u128::from(turn),
+                    turn,
+                    true,
+                );
             }
         });
         let mut last = 0;

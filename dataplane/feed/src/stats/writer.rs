@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
+use super::label::TooLong;
 use super::layout::{self, Place, Plan, Text};
 use super::mapping::{Mapping, WORD};
 use super::{ProcessInfo, StatsError, TableSpec, label, reader, seqlock};
@@ -94,10 +95,8 @@ impl StatsWriter {
         pairs: &[(&str, &str)],
     ) -> Result<(), StatsError> {
         let place = self.row_place(table, row)?;
-        let encoded = label::encode(pairs).map_err(|bytes| StatsError::LabelTooLong {
-            table: table.to_owned(),
-            row,
-            bytes,
+        let encoded = label::encode(pairs).map_err(|TooLong { what, bytes, most }| {
+            StatsError::LabelTooLong { table: table.to_owned(), row, what, bytes, most }
         })?;
         let at = place.label_of(row);
         allocate(&self.file, at, layout::LABEL_WORDS).map_err(|source| StatsError::Io {
