@@ -1,0 +1,299 @@
+//! One packet and the buffer it lives in.
+//!
+//! ```text
+//! buf_addr      data_off                   data_off + data_len            buf_len
+//!    |  headroom  |          the packet           |        tailroom          |
+//! ```
+//!
+//! A packet is usually one segment. Where a PMD chained several, [`Mbuf::data`] is the first one
+//! and [`Mbuf::is_contiguous`] says no; calls that change lengths then refuse.
+
+use std::fmt;
+use std::ptr::NonNull;
+use std::slice;
+
+use penstock_dpdk_sys as c;
+use penstock_dpdk_sys::MbufHead;
+
+/// A packet with one owner. Dropped, it goes back to its mempool. One pointer in size.
+#[repr(transparent)]
+pub struct Mbuf {
+    head: NonNull<MbufHead>,
+}
+
+// SAFETY: an mbuf is plain memory with one owner; freeing it is allowed on any thread.
+unsafe impl Send for Mbuf {}
+
+/// Why a packet's length stayed as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MbufError {
+    /// The buffer ends before.
+    #[error("{asked} bytes asked, the mbuf has room for {room}")]
+    NoRoom {
+        /// What was asked.
+        asked: usize,
+        /// What would have fitted.
+        room: usize,
+    },
+    /// The packet is shorter than that.
+    #[error("{asked} bytes to take away, the packet has {len}")]
+    TooShort {
+        /// What was asked.
+        asked: usize,
+        /// The packet's length.
+        len: usize,
+    },
+    /// Lengths of a chain are not ours to change.
+    #[error("the packet is spread over {0} segments, only one can be resized")]
+    Chained(u16),
+}
+
+/// What the NIC found out about a checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RxChecksum {
+    /// It did not look, or cannot.
+    Unknown,
+    /// It is right.
+    Good,
+    /// It is wrong.
+    Bad,
+    /// The field is not filled in, yet the bytes are whole (virtio between guests of one host).
+    Unfilled,
+}
+
+impl Mbuf {
+    /// # Safety
+    /// `mbuf` is a whole `rte_mbuf` taken from a mempool or received from a PMD, whose mempool lives
+    /// until the mbuf is freed, and nobody else holds it.
+    pub(crate) unsafe fn from_raw(mbuf: NonNull<c::rte_mbuf>) -> Self {
+        Self { head: mbuf.cast() }
+    }
+
+    #[inline]
+    fn head(&self) -> &MbufHead {
+        // SAFETY: `from_raw` got a whole mbuf of which `MbufHead` is the prefix (asserted beside its
+        // definition), ours alone and initialised by its pool or its PMD.
+        unsafe { self.head.as_ref() }
+    }
+
+    #[inline]
+    fn head_mut(&mut self) -> &mut MbufHead {
+        // SAFETY: as in `head`, and `&mut self` makes this the only reference.
+        unsafe { self.head.as_mut() }
+    }
+
+    /// The packet's bytes, as far as the first segment has them.
+    #[inline]
+    #[must_use]
+    pub fn data(&self) -> &[u8] {
+        let head = self.head();
+        // SAFETY: see `data_mut`.
+        unsafe { slice::from_raw_parts(self.start(), usize::from(head.data_len)) }
+    }
+
+    /// The packet's bytes, as far as the first segment has them, to be written in place.
+    #[inline]
+    #[must_use]
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        let len = usize::from(self.head().data_len);
+        // SAFETY: pools and PMDs keep `data_off + data_len <= buf_len`, and so does every method
+        // here; the buffer is mapped memory that the kernel or the NIC filled, so no byte of it is
+        // uninitialised; one owner, and `&mut self`, so no one else reads or writes it meanwhile.
+        unsafe { slice::from_raw_parts_mut(self.start(), len) }
+    }
+
+    /// Bytes of the packet, all segments counted.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.head().pkt_len as usize
+    }
+
+    /// Whether it has no bytes, as fresh from [`Mempool::alloc`](crate::Mempool::alloc).
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many segments it is spread over.
+    #[inline]
+    #[must_use]
+    pub fn segments(&self) -> u16 {
+        self.head().nb_segs
+    }
+
+    /// Whether [`data`](Self::data) is all of it.
+    #[inline]
+    #[must_use]
+    pub fn is_contiguous(&self) -> bool {
+        self.segments() == 1
+    }
+
+    /// Bytes free before the packet.
+    #[inline]
+    #[must_use]
+    pub fn headroom(&self) -> u16 {
+        self.head().data_off
+    }
+
+    /// Bytes free after the packet's first segment.
+    #[inline]
+    #[must_use]
+    pub fn tailroom(&self) -> u16 {
+        self.capacity() - self.head().data_len
+    }
+
+    /// Makes the packet `len` bytes long. Bytes gained are whatever was in the buffer before.
+    ///
+    /// # Errors
+    /// [`MbufError::NoRoom`] beyond the tailroom, [`MbufError::Chained`]; nothing is changed.
+    #[inline]
+    pub fn set_len(&mut self, len: u16) -> Result<(), MbufError> {
+        self.check_single()?;
+        let room = self.capacity();
+        if len > room {
+            return Err(MbufError::NoRoom { asked: len.into(), room: room.into() });
+        }
+        let head = self.head_mut();
+        head.data_len = len;
+        head.pkt_len = len.into();
+        Ok(())
+    }
+
+    /// Opens `count` bytes before the packet; they hold whatever was in the headroom.
+    ///
+    /// # Errors
+    /// [`MbufError::NoRoom`] beyond the headroom, [`MbufError::Chained`]; nothing is changed.
+    #[inline]
+    pub fn prepend(&mut self, count: u16) -> Result<(), MbufError> {
+        self.check_single()?;
+        let headroom = self.headroom();
+        let (Some(data_off), Some(len)) =
+            (headroom.checked_sub(count), self.head().data_len.checked_add(count))
+        else {
+            return Err(MbufError::NoRoom { asked: count.into(), room: headroom.into() });
+        };
+        self.head_mut().data_off = data_off;
+        self.set_len(len)
+    }
+
+    /// Cuts `count` bytes off the packet's front, which become headroom.
+    ///
+    /// # Errors
+    /// [`MbufError::TooShort`], [`MbufError::Chained`]; nothing is changed.
+    #[inline]
+    pub fn trim_front(&mut self, count: u16) -> Result<(), MbufError> {
+        self.check_single()?;
+        let len = self.head().data_len;
+        let Some(left) = len.checked_sub(count) else {
+            return Err(MbufError::TooShort { asked: count.into(), len: len.into() });
+        };
+        self.head_mut().data_off += count; // within `buf_len`, as `data_off + data_len` was
+        self.set_len(left)
+    }
+
+    /// Adds `bytes` to the packet's end.
+    ///
+    /// # Errors
+    /// [`MbufError::NoRoom`] beyond the tailroom, [`MbufError::Chained`]; nothing is changed.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), MbufError> {
+        let before = self.head().data_len;
+        let room = self.tailroom();
+        let count = u16::try_from(bytes.len()).ok().filter(|count| *count <= room);
+        let Some(count) = count else {
+            return Err(MbufError::NoRoom { asked: bytes.len(), room: room.into() });
+        };
+        self.set_len(before + count)?;
+        self.data_mut()[usize::from(before)..].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Makes `bytes` the whole packet.
+    ///
+    /// # Errors
+    /// [`MbufError::NoRoom`] if they do not fit, [`MbufError::Chained`]; nothing is changed.
+    pub fn copy_from_slice(&mut self, bytes: &[u8]) -> Result<(), MbufError> {
+        let len = u16::try_from(bytes.len());
+        let len = len
+            .map_err(|_| MbufError::NoRoom { asked: bytes.len(), room: self.capacity().into() })?;
+        self.set_len(len)?;
+        self.data_mut().copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// What the NIC says of the IPv4 header checksum.
+    #[inline]
+    #[must_use]
+    pub fn ip_checksum(&self) -> RxChecksum {
+        match self.head().ol_flags & c::PENSTOCK_MBUF_RX_IP_CKSUM_MASK {
+            c::PENSTOCK_MBUF_RX_IP_CKSUM_GOOD => RxChecksum::Good,
+            c::PENSTOCK_MBUF_RX_IP_CKSUM_BAD => RxChecksum::Bad,
+            c::PENSTOCK_MBUF_RX_IP_CKSUM_NONE => RxChecksum::Unfilled,
+            _ => RxChecksum::Unknown,
+        }
+    }
+
+    /// What the NIC says of the TCP or UDP checksum.
+    #[inline]
+    #[must_use]
+    pub fn l4_checksum(&self) -> RxChecksum {
+        match self.head().ol_flags & c::PENSTOCK_MBUF_RX_L4_CKSUM_MASK {
+            c::PENSTOCK_MBUF_RX_L4_CKSUM_GOOD => RxChecksum::Good,
+            c::PENSTOCK_MBUF_RX_L4_CKSUM_BAD => RxChecksum::Bad,
+            c::PENSTOCK_MBUF_RX_L4_CKSUM_NONE => RxChecksum::Unfilled,
+            _ => RxChecksum::Unknown,
+        }
+    }
+
+    /// The hash by which the NIC chose the RX queue, if it told.
+    #[inline]
+    #[must_use]
+    pub fn rss_hash(&self) -> Option<u32> {
+        (self.head().ol_flags & c::PENSTOCK_MBUF_RX_RSS_HASH != 0).then(|| self.head().hash[0])
+    }
+
+    /// The 802.1Q tag (priority, DEI, VLAN id) that the NIC took out of the packet, if it did.
+    #[inline]
+    #[must_use]
+    pub fn stripped_vlan(&self) -> Option<u16> {
+        (self.head().ol_flags & c::PENSTOCK_MBUF_RX_VLAN_STRIPPED != 0)
+            .then(|| self.head().vlan_tci)
+    }
+
+    /// Bytes from the packet's start to the end of the buffer.
+    #[inline]
+    fn capacity(&self) -> u16 {
+        self.head().buf_len - self.head().data_off
+    }
+
+    #[inline]
+    fn start(&self) -> *mut u8 {
+        let head = self.head();
+        // SAFETY: `data_off` never exceeds `buf_len`, so this stays inside the buffer or at its end.
+        unsafe { head.buf_addr.cast::<u8>().add(usize::from(head.data_off)) }
+    }
+
+    #[inline]
+    fn check_single(&self) -> Result<(), MbufError> {
+        if self.is_contiguous() { Ok(()) } else { Err(MbufError::Chained(self.segments())) }
+    }
+}
+
+impl Drop for Mbuf {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: ours alone, and not used after this; its pool lives as long as EAL, whose cleanup
+        // refuses while mbufs are out.
+        unsafe { c::penstock_pktmbuf_free(self.head.as_ptr().cast()) }
+    }
+}
+
+impl fmt::Debug for Mbuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mbuf")
+            .field("len", &self.len())
+            .field("segments", &self.segments())
+            .finish_non_exhaustive()
+    }
+}

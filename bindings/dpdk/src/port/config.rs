@@ -1,0 +1,337 @@
+//! What a program asks of a port, what the device can do, and what the two come to.
+
+use penstock_dpdk_sys as c;
+
+use super::error::PortError;
+use crate::mempool::Mempool;
+
+/// Ethernet header, two 802.1Q tags and FCS: what a frame has beside its payload.
+const FRAME_OVERHEAD_BYTES: u32 = 14 + 2 * 4 + 4;
+
+/// What a program asks of a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortConfig {
+    /// RX queues, each to be polled by one thread. Some PMDs (`net_tap`) want as many TX queues.
+    pub rx_queues: u16,
+    /// TX queues, each to be filled by one thread.
+    pub tx_queues: u16,
+    /// Descriptors of each RX ring: packets the NIC can hold for us. Rounded up to what it aligns to.
+    pub rx_descriptors: u16,
+    /// Descriptors of each TX ring.
+    pub tx_descriptors: u16,
+    /// The largest payload of a frame, in bytes; `None` leaves the device's own.
+    pub mtu: Option<u16>,
+    /// Spread packets over the RX queues by a hash. Without, what lands where is up to the PMD.
+    pub rss: Option<RssConfig>,
+    /// Take in frames for any destination MAC.
+    pub promiscuous: bool,
+    /// Let the NIC verify IPv4, TCP and UDP checksums, see [`Mbuf::ip_checksum`](crate::Mbuf::ip_checksum).
+    pub rx_checksums: bool,
+    /// Let the NIC take 802.1Q tags out, see [`Mbuf::stripped_vlan`](crate::Mbuf::stripped_vlan).
+    pub vlan_strip: bool,
+}
+
+impl Default for PortConfig {
+    /// One queue each way of 1024 descriptors, nothing else.
+    fn default() -> Self {
+        Self {
+            rx_queues: 1,
+            tx_queues: 1,
+            rx_descriptors: 1024,
+            tx_descriptors: 1024,
+            mtu: None,
+            rss: None,
+            promiscuous: false,
+            rx_checksums: false,
+            vlan_strip: false,
+        }
+    }
+}
+
+impl PortConfig {
+    pub(super) fn rss_key(&self) -> Option<Box<[u8]>> {
+        self.rss.as_ref().and_then(|rss| rss.key.clone()).map(Vec::into_boxed_slice)
+    }
+}
+
+/// How packets are spread over RX queues.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RssConfig {
+    /// What goes into the hash.
+    pub hash: RssHash,
+    /// The key of the Toeplitz hash; `None` leaves the PMD's. Its length is the device's to say.
+    pub key: Option<Vec<u8>>,
+}
+
+/// What goes into the hash of RSS, per protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RssHash {
+    /// The addresses of IPv4 and IPv6 packets.
+    pub ip: bool,
+    /// Addresses and L4 ports of TCP.
+    pub tcp: bool,
+    /// Addresses and L4 ports of UDP.
+    pub udp: bool,
+}
+
+impl Default for RssHash {
+    /// All of it.
+    fn default() -> Self {
+        Self { ip: true, tcp: true, udp: true }
+    }
+}
+
+impl RssHash {
+    const NONE: Self = Self { ip: false, tcp: false, udp: false };
+
+    pub(super) fn bits(self) -> u64 {
+        let bits = |on, bits| if on { bits } else { 0 };
+        bits(self.ip, c::PENSTOCK_RSS_IP)
+            | bits(self.tcp, c::PENSTOCK_RSS_TCP)
+            | bits(self.udp, c::PENSTOCK_RSS_UDP)
+    }
+
+    /// A protocol counts as hashed if the device hashes its IPv4 form at least.
+    fn from_bits(offered: u64) -> Self {
+        Self {
+            ip: offered & c::PENSTOCK_RSS_IP != 0,
+            tcp: offered & c::PENSTOCK_RSS_TCP != 0,
+            udp: offered & c::PENSTOCK_RSS_UDP != 0,
+        }
+    }
+}
+
+/// What the device agreed to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// As asked.
+    pub rx_queues: u16,
+    /// As asked.
+    pub tx_queues: u16,
+    /// As asked, rounded up to what the device aligns to.
+    pub rx_descriptors: u16,
+    /// As asked, rounded up to what the device aligns to.
+    pub tx_descriptors: u16,
+    /// The MTU now, in bytes.
+    pub mtu: u16,
+    /// What of the hash asked for the device does; all false without RSS.
+    pub rss: RssHash,
+    /// Whether packets bring their hash, see [`Mbuf::rss_hash`](crate::Mbuf::rss_hash).
+    pub rss_hash_told: bool,
+    /// As asked.
+    pub promiscuous: bool,
+    /// Whether the NIC verifies IPv4 header checksums.
+    pub rx_ip_checksum: bool,
+    /// Whether the NIC verifies both TCP and UDP checksums.
+    pub rx_l4_checksum: bool,
+    /// Whether the NIC takes 802.1Q tags out.
+    pub vlan_strip: bool,
+}
+
+/// What a device can do, as its PMD says.
+#[derive(Clone, Debug)]
+pub(super) struct Limits {
+    pub(super) port: String,
+    pub(super) max_rx_queues: u16,
+    pub(super) max_tx_queues: u16,
+    pub(super) rx_descriptors: (u16, u16),
+    pub(super) tx_descriptors: (u16, u16),
+    pub(super) mtu_bytes: (u16, u16),
+    pub(super) mtu_now: u16,
+    pub(super) rx_offloads: u64,
+    pub(super) rss_hash: u64,
+    pub(super) rss_key_bytes: u8,
+}
+
+/// What `config` comes to on a device of these `limits`, before the device itself was asked.
+pub(super) fn negotiate(
+    config: &PortConfig,
+    limits: &Limits,
+    pool: &Mempool,
+) -> Result<Granted, PortError> {
+    check_queues(config, limits)?;
+    check_mtu(config, limits, pool.name(), pool.data_room())?;
+    Ok(grant(config, limits))
+}
+
+fn check_queues(config: &PortConfig, limits: &Limits) -> Result<(), PortError> {
+    let queues = [
+        ("RX", config.rx_queues, limits.max_rx_queues),
+        ("TX", config.tx_queues, limits.max_tx_queues),
+    ];
+    for (direction, asked, most) in queues {
+        if asked == 0 || asked > most {
+            return Err(PortError::Queues { port: limits.port.clone(), direction, asked, most });
+        }
+    }
+    let descriptors = [
+        ("RX", config.rx_descriptors, limits.rx_descriptors),
+        ("TX", config.tx_descriptors, limits.tx_descriptors),
+    ];
+    for (direction, asked, (least, most)) in descriptors {
+        let least = least.max(1);
+        if asked < least || asked > most {
+            return Err(PortError::Descriptors {
+                port: limits.port.clone(),
+                direction,
+                asked,
+                least,
+                most,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn check_mtu(config: &PortConfig, limits: &Limits, pool: &str, room: u16) -> Result<(), PortError> {
+    let (least, most) = limits.mtu_bytes;
+    let mtu = config.mtu.unwrap_or(limits.mtu_now);
+    if config.mtu.is_some() && (mtu < least || mtu > most) {
+        return Err(PortError::Mtu { port: limits.port.clone(), asked: mtu, least, most });
+    }
+    let frame = u32::from(mtu) + FRAME_OVERHEAD_BYTES;
+    if frame > u32::from(room) {
+        return Err(PortError::DataRoom {
+            port: limits.port.clone(),
+            mtu,
+            frame,
+            pool: pool.to_owned(),
+            room,
+        });
+    }
+    let key = config.rss.as_ref().and_then(|rss| rss.key.as_ref());
+    if let Some(key) = key.filter(|key| key.len() != usize::from(limits.rss_key_bytes)) {
+        return Err(PortError::RssKey {
+            port: limits.port.clone(),
+            asked: key.len(),
+            needed: limits.rss_key_bytes,
+        });
+    }
+    Ok(())
+}
+
+fn grant(config: &PortConfig, limits: &Limits) -> Granted {
+    let can = |offloads| limits.rx_offloads & offloads == offloads;
+    let l4 = c::PENSTOCK_RX_OFFLOAD_TCP_CKSUM | c::PENSTOCK_RX_OFFLOAD_UDP_CKSUM;
+    let rss = config
+        .rss
+        .as_ref()
+        .map_or(RssHash::NONE, |rss| RssHash::from_bits(rss.hash.bits() & limits.rss_hash));
+    Granted {
+        rx_queues: config.rx_queues,
+        tx_queues: config.tx_queues,
+        rx_descriptors: config.rx_descriptors,
+        tx_descriptors: config.tx_descriptors,
+        mtu: config.mtu.unwrap_or(limits.mtu_now),
+        rss,
+        rss_hash_told: rss != RssHash::NONE && can(c::PENSTOCK_RX_OFFLOAD_RSS_HASH),
+        promiscuous: config.promiscuous,
+        rx_ip_checksum: config.rx_checksums && can(c::PENSTOCK_RX_OFFLOAD_IPV4_CKSUM),
+        rx_l4_checksum: config.rx_checksums && can(l4),
+        vlan_strip: config.vlan_strip && can(c::PENSTOCK_RX_OFFLOAD_VLAN_STRIP),
+    }
+}
+
+impl Granted {
+    /// The offloads it comes to, as bits of `rte_eth_rxmode`.
+    pub(super) fn rx_offloads(&self) -> u64 {
+        let bits = |on, bits| if on { bits } else { 0 };
+        bits(self.rss_hash_told, c::PENSTOCK_RX_OFFLOAD_RSS_HASH)
+            | bits(self.rx_ip_checksum, c::PENSTOCK_RX_OFFLOAD_IPV4_CKSUM)
+            | bits(
+                self.rx_l4_checksum,
+                c::PENSTOCK_RX_OFFLOAD_TCP_CKSUM | c::PENSTOCK_RX_OFFLOAD_UDP_CKSUM,
+            )
+            | bits(self.vlan_strip, c::PENSTOCK_RX_OFFLOAD_VLAN_STRIP)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> Limits {
+        Limits {
+            port: "net_test0".to_owned(),
+            max_rx_queues: 4,
+            max_tx_queues: 2,
+            rx_descriptors: (64, 4096),
+            tx_descriptors: (0, 1024),
+            mtu_bytes: (68, 9000),
+            mtu_now: 1500,
+            rx_offloads: c::PENSTOCK_RX_OFFLOAD_IPV4_CKSUM | c::PENSTOCK_RX_OFFLOAD_TCP_CKSUM,
+            rss_hash: c::PENSTOCK_RSS_IP | c::PENSTOCK_RSS_TCP,
+            rss_key_bytes: 40,
+        }
+    }
+
+    fn refusal(change: impl FnOnce(&mut PortConfig)) -> String {
+        let mut config = PortConfig::default();
+        change(&mut config);
+        let queues = check_queues(&config, &limits());
+        let refused = queues.and_then(|()| check_mtu(&config, &limits(), "mbufs", 2048));
+        refused.map_or_else(|error| error.to_string(), |()| "accepted".to_owned())
+    }
+
+    /// What a program reads when it asks too much, a row each.
+    #[test]
+    fn a_refusal_names_port_value_and_limit() {
+        let key = |bytes| Some(RssConfig { key: Some(vec![0; bytes]), ..RssConfig::default() });
+        let rows = [
+            (refusal(|_| {}), "accepted"),
+            (refusal(|c| c.rx_queues = 5), "port net_test0: 5 RX queues asked, PMD allows 1..=4"),
+            (refusal(|c| c.tx_queues = 0), "port net_test0: 0 TX queues asked, PMD allows 1..=2"),
+            (
+                refusal(|c| c.rx_descriptors = 32),
+                "port net_test0: 32 RX descriptors asked, PMD allows 64..=4096",
+            ),
+            (
+                refusal(|c| c.tx_descriptors = 0),
+                "port net_test0: 0 TX descriptors asked, PMD allows 1..=1024",
+            ),
+            (
+                refusal(|c| c.tx_descriptors = 2048),
+                "port net_test0: 2048 TX descriptors asked, PMD allows 1..=1024",
+            ),
+            (
+                refusal(|c| c.mtu = Some(9001)),
+                "port net_test0: MTU 9001 asked, PMD allows 68..=9000",
+            ),
+            (
+                refusal(|c| c.mtu = Some(2023)),
+                "port net_test0: frames of MTU 2023 have up to 2049 bytes, mbufs of mempool mbufs hold 2048: give it a larger data room",
+            ),
+            (refusal(|c| c.mtu = Some(2022)), "accepted"),
+            (
+                refusal(|c| c.rss = key(52)),
+                "port net_test0: an RSS key of 52 bytes given, PMD takes 40",
+            ),
+            (refusal(|c| c.rss = key(40)), "accepted"),
+        ];
+        for (seen, promised) in rows {
+            assert_eq!(seen, promised);
+        }
+    }
+
+    #[test]
+    fn what_the_device_cannot_do_is_not_granted() {
+        let asked = PortConfig {
+            rx_checksums: true,
+            vlan_strip: true,
+            rss: Some(RssConfig::default()),
+            ..PortConfig::default()
+        };
+        let granted = grant(&asked, &limits());
+        assert!(granted.rx_ip_checksum, "the device verifies IPv4");
+        assert!(!granted.rx_l4_checksum, "TCP without UDP is not both");
+        assert!(!granted.vlan_strip && !granted.rss_hash_told, "not offered");
+        assert_eq!(granted.rss, RssHash { ip: true, tcp: true, udp: false });
+        assert_eq!(granted.rx_offloads(), c::PENSTOCK_RX_OFFLOAD_IPV4_CKSUM);
+    }
+
+    #[test]
+    fn what_was_not_asked_is_not_granted() {
+        let granted = grant(&PortConfig::default(), &limits());
+        assert_eq!((granted.rx_offloads(), granted.rss), (0, RssHash::NONE));
+    }
+}
