@@ -23,6 +23,7 @@ macro_rules! columns {
 columns! {
     /// A column of the listener table; a row is a [`ListenerSlot`].
     ListenerColumn LISTENER_COLUMNS {
+        Flows "flows" "Gauge: flows that name this listener now."
         FlowsNew "flows_new" "Connections pinned to a backend."
         PacketsIn "packets_in" "Packets from clients that were forwarded."
         BytesIn "bytes_in" "Bytes of those, from the Ethernet header on, without FCS."

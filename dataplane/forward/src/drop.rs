@@ -102,6 +102,8 @@ drop_reasons! {
         "The policer of the queue to the kernel refused the packet."
     TransmitFull "transmit_full" Worker
         "The port's transmit queue took no more packets."
+    NoMbuf "no_mbuf" Worker
+        "No buffer was free for a frame of the kernel."
     Oversized "oversized" Worker
         "The packet did not fit one contiguous buffer."
 }

@@ -315,3 +315,6 @@ impl<A: Ord + Copy> Intervals<A> {
         self.routes.get(after.checked_sub(1)?).copied().flatten()
     }
 }
+
+#[cfg(test)]
+mod tests;

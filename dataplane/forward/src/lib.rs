@@ -51,6 +51,10 @@ mod pin;
 mod random;
 mod rewrite;
 pub mod snapshot;
+#[cfg(any(test, feature = "test-support"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 mod tick;
 pub mod wire;
 

@@ -252,3 +252,6 @@ pub fn flow_hash(key: &FlowKey) -> u64 {
     rest[4..12].copy_from_slice(&key.addresses.to_ne_bytes());
     xxh3_64_with_seed(&bytes[..14], FLOW_SEED)
 }
+
+#[cfg(test)]
+mod tests;

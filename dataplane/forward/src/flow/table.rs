@@ -9,8 +9,8 @@ use super::hash::FlowHash;
 use super::key::FlowKey;
 use super::memory::{BUCKET_ENTRIES, Bucket, FlowMemory, FlowRecord, NewFlow};
 use super::state::{Direction, FlowState};
-use crate::counters::{BackendColumn, Counters, WorkerColumn};
-use crate::{BackendId, Tick};
+use crate::counters::{BackendColumn, Counters, ListenerColumn, WorkerColumn};
+use crate::{BackendId, ListenerSlot, Tick};
 
 /// Records looked at by the sweep's hand when a full table needs one.
 const EVICTION_REACH: usize = 16;
@@ -180,6 +180,7 @@ impl<'m> FlowTable<'m> {
         }
         self.counters.worker(WorkerColumn::FlowsNew, 1);
         self.counters.backend(flow.backend, BackendColumn::Flows, 1);
+        self.counters.listener(flow.listener, ListenerColumn::Flows, 1);
         Ok(forward)
     }
 
@@ -191,7 +192,9 @@ impl<'m> FlowTable<'m> {
             self.displace(hash, Entry::new(record as u32, direction));
         }
         let backend = BackendId(self.memory.records[record].backend);
+        let listener = ListenerSlot(self.memory.records[record].listener);
         self.counters.backend(backend, BackendColumn::Flows, u64::MAX); // minus one, wrapping
+        self.counters.listener(listener, ListenerColumn::Flows, u64::MAX);
         self.memory.records[record].state = FlowState::Unlinked as u8;
     }
 
@@ -355,3 +358,6 @@ fn tag_matches(bucket: &Bucket, tag: u16) -> u32 {
         .enumerate()
         .fold(0, |found, (at, held)| found | u32::from(*held == tag) << at)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+//! The two promises of a Maglev table, and the paper's own example.
+
+use std::net::SocketAddr;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Table 1 of the paper: M = 7, and (offset, skip) of three backends.
+#[test]
+fn the_papers_table_1_with_and_without_each_backend() {
+    let paper = [(3, 4), (0, 2), (3, 1)].map(|(offset, skip): (u64, u64)| Weighted {
+        offset,
+        skip: skip - 1,
+        weight: 1,
+    });
+    let rows: [(&str, [u32; 3], [u16; 7]); 4] = [
+        ("all three", [1, 1, 1], [1, 0, 1, 0, 2, 2, 0]),
+        ("without B1", [1, 0, 1], [0, 0, 0, 0, 2, 2, 2]),
+        ("without B0", [0, 1, 1], [1, 1, 1, 2, 2, 2, 1]),
+        ("without B2", [1, 1, 0], [1, 0, 1, 0, 0, 0, 1]),
+    ];
+    for (promise, weights, expected) in rows {
+        let mut members = paper;
+        for (member, weight) in members.iter_mut().zip(weights) {
+            member.weight = weight;
+        }
+        let mut slots = [0; 7];
+        build(&mut slots, &members).unwrap();
+        assert_eq!(slots, expected, "{promise}");
+    }
+}
+
+fn backend(n: u32) -> SocketAddr {
+    let [_, _, high, low] = n.to_be_bytes();
+    SocketAddr::from(([10, 1, high, low], 8080))
+}
+
+/// Owners of 65 537 slots by address, for backends `0..1000` without `gone`.
+fn owners(gone: &[u32]) -> Vec<u32> {
+    let present: Vec<u32> = (0..1000).filter(|n| !gone.contains(n)).collect();
+    let members: Vec<Weighted> =
+        present.iter().map(|n| Weighted::backend(backend(*n), 1)).collect();
+    let mut slots = vec![0; DEFAULT_SIZE];
+    build(&mut slots, &members).unwrap();
+    slots.into_iter().map(|slot| present[usize::from(slot)]).collect()
+}
+
+/// The share of the slots of backends that stay and that changed hands.
+fn moved(before: &[u32], gone: &[u32]) -> f64 {
+    let after = owners(gone);
+    let moved = before.iter().zip(&after).filter(|(b, a)| b != a && !gone.contains(b)).count();
+    moved as f64 / DEFAULT_SIZE as f64
+}
+
+#[test]
+fn of_1000_backends_one_that_leaves_moves_few_flows_of_the_others_and_ten_not_many() {
+    let before = owners(&[]);
+    for first in [0, 333, 500, 999] {
+        let share = moved(&before, &[first]);
+        assert!(share <= 0.0075, "without backend {first}: {:.2} %", share * 100.0);
+    }
+    for first in [0, 495, 990] {
+        let ten: Vec<u32> = (first..first + 10).collect();
+        let share = moved(&before, &ten);
+        assert!(share <= 0.03, "without backends {ten:?}: {:.2} %", share * 100.0);
+    }
+}
+
+#[test]
+fn weights_are_exact() {
+    let rows: &[(&[u32], &[f64])] = &[
+        (&[100, 1], &[0.9901, 0.0099]),
+        (&[2, 1, 1], &[0.5, 0.25, 0.25]),
+        (&[1, 0, 3], &[0.25, 0.0, 0.75]),
+        (&[u32::MAX, 1], &[1.0, 0.0]),
+        (&[1_000_000, 1_000_000, 2_000_000], &[0.25, 0.25, 0.5]),
+    ];
+    for (weights, shares) in rows {
+        let members: Vec<Weighted> =
+            (0..).zip(*weights).map(|(n, weight)| Weighted::backend(backend(n), *weight)).collect();
+        let mut slots = vec![0; DEFAULT_SIZE];
+        build(&mut slots, &members).unwrap();
+        for (member, share) in shares.iter().enumerate() {
+            let owned = slots.iter().filter(|slot| usize::from(**slot) == member).count();
+            let owned = owned as f64 / DEFAULT_SIZE as f64;
+            assert!((owned - share).abs() < 0.0001, "{weights:?}: member {member} owns {owned}");
+        }
+    }
+}
+
+#[test]
+fn a_table_that_cannot_be_is_refused_and_left_alone() {
+    let members = [Weighted::backend(backend(1), 1)];
+    let nobody = [Weighted::backend(backend(1), 0)];
+    let many = vec![Weighted::backend(backend(1), 1); 8];
+    let mut slots = [9; 7];
+    assert_eq!(build(&mut slots, &nobody), Err(MaglevError::NobodyHasWeight { members: 1 }));
+    assert_eq!(build(&mut slots, &[]), Err(MaglevError::NobodyHasWeight { members: 0 }));
+    assert_eq!(build(&mut slots, &many), Err(MaglevError::TooManyMembers { members: 8, size: 7 }));
+    assert_eq!(build(&mut slots[..6], &members), Err(MaglevError::SizeNotPrime { size: 6 }));
+    assert_eq!(build(&mut [], &members), Err(MaglevError::SizeNotPrime { size: 0 }));
+    assert_eq!(slots, [9; 7]);
+    assert!(SIZES.iter().all(|size| is_prime(*size)));
+}
+
+#[test]
+fn a_table_grows_when_it_must_and_shrinks_late() {
+    let rows = [
+        (0, None, 251),
+        (1, None, 251),
+        (2, None, 65537),
+        (655, None, 65537),
+        (656, None, 131_071),
+        (1311, None, 655_373),
+        (100_000, None, 655_373),
+        (656, Some(65537), 131_071),
+        (600, Some(131_071), 131_071),
+        (327, Some(131_071), 65537),
+        (2, Some(251), 65537),
+    ];
+    for (members, current, size) in rows {
+        assert_eq!(size_for(members, current), size, "{members} members, now {current:?}");
+    }
+}
+
+/// These numbers are a promise to the other boxes of a site: they change with no release.
+#[test]
+fn tables_and_flow_hashes_are_the_same_on_every_box() {
+    let members: Vec<Weighted> = (0..5)
+        .map(|n| Weighted::backend(backend(n), n + 1))
+        .chain([Weighted::refused(2)])
+        .collect();
+    let mut slots = vec![0; 251];
+    build(&mut slots, &members).unwrap();
+    let v4 = FlowKey::new(
+        "203.0.113.7:40000".parse().unwrap(),
+        "192.0.2.10:80".parse().unwrap(),
+        crate::Protocol::Tcp,
+    );
+    let v6 = FlowKey::new(
+        "[2001:db8::7]:40000".parse().unwrap(),
+        "[2001:db8::10]:80".parse().unwrap(),
+        crate::Protocol::Udp,
+    );
+    let found = (digest(&slots), flow_hash(&v4.unwrap()), flow_hash(&v6.unwrap()));
+    assert_eq!(
+        found,
+        (11_381_400_304_754_563_443, 1_987_664_326_824_497_863, 3_668_005_398_570_770_963)
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn every_member_owns_its_share_to_within_one_slot(
+        weights in prop::collection::vec(prop_oneof![Just(0_u32), 1..10_u32, any::<u32>()], 1..40),
+        size in prop::sample::select(&SIZES[..6]),
+    ) {
+        let members: Vec<Weighted> =
+            (0..).zip(&weights).map(|(n, weight)| Weighted::backend(backend(n), *weight)).collect();
+        let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
+        prop_assume!(total > 0.0);
+        let mut slots = vec![0; size];
+        build(&mut slots, &members).unwrap();
+        for (member, weight) in weights.iter().enumerate() {
+            let owned = slots.iter().filter(|slot| usize::from(**slot) == member).count();
+            let exact = f64::from(*weight) * size as f64 / total;
+            prop_assert!((owned as f64 - exact).abs() < 1.0 + 1e-6, "member {member} owns {owned} of {exact}");
+        }
+    }
+
+    #[test]
+    fn the_order_in_which_members_are_told_does_not_matter(order in Just((0..20_u32).collect::<Vec<_>>()).prop_shuffle()) {
+        use crate::group::{Group, Member};
+        let member = |n: u32| Member { id: crate::BackendId(n), address: backend(n), weight: n % 4, draining: n == 7 };
+        let group = |order: &[u32]| Group::new(order.iter().copied().map(member).collect(), 1, Some(251)).unwrap();
+        let sorted: Vec<u32> = (0..20).collect();
+        prop_assert_eq!(group(&order).digest(), group(&sorted).digest());
+    }
+}

@@ -1,0 +1,467 @@
+//! A load balancer in a table.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::packet::{ANY_PORT, BOX_MAC, ROUTER, TestPacket, mac_towards};
+use crate::fib::{Neighbour, Prefix, Route, RouteHop};
+use crate::{
+    BACKEND_COLUMNS, BackendId, Burst, CacheLine, Counters, DropReason, Exit, Fib, FlowInfo,
+    FlowMemory, Forwarder, Group, L4Ports, LISTENER_COLUMNS, Listener, ListenerSlot, MacAddr,
+    Member, Mode, NextHopKey, PortConfig, PortIdx, Protocol, PuntClass, RxChecks, Snapshot,
+    SnapshotBuilder, Tick, Timeouts, WORKER_COLUMNS, WorkerIdx,
+};
+
+/// What must become of a packet.
+#[derive(Clone, Debug)]
+pub enum Leaves {
+    /// It is sent, and looks so. Where its source or destination port is [`ANY_PORT`], any will do,
+    /// and is meant by [`ANY_PORT`] in the rows that follow.
+    Tx(Vec<u8>),
+    /// It goes to the kernel, unchanged.
+    Punted(PuntClass),
+    /// It goes to another worker, unchanged.
+    Handed(WorkerIdx),
+    /// It waits for this next hop.
+    Held(NextHopKey),
+    /// It is lost.
+    Dropped(DropReason),
+}
+
+pub use Leaves::{Dropped, Handed, Held, Punted};
+
+/// A packet that is sent and looks so.
+#[expect(non_snake_case, reason = "reads like the variants beside it in a table")]
+#[must_use]
+pub fn Tx(packet: TestPacket) -> Leaves {
+    Leaves::Tx(packet.into())
+}
+
+/// A promise: its sentence, the packet in, what leaves, what is counted and nothing else.
+pub type Row<'r> = (&'r str, Vec<u8>, Leaves, &'r [&'r str]);
+
+/// Counter tables of one worker, large enough for any test.
+struct Cells {
+    drops: Vec<AtomicU64>,
+    listeners: Vec<AtomicU64>,
+    backends: Vec<AtomicU64>,
+    worker: Vec<AtomicU64>,
+}
+
+const ROWS: usize = 64;
+
+impl Cells {
+    fn new() -> Self {
+        let cells = |n: usize| (0..n).map(|_| AtomicU64::new(0)).collect();
+        Self {
+            drops: cells(DropReason::ALL.len()),
+            listeners: cells(ROWS * LISTENER_COLUMNS.len()),
+            backends: cells(ROWS * BACKEND_COLUMNS.len()),
+            worker: cells(WORKER_COLUMNS.len()),
+        }
+    }
+
+    /// Every counter by name, summed over listeners and backends; without gauges, bytes, and the
+    /// counts of bursts and packets, which say nothing about one packet.
+    fn totals(&self) -> Vec<(String, u64)> {
+        let mut totals = Vec::new();
+        let columns =
+            |prefix: &str, columns: &[(&str, &str)], cells: &[AtomicU64], totals: &mut Vec<_>| {
+                for (at, (name, _)) in columns.iter().enumerate() {
+                    let quiet =
+                        name.contains("bytes") || ["flows", "bursts", "packets"].contains(name);
+                    if !quiet {
+                        let sum = cells
+                            .iter()
+                            .skip(at)
+                            .step_by(columns.len())
+                            .map(|cell| cell.load(Relaxed))
+                            .sum();
+                        totals.push((format!("{prefix}{name}"), sum));
+                    }
+                }
+            };
+        columns("", WORKER_COLUMNS, &self.worker, &mut totals);
+        columns("listener_", LISTENER_COLUMNS, &self.listeners, &mut totals);
+        columns("backend_", BACKEND_COLUMNS, &self.backends, &mut totals);
+        for (reason, cell) in DropReason::ALL.iter().zip(&self.drops) {
+            totals.push((format!("drop_{}", reason.name()), cell.load(Relaxed)));
+        }
+        totals
+    }
+}
+
+/// Workers of one box in a small network, on one port.
+///
+/// ```text
+///  clients ── router 192.0.2.1 ──┬── box: VIPs, local 192.0.2.2 and 10.0.0.2
+///                                └── backends, on-link in 10.0.0.0/8, .1 to .40 resolved
+/// ```
+pub struct TestLb {
+    workers: Vec<Forwarder<'static>>,
+    cells: Vec<&'static Cells>,
+    /// The configuration; replace it to change it.
+    pub snapshot: Snapshot,
+    /// The clock.
+    pub now: Tick,
+    /// What [`ANY_PORT`] stands for.
+    pub port: u16,
+    listeners: Vec<Listener>,
+}
+
+impl TestLb {
+    /// One worker with the listeners of `spec`, one a line:
+    /// `192.0.2.10:80/tcp mode=full-nat backend=10.0.0.3:8080 backend=10.0.0.4:80*2 snat=10.0.0.200 refused=1`
+    /// (`*2` is a weight, `*drain` drains; ports may be a range `80-90`).
+    #[must_use]
+    pub fn with(spec: &str) -> Self {
+        Self::with_workers(1, spec)
+    }
+
+    /// As [`Self::with`], with more workers.
+    #[must_use]
+    pub fn with_workers(workers: u8, spec: &str) -> Self {
+        Self::sized(workers, 1024, spec)
+    }
+
+    /// As [`Self::with_workers`], with room for `capacity` flows a worker.
+    #[must_use]
+    pub fn sized(workers: u8, capacity: usize, spec: &str) -> Self {
+        let cells: Vec<&'static Cells> =
+            (0..workers).map(|_| &*Box::leak(Box::new(Cells::new()))).collect();
+        let forwarder = |(worker, cells): (u8, &&'static Cells)| {
+            let lines = vec![CacheLine::ZERO; FlowMemory::lines_for(capacity)].leak();
+            let memory = FlowMemory::new(lines, capacity).expect("memory for the test");
+            let counters = Counters {
+                drops: &cells.drops,
+                listeners: &cells.listeners,
+                backends: &cells.backends,
+                worker: &cells.worker,
+            };
+            Forwarder::new(WorkerIdx(worker), workers, [42; 32], memory, counters)
+        };
+        let workers = (0..).zip(&cells).map(forwarder).collect();
+        let listeners = parse_listeners(spec);
+        let snapshot = network(&listeners).build(1).expect("a snapshot for the test");
+        Self { workers, cells, snapshot, now: Tick(1000), port: ANY_PORT, listeners }
+    }
+
+    /// Checks the rows in order, each a promise. A packet for another worker is not taken there.
+    ///
+    /// # Panics
+    /// When a promise is broken, with its sentence.
+    pub fn check(&mut self, rows: &[Row]) {
+        for (promise, frame, leaves, counted) in rows {
+            let before = self.cells[0].totals();
+            let mut frame = frame.clone();
+            self.fill_in_port(&mut frame);
+            let arrived = frame.clone();
+            let (exit, left) = self.send_to(WorkerIdx(0), frame);
+            self.compare(promise, &arrived, exit, &left, leaves);
+            let mut rose: Vec<String> = before
+                .iter()
+                .zip(self.cells[0].totals())
+                .flat_map(|((name, before), (_, after))| {
+                    std::iter::repeat_n(name.clone(), usize::try_from(after - before).unwrap_or(0))
+                })
+                .collect();
+            let mut expected: Vec<String> = counted.iter().map(|name| (*name).to_owned()).collect();
+            rose.sort();
+            expected.sort();
+            assert_eq!(rose, expected, "{promise}: what is counted");
+        }
+    }
+
+    fn compare(&mut self, promise: &str, arrived: &[u8], exit: Exit, left: &[u8], leaves: &Leaves) {
+        match leaves {
+            Leaves::Tx(expected) => {
+                assert_eq!(exit, Exit::Send(PortIdx(0)), "{promise}");
+                let mut expected = expected.clone();
+                self.learn_port(&expected, left);
+                self.fill_in_port(&mut expected);
+                assert_eq!(left, expected, "{promise}: bytes that leave, then bytes expected");
+            }
+            Leaves::Punted(class) => assert_eq!(exit, Exit::Punt(*class), "{promise}"),
+            Leaves::Handed(worker) => assert_eq!(exit, Exit::HandOver(*worker), "{promise}"),
+            Leaves::Held(key) => assert_eq!(exit, Exit::Hold(*key), "{promise}"),
+            Leaves::Dropped(reason) => assert_eq!(exit, Exit::Drop(*reason), "{promise}"),
+        }
+        if let Leaves::Punted(_) | Leaves::Handed(_) = leaves {
+            assert_eq!(left, arrived, "{promise}: unchanged");
+        }
+    }
+
+    /// Sends one frame to a worker; how it leaves, and its bytes then.
+    pub fn send_to(&mut self, worker: WorkerIdx, mut frame: Vec<u8>) -> (Exit, Vec<u8>) {
+        let (exit, len) = {
+            let mut burst = Burst::new();
+            burst.push(&mut frame, PortIdx(0), RxChecks::default());
+            self.workers[usize::from(worker.0)].forward(&mut burst, &self.snapshot, self.now);
+            let packet = burst.iter().next().expect("the packet pushed");
+            (packet.exit(), packet.len())
+        };
+        frame.truncate(len);
+        (exit, frame)
+    }
+
+    /// Sends frames to a worker as one burst; how each leaves, and its bytes then.
+    pub fn send_burst(
+        &mut self,
+        worker: WorkerIdx,
+        mut frames: Vec<Vec<u8>>,
+    ) -> Vec<(Exit, Vec<u8>)> {
+        let mut burst = Burst::new();
+        for frame in &mut frames {
+            assert!(burst.push(frame, PortIdx(0), RxChecks::default()), "32 packets at most");
+        }
+        self.workers[usize::from(worker.0)].forward(&mut burst, &self.snapshot, self.now);
+        burst.iter().map(|packet| (packet.exit(), packet.frame().to_vec())).collect()
+    }
+
+    /// Sends a frame to a worker and follows a hand-over; the worker where it ended, how, its bytes.
+    pub fn send_and_follow(
+        &mut self,
+        worker: WorkerIdx,
+        frame: Vec<u8>,
+    ) -> (WorkerIdx, Exit, Vec<u8>) {
+        match self.send_to(worker, frame) {
+            (Exit::HandOver(owner), frame) => {
+                let (exit, frame) = self.send_to(owner, frame);
+                (owner, exit, frame)
+            }
+            (exit, frame) => (worker, exit, frame),
+        }
+    }
+
+    /// Lets time pass, sweeping as often as a worker would.
+    pub fn wait_ms(&mut self, ms: u32) {
+        for _ in 0..ms {
+            self.now = self.now.plus_ms(1);
+            for worker in &mut self.workers {
+                worker.expire_some(&self.snapshot, self.now);
+            }
+        }
+    }
+
+    /// Lets time pass with nobody awake, then sweeps a whole round.
+    pub fn sleep_ms(&mut self, ms: u32) {
+        self.now = self.now.plus_ms(ms);
+        for worker in &mut self.workers {
+            for _ in 0..worker.live_flows() + 2 {
+                worker.expire_some(&self.snapshot, self.now);
+            }
+        }
+    }
+
+    /// A worker.
+    pub fn worker(&mut self, worker: WorkerIdx) -> &mut Forwarder<'static> {
+        &mut self.workers[usize::from(worker.0)]
+    }
+
+    /// The flows of all workers.
+    pub fn flows(&self) -> Vec<FlowInfo> {
+        self.workers.iter().flat_map(Forwarder::flows).collect()
+    }
+
+    /// The sum of a counter over workers, by its name in [`Self::check`], or of a gauge or byte count.
+    #[must_use]
+    pub fn backend_gauge(&self, id: BackendId, column: usize) -> u64 {
+        let at = id.0 as usize * BACKEND_COLUMNS.len() + column;
+        self.cells.iter().fold(0, |sum, cells| sum.wrapping_add(cells.backends[at].load(Relaxed)))
+    }
+
+    /// Listeners as the spec of [`Self::with`] says from now on; ids go by address, so that a backend
+    /// keeps its own.
+    pub fn reconfigure(&mut self, spec: &str) {
+        self.listeners = parse_listeners(spec);
+        let builder = network(&self.listeners);
+        self.install(&builder);
+    }
+
+    /// The builder of the configuration as it is, to be changed and given to [`Self::install`].
+    #[must_use]
+    pub fn builder(&self) -> SnapshotBuilder {
+        SnapshotBuilder::from_snapshot(&self.snapshot)
+    }
+
+    /// The next version of the configuration.
+    ///
+    /// # Panics
+    /// If the builder refuses.
+    pub fn install(&mut self, builder: &SnapshotBuilder) {
+        let version = self.snapshot.version() + 1;
+        self.snapshot = builder.build(version).expect("a snapshot for the test");
+    }
+
+    /// The test network with one more neighbour.
+    pub fn resolve(&mut self, address: Ipv4Addr) {
+        self.move_neighbour(address, mac_towards(address));
+    }
+
+    /// The test network with a neighbour at another MAC address.
+    pub fn move_neighbour(&mut self, address: Ipv4Addr, mac: MacAddr) {
+        let version = self.snapshot.fib().version() + 1;
+        let mut neighbours = neighbours();
+        neighbours.push(Neighbour { port: PortIdx(0), address: IpAddr::V4(address), mac });
+        let mut builder = self.builder();
+        builder.fib(Arc::new(Fib::build(version, &ports(), &routes(), &neighbours)));
+        self.install(&builder);
+    }
+
+    /// Other timeouts.
+    pub fn set_timeouts(&mut self, timeouts: Timeouts) {
+        let mut builder = self.builder();
+        builder.timeouts(timeouts);
+        self.install(&builder);
+    }
+
+    /// Writes the remembered port where a frame says [`ANY_PORT`], and mends the L4 checksum.
+    fn fill_in_port(&self, frame: &mut [u8]) {
+        for at in port_offsets(frame) {
+            if frame[at..at + 2] == ANY_PORT.to_be_bytes() && self.port != ANY_PORT {
+                frame[at..at + 2].copy_from_slice(&self.port.to_be_bytes());
+                mend_checksum(frame, self.port);
+            }
+        }
+    }
+
+    fn learn_port(&mut self, expected: &[u8], left: &[u8]) {
+        for at in port_offsets(expected) {
+            if expected[at..at + 2] == ANY_PORT.to_be_bytes() && left.len() > at + 2 {
+                self.port = u16::from_be_bytes([left[at], left[at + 1]]);
+            }
+        }
+    }
+}
+
+/// Where the L4 ports of a plain IPv4 TCP or UDP frame lie.
+fn port_offsets(frame: &[u8]) -> Vec<usize> {
+    let l3 = if frame.get(12..14) == Some(&[0x81, 0x00]) { 18 } else { 14 };
+    let l4 = l3 + frame.get(l3).map_or(0, |first| usize::from(first & 0x0f) * 4);
+    let ours = frame.get(l3 + 9).is_some_and(|number| Protocol::from_number(*number).is_some());
+    if ours && frame.len() >= l4 + 8 { vec![l4, l4 + 2] } else { vec![] }
+}
+
+/// Makes an L4 checksum that was right with a zero port right with `port`.
+fn mend_checksum(frame: &mut [u8], port: u16) {
+    let offsets = port_offsets(frame);
+    let l4 = offsets[0];
+    let l3 = if frame[12..14] == [0x81, 0x00] { 18 } else { 14 };
+    let at = l4 + if frame[l3 + 9] == 6 { 16 } else { 6 };
+    if frame.len() < at + 2 || frame[at..at + 2] == [0, 0] {
+        return;
+    }
+    let sum = !u16::from_be_bytes([frame[at], frame[at + 1]]);
+    let (sum, carry) = sum.overflowing_add(port);
+    frame[at..at + 2].copy_from_slice(&(!(sum + u16::from(carry))).to_be_bytes());
+}
+
+/// The stable number of a test backend: its last octet.
+fn id_of(address: SocketAddr) -> BackendId {
+    match address.ip() {
+        IpAddr::V4(v4) => BackendId(u32::from(v4.octets()[3]) % ROWS as u32),
+        IpAddr::V6(v6) => BackendId(u32::from(v6.octets()[15]) % ROWS as u32),
+    }
+}
+
+fn parse_listeners(spec: &str) -> Vec<Listener> {
+    let lines = spec.lines().map(str::trim).filter(|line| !line.is_empty());
+    (0..).zip(lines).map(|(slot, line)| parse_listener(ListenerSlot(slot), line)).collect()
+}
+
+fn parse_listener(slot: ListenerSlot, line: &str) -> Listener {
+    let mut words = line.split_whitespace();
+    let (address, protocol) =
+        words.next().and_then(|word| word.split_once('/')).expect("VIP:PORT/PROTOCOL");
+    let (vip, ports) = address.rsplit_once(':').expect("VIP:PORT");
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    let (mut mode, mut members, mut snat, mut refused) = (Mode::FullNat, vec![], vec![], 0);
+    for word in words {
+        match word.split_once('=').expect("KEY=VALUE") {
+            ("mode", "dnat") => mode = Mode::Dnat,
+            ("mode", "full-nat") => mode = Mode::FullNat,
+            ("backend", backend) => members.push(parse_member(backend)),
+            ("snat", address) => snat.push(address.parse().expect("a SNAT address")),
+            ("refused", weight) => refused = weight.parse().expect("a weight"),
+            other => panic!("{other:?} in {line}"),
+        }
+    }
+    let group = Group::new(members, refused, Some(251)).expect("a group for the test");
+    Listener {
+        slot,
+        vip: vip.trim_matches(['[', ']']).parse().expect("a VIP"),
+        protocol: if protocol == "tcp" { Protocol::Tcp } else { Protocol::Udp },
+        ports: L4Ports {
+            first: first.parse().expect("a port"),
+            last: last.parse().expect("a port"),
+        },
+        mode,
+        group: Arc::new(group),
+        snat: snat.into(),
+    }
+}
+
+fn parse_member(word: &str) -> Member {
+    let (address, weight) = word.split_once('*').unwrap_or((word, "1"));
+    let address = address.parse().unwrap_or_else(|error| panic!("{address}: {error}"));
+    let draining = weight == "drain";
+    let weight = if draining { 1 } else { weight.parse().expect("a weight") };
+    Member { id: id_of(address), address, weight, draining }
+}
+
+/// The ports of the test network.
+fn ports() -> [PortConfig; 1] {
+    [PortConfig { mac: BOX_MAC, vlan: None, mtu: 1500 }]
+}
+
+/// Everything but the version.
+fn network(listeners: &[Listener]) -> SnapshotBuilder {
+    let mut builder = SnapshotBuilder::new();
+    let vips = listeners.iter().map(|listener| listener.vip);
+    let local = [Ipv4Addr::new(192, 0, 2, 2), Ipv4Addr::new(10, 0, 0, 2)].map(IpAddr::V4);
+    let dnat = listeners.iter().filter(|listener| listener.mode == Mode::Dnat);
+    builder
+        .ports(ports())
+        .fib(Arc::new(fib_of(&ports(), 1)))
+        .local_addresses(vips.chain(local))
+        .snat_addresses(listeners.iter().flat_map(|listener| listener.snat.iter().copied()))
+        .dnat_backends(dnat.flat_map(|listener| {
+            listener.group.members().iter().map(|member| (member.address, listener.protocol))
+        }));
+    for listener in listeners {
+        builder.listener(listener.clone()).expect("a listener for the test");
+    }
+    builder
+}
+
+/// The routes and neighbours of the test network, for other ports.
+#[must_use]
+pub fn fib_of(ports: &[PortConfig], version: u32) -> Fib {
+    Fib::build(version, ports, &routes(), &neighbours())
+}
+
+fn routes() -> Vec<Route> {
+    let hop = |gateway| vec![RouteHop { port: PortIdx(0), gateway, weight: 1 }];
+    let route = |address: [u8; 4], len, next_hops, mtu| {
+        let prefix = Prefix { address: IpAddr::from(address), len };
+        Route { prefix, next_hops, mtu }
+    };
+    vec![
+        route([0, 0, 0, 0], 0, hop(Some(IpAddr::V4(ROUTER))), None),
+        route([10, 0, 0, 0], 8, hop(None), None),
+        route([10, 66, 0, 0], 16, vec![], None),
+        route([10, 77, 0, 0], 16, hop(Some(IpAddr::V4(ROUTER))), Some(1000)),
+    ]
+}
+
+fn neighbours() -> Vec<Neighbour> {
+    let hosts = (1..=40).map(|host| Ipv4Addr::new(10, 0, 0, host)).chain([ROUTER]);
+    hosts
+        .map(|host| Neighbour {
+            port: PortIdx(0),
+            address: IpAddr::V4(host),
+            mac: mac_towards(host),
+        })
+        .collect()
+}

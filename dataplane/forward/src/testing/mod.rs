@@ -1,0 +1,15 @@
+//! For tests, benches and fuzz targets: packets made from what they should say, and a load balancer
+//! in a table.
+//!
+//! * [`TestPacket`]: fields in, bytes out, every checksum computed in full; then, if the test wants
+//!   a liar, bytes overwritten or cut off. What must leave is written the same way, so a comparison
+//!   byte for byte checks the incremental checksums against full ones.
+//! * [`TestLb`]: forwarders around a small network, and rows of promises to check against them.
+//!
+//! Failed expectations panic, as in any test.
+
+mod lb;
+mod packet;
+
+pub use lb::{Dropped, Handed, Held, Leaves, Punted, Row, TestLb, Tx, fib_of};
+pub use packet::{ANY_PORT, BOX_MAC, ROUTER, TestPacket, arp_who_has, mac_towards, tcp, udp};

@@ -1,0 +1,288 @@
+//! Packets made from what they should say.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
+use crate::wire::{checksum, ethernet};
+use crate::{MacAddr, Protocol};
+
+/// The MAC address of our port.
+pub const BOX_MAC: MacAddr = MacAddr([0x02, 0, 0, 0, 0, 0xbb]);
+/// The router, behind which everything is that is not in 10.0.0.0/8.
+pub const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// The SNAT or DNAT port that the flow got, whichever that is.
+pub const ANY_PORT: u16 = 0;
+
+/// The MAC address that frames to an address carry in the test network: hosts of 10.0.0.0/8 are
+/// on-link, all else is behind [`ROUTER`].
+#[must_use]
+pub fn mac_towards(address: Ipv4Addr) -> MacAddr {
+    let next = if address.octets()[0] == 10 { address } else { ROUTER };
+    let [a, b, c, d] = next.octets();
+    MacAddr([0x02, 0x01, a, b, c, d])
+}
+
+/// One frame, as fields. The default direction is towards us.
+#[derive(Clone, Debug)]
+pub struct TestPacket {
+    /// Source address and L4 port.
+    pub source: SocketAddrV4,
+    /// Destination address and L4 port.
+    pub destination: SocketAddrV4,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// TCP control bits.
+    pub flags: u8,
+    /// TCP sequence number.
+    pub sequence: u32,
+    /// TCP acknowledgement number.
+    pub acknowledgement: u32,
+    /// Hops left.
+    pub ttl: u8,
+    /// What the segment or datagram carries.
+    pub payload: Vec<u8>,
+    /// IPv4 options, a multiple of four bytes.
+    pub ip_options: Vec<u8>,
+    /// Identification, flags and fragment offset.
+    pub ip_id_and_fragment: [u8; 4],
+    /// An 802.1Q tag: priority and VLAN id.
+    pub tag: Option<u16>,
+    /// Whether a UDP checksum is computed.
+    pub udp_checksum: bool,
+    /// Destination MAC and source MAC.
+    pub macs: [MacAddr; 2],
+    edits: Vec<Edit>,
+}
+
+#[derive(Clone, Debug)]
+enum Edit {
+    Put(usize, Vec<u8>),
+    CutTo(usize),
+    PadTo(usize, u8),
+}
+
+fn packet(source: SocketAddr, destination: SocketAddr, protocol: Protocol) -> TestPacket {
+    let (SocketAddr::V4(source), SocketAddr::V4(destination)) = (source, destination) else {
+        panic!("test packets are IPv4")
+    };
+    TestPacket {
+        source,
+        destination,
+        protocol,
+        flags: 0,
+        sequence: 0x0102_0304,
+        acknowledgement: 0,
+        ttl: 61,
+        payload: Vec::new(),
+        ip_options: Vec::new(),
+        ip_id_and_fragment: [0x12, 0x34, 0x40, 0x00],
+        tag: None,
+        udp_checksum: true,
+        macs: [BOX_MAC, mac_towards(*source.ip())],
+        edits: Vec::new(),
+    }
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+/// A TCP segment, towards us.
+#[must_use]
+pub fn tcp(source: &str, destination: &str, flags: u8) -> TestPacket {
+    TestPacket { flags, ..packet(address(source), address(destination), Protocol::Tcp) }
+}
+
+/// A UDP datagram, towards us.
+#[must_use]
+pub fn udp(source: &str, destination: &str, payload: &[u8]) -> TestPacket {
+    TestPacket {
+        payload: payload.to_vec(),
+        ..packet(address(source), address(destination), Protocol::Udp)
+    }
+}
+
+/// A broadcast ARP request.
+#[must_use]
+pub fn arp_who_has(target: Ipv4Addr) -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend(mac_towards(ROUTER).0);
+    frame.extend([0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1]);
+    frame.extend(mac_towards(ROUTER).0);
+    frame.extend(ROUTER.octets());
+    frame.extend([0; 6]);
+    frame.extend(target.octets());
+    frame.resize(60, 0);
+    frame
+}
+
+impl TestPacket {
+    /// Any protocol between any IPv4 addresses, towards us.
+    #[must_use]
+    pub fn between(source: SocketAddr, destination: SocketAddr, protocol: Protocol) -> Self {
+        packet(source, destination, protocol)
+    }
+
+    /// The same packet as it leaves us: one hop less, MAC addresses for the next.
+    #[must_use]
+    pub fn leaving(mut self) -> Self {
+        self.ttl -= 1;
+        self.macs = [mac_towards(*self.destination.ip()), BOX_MAC];
+        self
+    }
+
+    /// With this payload.
+    #[must_use]
+    pub fn carrying(mut self, payload: &[u8]) -> Self {
+        self.payload = payload.to_vec();
+        self
+    }
+
+    /// With this many hops left.
+    #[must_use]
+    pub fn ttl(mut self, ttl: u8) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// With these sequence and acknowledgement numbers.
+    #[must_use]
+    pub fn numbered(mut self, sequence: u32, acknowledgement: u32) -> Self {
+        (self.sequence, self.acknowledgement) = (sequence, acknowledgement);
+        self
+    }
+
+    /// With an 802.1Q tag: priority bits and VLAN id.
+    #[must_use]
+    pub fn tagged(mut self, tag: u16) -> Self {
+        self.tag = Some(tag);
+        self
+    }
+
+    /// Without a UDP checksum.
+    #[must_use]
+    pub fn without_checksum(mut self) -> Self {
+        self.udp_checksum = false;
+        self
+    }
+
+    /// For another MAC address.
+    #[must_use]
+    pub fn to_mac(mut self, mac: MacAddr) -> Self {
+        self.macs[0] = mac;
+        self
+    }
+
+    /// The bytes at `at` overwritten at the last, whatever checksum that breaks.
+    #[must_use]
+    pub fn put(mut self, at: usize, bytes: &[u8]) -> Self {
+        self.edits.push(Edit::Put(at, bytes.to_vec()));
+        self
+    }
+
+    /// Only the first `len` bytes of the frame.
+    #[must_use]
+    pub fn cut_to(mut self, len: usize) -> Self {
+        self.edits.push(Edit::CutTo(len));
+        self
+    }
+
+    /// Ethernet padding, of bytes that are not zero.
+    #[must_use]
+    pub fn padded_to(mut self, len: usize) -> Self {
+        self.edits.push(Edit::PadTo(len, 0xa5));
+        self
+    }
+
+    /// Ethernet padding as it should be.
+    #[must_use]
+    pub fn padded_to_zero(mut self, len: usize) -> Self {
+        self.edits.push(Edit::PadTo(len, 0));
+        self
+    }
+
+    /// The frame.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut frame = Vec::new();
+        frame.extend(self.macs[0].0);
+        frame.extend(self.macs[1].0);
+        if let Some(tag) = self.tag {
+            frame.extend(ethernet::VLAN.to_be_bytes());
+            frame.extend(tag.to_be_bytes());
+        }
+        frame.extend(ethernet::IPV4.to_be_bytes());
+        let segment = self.segment();
+        frame.extend(self.ip_header(segment.len()));
+        frame.extend(segment);
+        for edit in &self.edits {
+            match edit {
+                Edit::Put(at, bytes) => frame[*at..][..bytes.len()].copy_from_slice(bytes),
+                Edit::CutTo(len) => frame.truncate(*len),
+                Edit::PadTo(len, with) => frame.resize((*len).max(frame.len()), *with),
+            }
+        }
+        frame
+    }
+
+    fn addresses(&self) -> [u8; 8] {
+        let ([a, b, c, d], [e, f, g, h]) =
+            (self.source.ip().octets(), self.destination.ip().octets());
+        [a, b, c, d, e, f, g, h]
+    }
+
+    fn ip_header(&self, segment_len: usize) -> Vec<u8> {
+        let header_len = 20 + self.ip_options.len();
+        let total_len =
+            u16::try_from(header_len + segment_len).expect("a packet of 64 KiB at most");
+        let mut ip =
+            vec![0x40 | u8::try_from(header_len / 4).expect("40 bytes of options at most"), 0];
+        ip.extend(total_len.to_be_bytes());
+        ip.extend(self.ip_id_and_fragment);
+        ip.extend([self.ttl, self.protocol.number(), 0, 0]);
+        ip.extend(self.addresses());
+        ip.extend(&self.ip_options);
+        let sum = !checksum::sum(&ip);
+        ip[10..12].copy_from_slice(&sum.to_ne_bytes());
+        ip
+    }
+
+    fn segment(&self) -> Vec<u8> {
+        let mut l4 = Vec::new();
+        l4.extend(self.source.port().to_be_bytes());
+        l4.extend(self.destination.port().to_be_bytes());
+        let checksum_at = match self.protocol {
+            Protocol::Tcp => {
+                l4.extend(self.sequence.to_be_bytes());
+                l4.extend(self.acknowledgement.to_be_bytes());
+                l4.extend([5 << 4, self.flags, 0xfa, 0xf0, 0, 0, 0, 0]);
+                16
+            }
+            Protocol::Udp => {
+                let len =
+                    u16::try_from(8 + self.payload.len()).expect("a datagram of 64 KiB at most");
+                l4.extend(len.to_be_bytes());
+                l4.extend([0, 0]);
+                6
+            }
+        };
+        l4.extend(&self.payload);
+        let mut sum = checksum::l4_v4(self.addresses(), self.protocol.number(), &l4);
+        if self.protocol == Protocol::Udp {
+            sum = if !self.udp_checksum {
+                0
+            } else if sum == 0 {
+                0xffff
+            } else {
+                sum
+            };
+        }
+        l4[checksum_at..][..2].copy_from_slice(&sum.to_ne_bytes());
+        l4
+    }
+}
+
+impl From<TestPacket> for Vec<u8> {
+    fn from(packet: TestPacket) -> Self {
+        packet.bytes()
+    }
+}

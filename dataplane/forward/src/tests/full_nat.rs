@@ -1,0 +1,152 @@
+//! Full NAT: the backend sees one of our addresses, the client the VIP.
+
+use super::{BACKEND, CLIENT, FROM, FULL_NAT, FULL_NAT_UDP, NEW, SNAT, TO, VIP};
+use crate::DropReason;
+use crate::testing::{Dropped, TestLb, Tx, tcp, udp};
+use crate::wire::tcp::{ACK, FIN, RST, SYN};
+
+#[test]
+fn a_tcp_connection_through_full_nat() {
+    let mut lb = TestLb::with(FULL_NAT);
+    let data = b"GET / HTTP/1.0\r\n\r\n";
+    lb.check(&[
+        // promise, packet in, what leaves, what is counted and nothing else
+        (
+            "a SYN reaches its backend",
+            tcp(CLIENT, VIP, SYN).into(),
+            Tx(tcp(SNAT, BACKEND, SYN).leaving()),
+            NEW,
+        ),
+        (
+            "the same SYN again takes the same port",
+            tcp(CLIENT, VIP, SYN).into(),
+            Tx(tcp(SNAT, BACKEND, SYN).leaving()),
+            TO,
+        ),
+        (
+            "the answer comes from the VIP",
+            tcp(BACKEND, SNAT, SYN | ACK).into(),
+            Tx(tcp(VIP, CLIENT, SYN | ACK).leaving()),
+            FROM,
+        ),
+        (
+            "data of odd length",
+            tcp(CLIENT, VIP, ACK).carrying(&data[1..]).into(),
+            Tx(tcp(SNAT, BACKEND, ACK).carrying(&data[1..]).leaving()),
+            TO,
+        ),
+        (
+            "padding is no data",
+            tcp(CLIENT, VIP, ACK).padded_to(60).into(),
+            Tx(tcp(SNAT, BACKEND, ACK).leaving().padded_to(60)),
+            TO,
+        ),
+        (
+            "data back",
+            tcp(BACKEND, SNAT, ACK).carrying(data).into(),
+            Tx(tcp(VIP, CLIENT, ACK).carrying(data).leaving()),
+            FROM,
+        ),
+        (
+            "a wrong checksum stays wrong",
+            tcp(CLIENT, VIP, ACK).carrying(&[7; 4]).put(54, &[8]).into(),
+            Tx(tcp(SNAT, BACKEND, ACK).carrying(&[7; 4]).leaving().put(54, &[8])),
+            TO,
+        ),
+        (
+            "FIN",
+            tcp(CLIENT, VIP, ACK | FIN).into(),
+            Tx(tcp(SNAT, BACKEND, ACK | FIN).leaving()),
+            TO,
+        ),
+        ("RST", tcp(BACKEND, SNAT, RST).into(), Tx(tcp(VIP, CLIENT, RST).leaving()), FROM),
+    ]);
+    assert_eq!(lb.flows().len(), 1);
+}
+
+#[test]
+fn ip_options_ride_along() {
+    let with_options = |mut packet: crate::testing::TestPacket| {
+        packet.ip_options = vec![0x94, 4, 0, 0, 1, 1, 1, 0]; // router alert, padding
+        packet
+    };
+    let mut lb = TestLb::with(FULL_NAT);
+    lb.check(&[(
+        "options are not touched",
+        with_options(tcp(CLIENT, VIP, SYN)).into(),
+        Tx(with_options(tcp(SNAT, BACKEND, SYN)).leaving()),
+        NEW,
+    )]);
+}
+
+#[test]
+fn a_udp_exchange_through_full_nat() {
+    const VIP: &str = "192.0.2.10:53";
+    const BACKEND: &str = "10.0.0.3:5300";
+    let mut lb = TestLb::with(FULL_NAT_UDP);
+    lb.check(&[
+        (
+            "a datagram reaches its backend",
+            udp(CLIENT, VIP, b"who").into(),
+            Tx(udp(SNAT, BACKEND, b"who").leaving()),
+            NEW,
+        ),
+        (
+            "the answer comes from the VIP",
+            udp(BACKEND, SNAT, b"me").into(),
+            Tx(udp(VIP, CLIENT, b"me").leaving()),
+            FROM,
+        ),
+        (
+            "an empty datagram is one too",
+            udp(CLIENT, VIP, b"").into(),
+            Tx(udp(SNAT, BACKEND, b"").leaving()),
+            TO,
+        ),
+        (
+            "no checksum stays no checksum",
+            udp(CLIENT, VIP, b"x").without_checksum().into(),
+            Tx(udp(SNAT, BACKEND, b"x").without_checksum().leaving()),
+            TO,
+        ),
+        (
+            "another port is no listener's",
+            udp(CLIENT, "198.51.100.1:54", b"x").into(),
+            Dropped(DropReason::NotRouted),
+            &["flow_misses", "dropped", "drop_not_routed"],
+        ),
+    ]);
+}
+
+/// 0xffff stands for a computed zero, since zero says that none was computed.
+#[test]
+fn a_udp_checksum_that_comes_out_as_zero_is_sent_as_its_other_form() {
+    const VIP: &str = "192.0.2.10:53";
+    let mut lb = TestLb::with(FULL_NAT_UDP);
+    let mut zeros = 0;
+    for word in 0..=u16::MAX {
+        let packet = udp(CLIENT, VIP, &word.to_be_bytes());
+        let (_, left) = lb.send_to(crate::WorkerIdx(0), packet.into());
+        assert_ne!(left[40..42], [0, 0], "payload {word:#06x}");
+        zeros += u32::from(left[40..42] == [0xff, 0xff]);
+    }
+    assert_eq!(zeros, 1, "one payload of all makes the sum zero");
+}
+
+#[test]
+fn each_backend_has_all_snat_ports_to_itself() {
+    let mut lb = TestLb::with(
+        "192.0.2.10:80/tcp backend=10.0.0.3:80 backend=10.0.0.4:80 snat=10.0.0.200 snat=10.0.0.201",
+    );
+    let mut seen = std::collections::HashSet::new();
+    for port in 2000..2900 {
+        let (exit, _) =
+            lb.send_to(crate::WorkerIdx(0), tcp(&format!("203.0.113.7:{port}"), VIP, SYN).into());
+        assert!(matches!(exit, crate::Exit::Send(_)), "{exit:?}");
+    }
+    for flow in lb.flows() {
+        assert!(flow.outside.port() >= 1024);
+        assert!(seen.insert((flow.backend, flow.outside)), "a reply tuple is unique");
+    }
+    assert_eq!(seen.len(), 900);
+}

@@ -1,0 +1,96 @@
+//! Every flow has one owner, and every worker agrees who it is.
+
+use super::{BACKEND, CLIENT, VIP};
+use crate::testing::{TestLb, TestPacket, tcp, udp};
+use crate::wire::tcp::{ACK, SYN};
+use crate::{Exit, PortIdx, WorkerIdx};
+
+const LISTENERS: &str = "192.0.2.10:80/tcp mode=full-nat backend=10.0.0.3:8080 snat=10.0.0.200
+     192.0.2.11:80/tcp mode=dnat backend=10.0.0.3:8080
+     192.0.2.12:80/tcp mode=dnat backend=10.0.0.3:8080
+     192.0.2.10:53/udp mode=full-nat backend=10.0.0.3:5300 snat=10.0.0.200
+     192.0.2.11:53/udp mode=dnat backend=10.0.0.3:5300";
+
+/// Sends the packet to every worker in turn; where it ended must be the same. It must be sent.
+fn owner_of(lb: &mut TestLb, workers: u8, packet: &TestPacket) -> (WorkerIdx, Vec<u8>) {
+    let ends: Vec<(WorkerIdx, Vec<u8>)> = (0..workers)
+        .map(|worker| {
+            let (owner, exit, left) = lb.send_and_follow(WorkerIdx(worker), packet.bytes());
+            assert_eq!(exit, Exit::Send(PortIdx(0)), "{packet:?}");
+            (owner, left)
+        })
+        .collect();
+    assert!(ends.iter().all(|end| *end == ends[0]), "all workers agree");
+    ends[0].clone()
+}
+
+#[test]
+fn a_reply_belongs_to_the_owner_of_its_flow_for_any_number_of_workers() {
+    for workers in 1..=8 {
+        let mut lb = TestLb::with_workers(workers, LISTENERS);
+        for n in 0..60_u16 {
+            let client = format!("203.0.113.{}:{}", n % 7, 30_000 + n / 7);
+            for (vip, is_tcp) in [
+                ("192.0.2.10:80", true),
+                ("192.0.2.11:80", true),
+                ("192.0.2.12:80", true),
+                ("192.0.2.10:53", false),
+                ("192.0.2.11:53", false),
+            ] {
+                let packet = |from: &str, to: &str, flags| {
+                    if is_tcp { tcp(from, to, flags) } else { udp(from, to, b"datagram") }
+                };
+                let (owner, left) = owner_of(&mut lb, workers, &packet(&client, vip, SYN));
+                let (outside, backend) = ends_of(&left);
+                let (reply_owner, left) =
+                    owner_of(&mut lb, workers, &packet(&backend, &outside, SYN | ACK));
+                assert_eq!(owner, reply_owner, "{workers} workers, {client} to {vip}");
+                assert_eq!(ends_of(&left), (vip.to_owned(), client.clone()));
+            }
+        }
+        let used = (0..workers).filter(|w| lb.worker(WorkerIdx(*w)).live_flows() > 0).count();
+        assert_eq!(used, usize::from(workers), "every worker has work");
+    }
+}
+
+/// Source and destination of a plain IPv4 frame.
+fn ends_of(frame: &[u8]) -> (String, String) {
+    let end = |address: &[u8], port: &[u8]| {
+        let [a, b, c, d] = address else { panic!("four bytes") };
+        format!("{a}.{b}.{c}.{d}:{}", u16::from_be_bytes([port[0], port[1]]))
+    };
+    (end(&frame[26..30], &frame[34..36]), end(&frame[30..34], &frame[36..38]))
+}
+
+#[test]
+fn what_is_handed_over_is_not_touched() {
+    let mut lb = TestLb::with_workers(2, LISTENERS);
+    let mut handed = 0;
+    for port in 1..=64 {
+        let frame = tcp(&format!("203.0.113.7:{port}"), VIP, SYN).tagged(0).bytes();
+        let (exit, left) = lb.send_to(WorkerIdx(0), frame.clone());
+        if exit == Exit::HandOver(WorkerIdx(1)) {
+            assert_eq!(left, frame);
+            handed += 1;
+        }
+    }
+    assert!((16..48).contains(&handed), "about half of 64: {handed}");
+    assert_eq!(lb.worker(WorkerIdx(1)).live_flows(), 0);
+}
+
+#[test]
+fn packets_that_can_have_no_flow_are_not_handed_over() {
+    let mut lb = TestLb::with_workers(4, LISTENERS);
+    for port in 1..=64 {
+        for frame in [
+            tcp(&format!("203.0.113.7:{port}"), "192.0.2.2:22", SYN).bytes(),
+            tcp(CLIENT, &format!("10.0.0.200:{port}"), SYN).bytes(),
+            tcp(BACKEND, &format!("198.51.100.1:{port}"), SYN)
+                .to_mac(crate::MacAddr([2; 6]))
+                .bytes(),
+        ] {
+            let (exit, _) = lb.send_to(WorkerIdx(0), frame);
+            assert!(!matches!(exit, Exit::HandOver(_)), "{exit:?}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! One 802.1Q tag: checked on the way in, kept, changed or taken out on the way out.
+
+use std::sync::Arc;
+
+use super::{BACKEND, CLIENT, FULL_NAT, NEW, SNAT, VIP};
+use crate::testing::{BOX_MAC, Dropped, TestLb, TestPacket, Tx, tcp};
+use crate::wire::tcp::SYN;
+use crate::{DropReason, PortConfig, SnapshotBuilder};
+
+fn on_vlan(vlan: Option<u16>) -> TestLb {
+    let mut lb = TestLb::with(FULL_NAT);
+    let ports = [PortConfig { mac: BOX_MAC, vlan, mtu: 1500 }];
+    let fib = crate::testing::fib_of(&ports, 2);
+    let mut builder: SnapshotBuilder = lb.builder();
+    builder.ports(ports).fib(Arc::new(fib));
+    lb.install(&builder);
+    lb
+}
+
+fn leaves(tag: u16) -> TestPacket {
+    tcp(SNAT, BACKEND, SYN).tagged(tag).leaving()
+}
+
+const MISMATCH: &[&str] = &["dropped", "drop_vlan_mismatch"];
+
+#[test]
+fn a_tagged_port_takes_its_own_vlan_only() {
+    on_vlan(Some(100)).check(&[
+        (
+            "its tag, with its priority, stays",
+            tcp(CLIENT, VIP, SYN).tagged(0xa000 | 100).into(),
+            Tx(leaves(0xa000 | 100)),
+            NEW,
+        ),
+        (
+            "another VLAN",
+            tcp(CLIENT, VIP, SYN).tagged(101).into(),
+            Dropped(DropReason::VlanMismatch),
+            MISMATCH,
+        ),
+        ("no tag", tcp(CLIENT, VIP, SYN).into(), Dropped(DropReason::VlanMismatch), MISMATCH),
+        (
+            "a second tag",
+            tcp(CLIENT, VIP, SYN).tagged(100).put(16, &[0x81, 0x00]).into(),
+            Dropped(DropReason::VlanStacked),
+            &["dropped", "drop_vlan_stacked"],
+        ),
+    ]);
+}
+
+#[test]
+fn an_untagged_port_takes_no_vlan() {
+    on_vlan(None).check(&[
+        (
+            "a VLAN",
+            tcp(CLIENT, VIP, SYN).tagged(100).into(),
+            Dropped(DropReason::VlanMismatch),
+            MISMATCH,
+        ),
+        (
+            "a service tag",
+            tcp(CLIENT, VIP, SYN).tagged(100).put(12, &[0x88, 0xa8]).into(),
+            Dropped(DropReason::VlanStacked),
+            &["dropped", "drop_vlan_stacked"],
+        ),
+        (
+            "a priority tag is taken in, and off",
+            tcp(CLIENT, VIP, SYN).tagged(0xe000).into(),
+            Tx(tcp(SNAT, BACKEND, SYN).leaving()),
+            NEW,
+        ),
+    ]);
+}
