@@ -3,7 +3,7 @@
 //! Bounded: a head is at most [`HEAD_LIMIT`] bytes, a short body at most [`BODY_LIMIT`]. No chunked
 //! coding, since the lab's nginx gives a length for what it serves.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ impl Connection {
 
     /// Waits for the server's FIN, so that it, not we, keeps the TIME-WAIT state.
     pub(crate) fn wait_for_close(&mut self) -> Result<(), Failure> {
-        match self.stream.read(&mut [0; 1])? {
+        match self.read_some(&mut [0; 1])? {
             0 => Ok(()),
             _ => Err(Failure::Wrong("bytes after the end of the answer".to_owned())),
         }
@@ -74,7 +74,12 @@ impl Connection {
 
     /// The next bytes of a body; empty at a FIN.
     pub(crate) fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
-        Ok(self.stream.read(buffer)?)
+        loop {
+            match self.stream.read(buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => return Ok(read?),
+            }
+        }
     }
 }
 

@@ -1,0 +1,109 @@
+# shellcheck shell=bash
+# The hosts and wires of the lab. Sourced by scripts/lab, which sets LAB, DIR, ROOT and BIN.
+#
+#   LAN 10.10.0.0/24 on the bridge of fabric: router .1, box .2, backends .11 to .14,
+#                                             VIPs from .100, SNAT address .200
+#   clients 10.10.1.0/24 behind router:       router .1, client1 .11, client2 .12
+#
+# Replies of full NAT go to the SNAT address on the LAN; those of DNAT go to the client, and so take
+# the backends' default route, which is the box.
+
+CLIENTS=(client1 client2)
+BACKENDS=(backend1 backend2 backend3 backend4)
+HOSTS=(box fabric router "${CLIENTS[@]}" "${BACKENDS[@]}")
+BOX_ADDRESS=10.10.0.2
+
+in_host() {
+  local host=$1
+  shift
+  ip netns exec "$LAB-$host" "$@"
+}
+
+# Adds a wire: interface eth0 of a host, and an interface named for the host in a bridge.
+# wire HOST BRIDGE_HOST BRIDGE [INTERFACE]
+wire() {
+  local host=$1 at=$2 bridge=$3 interface=${4:-eth0}
+  ip -n "$LAB-$at" -batch - <<EOF
+link add $host type veth peer name $interface netns $LAB-$host
+link set $host master $bridge up
+EOF
+  ip -n "$LAB-$host" link set "$interface" up
+  offloads_off "$at" "$host"
+  offloads_off "$host" "$interface"
+}
+
+# Every frame on a wire is what a capture shows: at most 1514 bytes, its checksums complete.
+offloads_off() {
+  in_host "$1" ethtool -K "$2" tx off rx off tso off gso off gro off >/dev/null
+}
+
+bridge() {
+  ip -n "$LAB-$1" link add "$2" type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+  ip -n "$LAB-$1" link set "$2" up
+}
+
+address() {
+  ip -n "$LAB-$1" address add "$3" dev "$2"
+}
+
+default_route() {
+  ip -n "$LAB-$1" route add default via "$2"
+}
+
+# IPv6 is off: its own chatter on every link would only disturb captures of an IPv4 lab.
+add_host() {
+  ip netns add "$LAB-$1"
+  ip -n "$LAB-$1" link set lo up
+  in_host "$1" sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1 \
+    net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 net.core.somaxconn=4096
+}
+
+# Redirects are off since the box sends packets back into the LAN they came from.
+forwards() {
+  in_host "$1" sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.send_redirects=0 \
+    net.ipv4.conf.default.send_redirects=0
+}
+
+build_topology() {
+  local host number
+  for host in "${HOSTS[@]}"; do add_host "$host"; done
+  forwards router
+  forwards box
+  bridge fabric lan
+  wire router fabric lan lan
+  address router lan 10.10.0.1/24
+  bridge router clients
+  address router clients 10.10.1.1/24
+  for host in "${CLIENTS[@]}"; do
+    number=1${host#client}
+    wire "$host" router clients
+    address "$host" eth0 "10.10.1.$number/24"
+    default_route "$host" 10.10.1.1
+  done
+  for host in "${BACKENDS[@]}"; do
+    number=1${host#backend}
+    wire "$host" fabric lan
+    address "$host" eth0 "10.10.0.$number/24"
+    default_route "$host" "$BOX_ADDRESS"
+  done
+}
+
+# The yardstick: the box has a wire instead of a DPDK port, and its kernel routes every packet
+# between clients and backends, in both directions.
+route_by_kernel() {
+  local number
+  wire box fabric lan pst0
+  address box pst0 "$BOX_ADDRESS/24"
+  ip -n "$LAB-box" route add 10.10.1.0/24 via 10.10.0.1
+  for number in 11 12 13 14; do
+    ip -n "$LAB-router" route add "10.10.0.$number/32" via "$BOX_ADDRESS"
+  done
+}
+
+# Interfaces, bridges and wires go with the namespaces they are in.
+remove_namespaces() {
+  local host
+  for host in "${HOSTS[@]}"; do
+    [[ ! -e /run/netns/$LAB-$host ]] || ip netns delete "$LAB-$host"
+  done
+}
