@@ -320,7 +320,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Record, &[u8]), DecodeError> {
     let (body, padding) = body.split_at_checked(length).ok_or_else(|| truncated(whole))?;
     let body = Body { kind, length, rest: body };
     if header.zero != U16::ZERO || padding.iter().any(|byte| *byte != 0) {
-        return Err(body.value("padding", "bytes other than zero"));
+        return Err(body.value("padding", &"bytes other than zero"));
     }
     Ok((body.decode()?, rest))
 }
@@ -392,7 +392,7 @@ impl<'a> Body<'a> {
         let base = (part.base_generation.get(), Digest::from_bits(part.base_digest.get()));
         let snapshot = self.flag("snapshot", part.snapshot)?;
         if snapshot && base != <(u64, Digest)>::default() {
-            return Err(self.value("base", "a base, which a snapshot has not"));
+            return Err(self.value("base", &"a base, which a snapshot has not"));
         }
         Ok(Record::Begin(Begin {
             epoch: part.epoch.get(),
@@ -415,15 +415,15 @@ impl<'a> Body<'a> {
         let protocol = match part.protocol {
             IPPROTO_TCP => Protocol::Tcp,
             IPPROTO_UDP => Protocol::Udp,
-            other => return Err(self.value("protocol", other)),
+            other => return Err(self.value("protocol", &other)),
         };
         let mode = match part.mode {
             MODE_FULL_NAT => Mode::FullNat,
             MODE_DNAT => Mode::Dnat,
-            other => return Err(self.value("mode", other)),
+            other => return Err(self.value("mode", &other)),
         };
         let ports = PortRange::new(part.first.get(), part.last.get())
-            .map_err(|bad| self.value("ports", bad))?;
+            .map_err(|bad| self.value("ports", &bad))?;
         let vip = self.address(part.vip)?;
         let name = self.name_of(part.name_length)?;
         let group = self.name_of(part.group_length)?;
@@ -452,7 +452,7 @@ impl<'a> Body<'a> {
             2 => ObjectKind::Group,
             3 => ObjectKind::SnatPool,
             4 => ObjectKind::NextHop,
-            other => return Err(self.value("object", other)),
+            other => return Err(self.value("object", &other)),
         };
         let name = self.name_of(part.name_length)?;
         Ok(Record::AckError(ObjectError {
@@ -465,7 +465,7 @@ impl<'a> Body<'a> {
         let part: AckBody = self.fixed()?;
         let refused = self.flag("refused", part.refused)?;
         if !refused && part.refused_generation != U64::ZERO {
-            return Err(self.value("refused_generation", part.refused_generation));
+            return Err(self.value("refused_generation", &part.refused_generation));
         }
         Ok(Record::Ack(AckRecord {
             generation: part.generation.get(),
@@ -495,8 +495,8 @@ impl<'a> Body<'a> {
 
     fn name_of(&mut self, length: U16) -> Result<Name, DecodeError> {
         let bytes = self.take(length.into())?;
-        let text = std::str::from_utf8(bytes).map_err(|bad| self.value("name", bad))?;
-        Name::new(text).map_err(|bad| self.value("name", bad))
+        let text = std::str::from_utf8(bytes).map_err(|bad| self.value("name", &bad))?;
+        Name::new(text).map_err(|bad| self.value("name", &bad))
     }
 
     /// The name that fills the rest of the body.
@@ -508,17 +508,20 @@ impl<'a> Body<'a> {
     /// The text that fills the rest of the body.
     fn message(&mut self) -> Result<String, DecodeError> {
         let bytes = self.take(self.rest.len())?;
-        let text = std::str::from_utf8(bytes).map_err(|bad| self.value("message", bad))?;
-        Ok(cut(text).to_owned())
+        let text = std::str::from_utf8(bytes).map_err(|bad| self.value("message", &bad))?;
+        if text.len() > MAX_MESSAGE_BYTES {
+            return Err(self.value("message", &format!("{} bytes of text", text.len())));
+        }
+        Ok(text.to_owned())
     }
 
     fn address(&self, address: Address) -> Result<IpAddr, DecodeError> {
         let [a, b, c, d, rest @ ..] = address.bytes;
         match address.family {
             4 if rest == [0; 12] => Ok(Ipv4Addr::new(a, b, c, d).into()),
-            4 => Err(self.value("address", "an IPv4 address with bytes after it")),
+            4 => Err(self.value("address", &"an IPv4 address with bytes after it")),
             6 => Ok(Ipv6Addr::from(address.bytes).into()),
-            other => Err(self.value("address family", other)),
+            other => Err(self.value("address family", &other)),
         }
     }
 
@@ -526,7 +529,7 @@ impl<'a> Body<'a> {
         match byte {
             0 => Ok(false),
             1 => Ok(true),
-            other => Err(self.value(field, other)),
+            other => Err(self.value(field, &other)),
         }
     }
 
@@ -534,7 +537,7 @@ impl<'a> Body<'a> {
         DecodeError::BodyLength { kind: format!("{:?}", self.kind), length: self.length }
     }
 
-    fn value(&self, field: &'static str, value: impl ToString) -> DecodeError {
+    fn value(&self, field: &'static str, value: &impl ToString) -> DecodeError {
         DecodeError::Value { kind: format!("{:?}", self.kind), field, value: value.to_string() }
     }
 }

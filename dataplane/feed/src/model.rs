@@ -62,7 +62,7 @@ impl State {
     ///
     /// [`crate::Producer`] and [`crate::Server`] keep theirs incrementally.
     pub fn digest(&self) -> Digest {
-        crate::tracked::Tracked::of(self.clone()).digest()
+        crate::tracked::Tracked::of(Arc::new(self.clone())).digest()
     }
 
     /// The changes that lead from `self` to `next`: removals first, so that limits hold at every

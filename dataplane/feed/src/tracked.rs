@@ -15,7 +15,7 @@ use crate::record::Kind;
 /// A [`State`], its digest, and what it counts towards the limits.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tracked {
-    state: State,
+    state: Arc<State>, // copied at the first change if someone else still holds it
     digest: Digest,
     members: usize,
     snat_addresses: usize,
@@ -35,7 +35,7 @@ pub(crate) enum ApplyError {
 
 impl Tracked {
     /// Computes digest and counts from nothing. Limits are not looked at.
-    pub(crate) fn of(state: State) -> Self {
+    pub(crate) fn of(state: Arc<State>) -> Self {
         let mut tracked = Self {
             members: state.groups.values().map(|group| group.members.len()).sum(),
             snat_addresses: state.snat_pools.values().map(|pool| pool.addresses.len()).sum(),
@@ -67,7 +67,7 @@ impl Tracked {
         }
     }
 
-    pub(crate) fn state(&self) -> &State {
+    pub(crate) fn state(&self) -> &Arc<State> {
         &self.state
     }
 
@@ -78,7 +78,7 @@ impl Tracked {
     /// Takes over the groups of `old` that are equal to ours, so that the next diff, and whoever
     /// compares `Arc`s, sees at a glance that they did not change.
     pub(crate) fn share_unchanged(&mut self, old: &State) {
-        for (name, group) in &mut self.state.groups {
+        for (name, group) in &mut self.state_mut().groups {
             if let Some(before) = old.groups.get(name).filter(|before| before == &group) {
                 *group = Arc::clone(before);
             }
@@ -90,7 +90,7 @@ impl Tracked {
         match change {
             Change::PutListener { name, listener } => self.put_listener(name, listener),
             Change::RemoveListener { name } => {
-                if let Some(old) = self.state.listeners.remove(&name) {
+                if let Some(old) = self.state_mut().listeners.remove(&name) {
                     self.subtract(|out| encode::listener_body(&name, &old, out));
                 }
                 Ok(())
@@ -117,7 +117,7 @@ impl Tracked {
             }
             Change::PutNextHop { address, next_hop } => self.put_next_hop(address, next_hop),
             Change::RemoveNextHop { address } => {
-                if let Some(old) = self.state.next_hops.remove(&address) {
+                if let Some(old) = self.state_mut().next_hops.remove(&address) {
                     self.subtract(|out| encode::next_hop_body(address, old, out));
                 }
                 Ok(())
@@ -128,27 +128,30 @@ impl Tracked {
     fn put_listener(&mut self, name: Name, listener: Listener) -> Result<(), ApplyError> {
         room_for_key(&self.state.listeners, &name, "listeners", limits::LISTENERS)?;
         self.add(|out| encode::listener_body(&name, &listener, out));
-        if let Some(old) = self.state.listeners.insert(name.clone(), listener) {
+        if let Some(old) = self.state.listeners.get(&name).cloned() {
             self.subtract(|out| encode::listener_body(&name, &old, out));
         }
+        self.state_mut().listeners.insert(name, listener);
         Ok(())
     }
 
     fn put_group(&mut self, name: Name, refused_weight: u32) -> Result<(), ApplyError> {
         room_for_key(&self.state.groups, &name, "groups", limits::GROUPS)?;
         self.add(|out| encode::group_body(&name, refused_weight, out));
-        if let Some(group) = self.state.groups.get_mut(&name) {
+        if let Some(group) = self.state_mut().groups.get_mut(&name) {
             let group = Arc::make_mut(group);
             let old = std::mem::replace(&mut group.refused_weight, refused_weight);
             self.subtract(|out| encode::group_body(&name, old, out));
         } else {
-            self.state.groups.insert(name, Arc::new(Group { refused_weight, ..Group::default() }));
+            self.state_mut()
+                .groups
+                .insert(name, Arc::new(Group { refused_weight, ..Group::default() }));
         }
         Ok(())
     }
 
     fn remove_group(&mut self, name: &Name) {
-        let Some(group) = self.state.groups.remove(name) else { return };
+        let Some(group) = self.state_mut().groups.remove(name) else { return };
         self.members -= group.members.len();
         self.subtract(|out| encode::group_body(name, group.refused_weight, out));
         for (address, member) in &group.members {
@@ -162,22 +165,25 @@ impl Tracked {
         address: SocketAddr,
         member: Member,
     ) -> Result<(), ApplyError> {
-        let Some(group) = self.state.groups.get_mut(&name) else {
+        let Some(group) = self.state.groups.get(&name) else {
             return Err(ApplyError::NoGroup { group: name });
         };
         let old = group.members.get(&address).copied();
-        room_for(self.members + usize::from(old.is_none()), "members of groups", limits::MEMBERS)?;
-        Arc::make_mut(group).members.insert(address, member);
+        let members = self.members + usize::from(old.is_none());
+        room_for(members, "members of groups", limits::MEMBERS)?;
+        self.members = members;
         self.add(|out| encode::member_body(&name, address, member, out));
-        match old {
-            Some(old) => self.subtract(|out| encode::member_body(&name, address, old, out)),
-            None => self.members += 1,
+        if let Some(old) = old {
+            self.subtract(|out| encode::member_body(&name, address, old, out));
+        }
+        if let Some(group) = self.state_mut().groups.get_mut(&name) {
+            Arc::make_mut(group).members.insert(address, member);
         }
         Ok(())
     }
 
     fn remove_member(&mut self, name: &Name, address: SocketAddr) {
-        let Some(group) = self.state.groups.get_mut(name) else { return };
+        let Some(group) = self.state_mut().groups.get_mut(name) else { return };
         if !group.members.contains_key(&address) {
             return; // and the group stays shared
         }
@@ -191,13 +197,13 @@ impl Tracked {
         room_for_key(&self.state.snat_pools, &name, "SNAT pools", limits::SNAT_POOLS)?;
         if !self.state.snat_pools.contains_key(&name) {
             self.add(|out| encode::snat_pool_body(&name, out));
-            self.state.snat_pools.insert(name, SnatPool::default());
+            self.state_mut().snat_pools.insert(name, SnatPool::default());
         }
         Ok(())
     }
 
     fn remove_pool(&mut self, name: &Name) {
-        let Some(pool) = self.state.snat_pools.remove(name) else { return };
+        let Some(pool) = self.state_mut().snat_pools.remove(name) else { return };
         self.snat_addresses -= pool.addresses.len();
         self.subtract(|out| encode::snat_pool_body(name, out));
         for address in &pool.addresses {
@@ -206,21 +212,23 @@ impl Tracked {
     }
 
     fn put_snat_address(&mut self, name: Name, address: IpAddr) -> Result<(), ApplyError> {
-        let Some(pool) = self.state.snat_pools.get_mut(&name) else {
+        let Some(pool) = self.state.snat_pools.get(&name) else {
             return Err(ApplyError::NoPool { pool: name });
         };
         if pool.addresses.contains(&address) {
             return Ok(());
         }
         room_for(self.snat_addresses + 1, "addresses of SNAT pools", limits::SNAT_ADDRESSES)?;
-        pool.addresses.insert(address);
         self.snat_addresses += 1;
         self.add(|out| encode::snat_address_body(&name, address, out));
+        if let Some(pool) = self.state_mut().snat_pools.get_mut(&name) {
+            pool.addresses.insert(address);
+        }
         Ok(())
     }
 
     fn remove_snat_address(&mut self, name: &Name, address: IpAddr) {
-        let Some(pool) = self.state.snat_pools.get_mut(name) else { return };
+        let Some(pool) = self.state_mut().snat_pools.get_mut(name) else { return };
         if pool.addresses.remove(&address) {
             self.snat_addresses -= 1;
             self.subtract(|out| encode::snat_address_body(name, address, out));
@@ -230,10 +238,14 @@ impl Tracked {
     fn put_next_hop(&mut self, address: IpAddr, next_hop: NextHop) -> Result<(), ApplyError> {
         room_for_key(&self.state.next_hops, &address, "next-hop hints", limits::NEXT_HOPS)?;
         self.add(|out| encode::next_hop_body(address, next_hop, out));
-        if let Some(old) = self.state.next_hops.insert(address, next_hop) {
+        if let Some(old) = self.state_mut().next_hops.insert(address, next_hop) {
             self.subtract(|out| encode::next_hop_body(address, old, out));
         }
         Ok(())
+    }
+
+    fn state_mut(&mut self) -> &mut State {
+        Arc::make_mut(&mut self.state)
     }
 
     fn add(&mut self, body: impl FnOnce(&mut Vec<u8>) -> Kind) {
