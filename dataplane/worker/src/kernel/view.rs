@@ -96,8 +96,9 @@ pub struct Route {
     pub prefix: Prefix,
     /// What becomes of a packet that it matches.
     pub kind: RouteKind,
-    /// For [`RouteKind::Unicast`], at least one; else none. Next hops of a multipath route that do
-    /// not leave by a companion are left out.
+    /// For [`RouteKind::Unicast`], at least one, sorted, since a dump and an event list the same
+    /// ones in different order; else none. Next hops of a multipath route that do not leave by a
+    /// companion are left out.
     pub next_hops: Vec<NextHop>,
     /// The MTU of the route, where it has one.
     pub mtu_bytes: Option<u32>,
@@ -268,6 +269,7 @@ fn route(
         return None;
     }
     route.next_hops.extend(hops.iter().filter_map(|hop| next_hop(ports, hop)));
+    route.next_hops.sort_unstable();
     if route.next_hops.is_empty() {
         route.kind = RouteKind::Elsewhere;
     }

@@ -1,0 +1,156 @@
+//! The companion interfaces seen together: which stands beside which port, which of our addresses
+//! each holds, and whom the kernel shall ask for a MAC.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Instant,
+};
+
+use penstock_dpdk::{Mbuf, Mempool};
+use penstock_feed::State;
+use penstock_forward::NextHopKey;
+use rtrb::Producer;
+use tracing::{info, warn};
+
+use crate::kernel::{Address, Addresses, Ifindex, KernelError, KernelView, MacAddr, Mirror, announcements};
+
+/// One port's companion, as the main lcore sees it.
+pub struct CompanionFacts {
+    /// Its name.
+    pub name: String,
+    /// Its index, which a persistent TAP keeps.
+    pub index: Ifindex,
+    /// The MAC it shares with the port.
+    pub mac: MacAddr,
+    /// Frames of ours to be sent out of the port.
+    pub to_port: Producer<Mbuf>,
+}
+
+/// All companions, and what we keep on them.
+pub struct Companions {
+    companions: Vec<CompanionFacts>,
+    addresses: Addresses,
+    snat: BTreeSet<IpAddr>,
+    mempool: Mempool,
+    kept: Option<(Arc<State>, Arc<[Address]>)>,
+    unannounced: Vec<(usize, Vec<IpAddr>)>,
+    started: Instant,
+}
+
+impl Companions {
+    /// Companions by port index; `snat` are the box's own SNAT addresses.
+    ///
+    /// # Errors
+    /// If netlink cannot be used.
+    pub fn new(companions: Vec<CompanionFacts>, snat: BTreeSet<IpAddr>, mempool: Mempool) -> Result<Self, KernelError> {
+        Ok(Self {
+            companions,
+            addresses: Addresses::open()?,
+            snat,
+            mempool,
+            kept: None,
+            unannounced: Vec::new(),
+            started: Instant::now(),
+        })
+    }
+
+    /// Sees that the kernel answers for every VIP and SNAT address, and no longer for those that
+    /// have gone. Does nothing while neither the state nor the box's addresses have changed.
+    pub fn keep_addresses(&mut self, state: &Arc<State>, view: &KernelView) {
+        let unchanged = |(kept, addresses): &(Arc<State>, Arc<[Address]>)| {
+            Arc::ptr_eq(kept, state) && Arc::ptr_eq(addresses, &view.addresses)
+        };
+        if self.kept.as_ref().is_some_and(unchanged) {
+            return;
+        }
+        let wanted = self.wanted(state, view);
+        for at in 0..self.companions.len() {
+            self.reconcile(at, wanted.get(&at).unwrap_or(&BTreeSet::new()));
+        }
+        self.kept = Some((Arc::clone(state), Arc::clone(&view.addresses)));
+    }
+
+    /// Every address we answer for, by the companion whose subnet it lies in; the first otherwise.
+    fn wanted(&self, state: &State, view: &KernelView) -> BTreeMap<usize, BTreeSet<IpAddr>> {
+        let vips = state.listeners.values().map(|listener| listener.vip);
+        let pools = state.snat_pools.values().flat_map(|pool| pool.addresses.iter().copied());
+        let mut wanted: BTreeMap<usize, BTreeSet<IpAddr>> = BTreeMap::new();
+        for address in vips.chain(pools).chain(self.snat.iter().copied()) {
+            let subnets = view.addresses.iter().filter(|own| !own.ours && contains(own, address));
+            let port = subnets.max_by_key(|own| own.prefix_len).and_then(|own| own.port);
+            wanted.entry(port.map_or(0, usize::from)).or_default().insert(address);
+        }
+        wanted
+    }
+
+    fn reconcile(&mut self, at: usize, wanted: &BTreeSet<IpAddr>) {
+        let companion = &self.companions[at];
+        let done = match self.addresses.reconcile(companion.index, &companion.name, wanted) {
+            Ok(done) => done,
+            Err(error) => {
+                warn!(companion = companion.name, %error, "addresses");
+                return;
+            }
+        };
+        for (address, error) in &done.failed {
+            warn!(companion = companion.name, %address, %error, "address");
+        }
+        if !(done.added.is_empty() && done.removed.is_empty()) {
+            info!(companion = companion.name, added = ?done.added, removed = ?done.removed, "addresses");
+        }
+        if !done.added.is_empty() {
+            self.unannounced.push((at, done.added));
+        }
+    }
+
+    /// Tells the links of addresses that are new here, once the workers serve them.
+    pub fn announce(&mut self) {
+        for (at, addresses) in std::mem::take(&mut self.unannounced) {
+            let companion = &mut self.companions[at];
+            for frame in announcements(&addresses, companion.mac) {
+                let Some(mut mbuf) = self.mempool.alloc() else { continue };
+                if mbuf.append(&frame).is_ok() {
+                    // A full ring loses an announcement that the first ARP request makes up for.
+                    let _ = companion.to_port.push(mbuf);
+                }
+            }
+        }
+    }
+
+    /// Has the kernel ask for a next hop that a packet waits for.
+    pub fn resolve(&self, mirror: &mut Mirror, next_hop: NextHopKey) {
+        if let Err(error) = mirror.resolve(next_hop.port.0, next_hop.address, self.started.elapsed()) {
+            warn!(address = %next_hop.address, %error, "next hop cannot be asked for");
+        }
+    }
+
+    /// Keeps gateways and backends fresh, since the kernel never sees the traffic to them.
+    pub fn keep_fresh(&self, mirror: &mut Mirror, state: &State) {
+        let mut in_use: BTreeSet<IpAddr> = state.next_hops.values().map(|hint| hint.via).collect();
+        in_use.extend(state.groups.values().flat_map(|group| group.members.keys().map(|member| member.ip())));
+        let view = mirror.view();
+        in_use.extend(view.routes.iter().flat_map(|route| route.next_hops.iter().filter_map(|hop| hop.gateway)));
+        let neighbours: Vec<_> = view
+            .neighbours
+            .iter()
+            .filter(|neighbour| in_use.contains(&neighbour.address))
+            .map(|neighbour| (neighbour.port, neighbour.address))
+            .collect();
+        if let Err(error) = mirror.keep_fresh(neighbours, self.started.elapsed()) {
+            warn!(%error, "a neighbour cannot be kept fresh");
+        }
+    }
+}
+
+/// Whether `address` lies in the subnet of one of the box's own addresses.
+fn contains(own: &Address, address: IpAddr) -> bool {
+    let (own_bits, bits, width) = match (own.address, address) {
+        (IpAddr::V4(own), IpAddr::V4(address)) => (u128::from(own.to_bits()), u128::from(address.to_bits()), 32),
+        (IpAddr::V6(own), IpAddr::V6(address)) => (own.to_bits(), address.to_bits(), 128),
+        _ => return false,
+    };
+    let host_bits = width - u32::from(own.prefix_len).min(width);
+    own.port.is_some() && (own_bits ^ bits).checked_shr(host_bits).unwrap_or(0) == 0
+}

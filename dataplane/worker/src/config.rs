@@ -1,0 +1,553 @@
+//! `/etc/penstock/dataplane.yaml`: the machine, said once. Ports, cores, memory, SNAT addresses.
+//!
+//! What to serve is not here: that comes over the feed. Every error names file, line, column, the
+//! value and what would be right; nothing is started from a file with an error in it.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+
+/// Most ports one process drives.
+pub const MAX_PORTS: usize = 8;
+/// Most workers one process runs.
+pub const MAX_WORKERS: usize = 64;
+/// A flow table of fewer records would be full at once; one of more would not fit a u32 index.
+const FLOW_CAPACITY: std::ops::RangeInclusive<u32> = 64..=(1 << 28);
+
+/// The whole file, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The DPDK ports, in the order of the file; the index is the forwarder's `PortIdx`. Each has
+    /// one receive and one transmit queue a worker.
+    pub ports: Vec<PortConfig>,
+    /// The pinned workers.
+    pub workers: Workers,
+    /// Hugepage memory and mbufs.
+    pub memory: Memory,
+    /// The flow table of each worker.
+    pub flows: Flows,
+    /// Source addresses of full NAT, used where a listener names no pool of its own.
+    pub snat_addresses: BTreeSet<IpAddr>,
+    /// Who may feed us, beside root and our own user.
+    pub feed_users: Vec<u32>,
+    /// Where sockets, statistics and state live.
+    pub paths: Paths,
+}
+
+/// One DPDK port and the kernel interface beside it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PortConfig {
+    /// The operator's name for it, in logs and counters.
+    pub name: String,
+    /// A PCI address (`0000:3b:02.0`) or a vdev string (`net_tap0,iface=lan0`).
+    pub device: String,
+    /// The MAC that hosts see; the port's own if none is given.
+    pub mac: Option<[u8; 6]>,
+    /// The persistent TAP that carries the exception path.
+    pub companion: String,
+    /// Descriptors of each queue.
+    pub descriptors: u16,
+    /// Largest IP packet, in bytes.
+    pub mtu_bytes: u16,
+    /// Worker `i` transmits on queue `i + offset`. Zero except in a lab that wants replies to
+    /// arrive at the wrong worker: a TAP returns a flow on the queue it was last sent on.
+    pub transmit_queue_offset: u16,
+}
+
+/// How many workers there are, where they run and what they do when there is nothing to do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workers {
+    /// Number of workers, each with its own queues and flow table.
+    pub count: usize,
+    /// CPUs to pin to, one a worker, in order; workers share a CPU if there are fewer CPUs.
+    pub cores: Vec<usize>,
+    /// What a worker does while its queues are empty.
+    pub idle: Idle,
+}
+
+/// What a worker does while its queues are empty.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Idle {
+    /// Polls without a break: lowest latency, the core is always busy.
+    Spin,
+    /// Polls with the CPU's pause hint: kind to a hyperthread sibling.
+    Pause,
+    /// Sleeps at most this long a time, once the queues have been empty for a while.
+    Sleep(#[serde(deserialize_with = "duration")] Duration),
+}
+
+/// Memory that the process takes at start, once and for all.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Memory {
+    /// EAL's hugepage memory, in MiB.
+    pub eal_mib: u32,
+    /// Packet buffers over all ports.
+    pub mbufs: u32,
+    /// A hugetlbfs mount of our own for the flow tables; without one they live on ordinary pages.
+    pub hugepages: Option<PathBuf>,
+}
+
+/// The flow table of each worker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Flows {
+    /// Connections a worker can hold.
+    pub capacity: u32,
+    /// Idle timeouts by state; what is not given keeps the default of the forwarder.
+    pub timeouts: Timeouts,
+}
+
+/// Idle timeouts by state, where the operator wants others than the defaults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// TCP, both directions seen after the handshake (RFC 5382 REQ-5).
+    #[serde(deserialize_with = "some_duration")]
+    pub tcp_established: Option<Duration>,
+    /// TCP, the handshake is not complete.
+    #[serde(deserialize_with = "some_duration")]
+    pub tcp_half_open: Option<Duration>,
+    /// TCP, both sides have sent FIN (RFC 5382 REQ-5, transitory).
+    #[serde(deserialize_with = "some_duration")]
+    pub tcp_closing: Option<Duration>,
+    /// TCP, a RST was seen.
+    #[serde(deserialize_with = "some_duration")]
+    pub tcp_reset: Option<Duration>,
+    /// UDP, only the client has spoken.
+    #[serde(deserialize_with = "some_duration")]
+    pub udp_one_way: Option<Duration>,
+    /// UDP, the backend has answered (RFC 4787 REQ-5).
+    #[serde(deserialize_with = "some_duration")]
+    pub udp_replied: Option<Duration>,
+}
+
+/// Where sockets, statistics and state live.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Paths {
+    /// The socket of the feed and the statistics segment.
+    pub run: PathBuf,
+    /// The last committed configuration.
+    pub state: PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self {
+            run: "/run/penstock".into(),
+            state: "/var/lib/penstock/dataplane".into(),
+        }
+    }
+}
+
+/// Why the file cannot be used: where, what, and what would be right.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: {source}; give a readable file with --config")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Not YAML, or not of our shape.
+    #[error("{path}: {message}")]
+    Syntax {
+        /// The file.
+        path: String,
+        /// The parser's words, with line and column.
+        message: String,
+    },
+    /// YAML of our shape with a value that cannot be.
+    #[error("{path}:{line}:{column}: {message}")]
+    Value {
+        /// The file.
+        path: String,
+        /// Line, from 1.
+        line: u64,
+        /// Column, from 1.
+        column: u64,
+        /// What is wrong and what would be right.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first thing that is wrong.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: name.clone(),
+            source,
+        })?;
+        Self::parse(&name, &text)
+    }
+
+    /// Checks the text of a file; `path` is for messages.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first thing that is wrong.
+    pub fn parse(path: &str, text: &str) -> Result<Self, ConfigError> {
+        let raw: RawConfig =
+            serde_saphyr::from_str(text).map_err(|error| ConfigError::Syntax {
+                path: path.to_owned(),
+                message: error.to_string(),
+            })?;
+        raw.check().map_err(|wrong| ConfigError::Value {
+            path: path.to_owned(),
+            line: wrong.line,
+            column: wrong.column,
+            message: wrong.message,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawConfig {
+    ports: Spanned<Vec<RawPort>>,
+    #[serde(default)]
+    workers: RawWorkers,
+    #[serde(default)]
+    memory: RawMemory,
+    #[serde(default)]
+    flows: RawFlows,
+    #[serde(default)]
+    snat: RawSnat,
+    #[serde(default)]
+    feed: RawFeed,
+    #[serde(default)]
+    paths: Paths,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawPort {
+    name: Spanned<String>,
+    device: Spanned<String>,
+    mac: Option<Spanned<String>>,
+    companion: Spanned<String>,
+    #[serde(default = "default_descriptors")]
+    descriptors: u16,
+    mtu_bytes: Option<Spanned<u16>>,
+    #[serde(default)]
+    transmit_queue_offset: u16,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct RawWorkers {
+    count: Option<Spanned<usize>>,
+    cores: Vec<usize>,
+    idle: Idle,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct RawMemory {
+    eal_mib: u32,
+    mbufs: Option<Spanned<u32>>,
+    hugepages: Option<PathBuf>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct RawFlows {
+    capacity: Option<Spanned<u32>>,
+    timeouts: Timeouts,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct RawSnat {
+    addresses: Vec<Spanned<IpAddr>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct RawFeed {
+    users: Option<Vec<Spanned<String>>>,
+}
+
+impl Default for RawWorkers {
+    fn default() -> Self {
+        Self {
+            count: None,
+            cores: Vec::new(),
+            idle: Idle::Sleep(Duration::from_micros(50)),
+        }
+    }
+}
+
+impl Default for RawMemory {
+    fn default() -> Self {
+        Self {
+            eal_mib: 256,
+            mbufs: None,
+            hugepages: None,
+        }
+    }
+}
+
+const fn default_descriptors() -> u16 {
+    512
+}
+
+struct Wrong {
+    line: u64,
+    column: u64,
+    message: String,
+}
+
+fn wrong<T, U>(at: &Spanned<T>, message: impl fmt::Display) -> Result<U, Wrong> {
+    Err(Wrong {
+        line: at.referenced.line(),
+        column: at.referenced.column(),
+        message: message.to_string(),
+    })
+}
+
+impl RawConfig {
+    fn check(self) -> Result<Config, Wrong> {
+        let workers = self.workers.check()?;
+        if self.ports.value.is_empty() || self.ports.value.len() > MAX_PORTS {
+            let found = self.ports.value.len();
+            return wrong(&self.ports, format!("{found} ports; give 1 to {MAX_PORTS}"));
+        }
+        let mut ports = Vec::new();
+        for raw in self.ports.value {
+            let port = raw.check(&ports)?;
+            ports.push(port);
+        }
+        Ok(Config {
+            memory: self.memory.check(ports.len(), workers.count)?,
+            flows: self.flows.check()?,
+            snat_addresses: self.snat.check()?,
+            feed_users: self.feed.check()?,
+            paths: self.paths,
+            ports,
+            workers,
+        })
+    }
+}
+
+impl RawPort {
+    fn check(self, others: &[PortConfig]) -> Result<PortConfig, Wrong> {
+        let companion = &self.companion;
+        if companion.value.is_empty() || companion.value.len() > 15 || companion.value.contains('/')
+        {
+            let found = &companion.value;
+            return wrong(companion, format!("companion {found:?}: an interface name of 1 to 15 characters"));
+        }
+        if let Some(other) = others.iter().find(|other| other.name == self.name.value) {
+            return wrong(&self.name, format!("a second port named {:?}; names must differ", other.name));
+        }
+        if let Some(other) = others.iter().find(|other| other.companion == companion.value) {
+            return wrong(companion, format!("{:?} is the companion of port {:?} already", companion.value, other.name));
+        }
+        if self.device.value.starts_with('-') || self.device.value.trim().is_empty() {
+            return wrong(&self.device, format!("device {:?}: a PCI address (0000:3b:02.0) or a vdev (net_tap0,iface=lan0)", self.device.value));
+        }
+        let mtu_bytes = match &self.mtu_bytes {
+            Some(mtu) if !(576..=9600).contains(&mtu.value) => {
+                return wrong(mtu, format!("mtu-bytes {}: 576 to 9600", mtu.value));
+            }
+            Some(mtu) => mtu.value,
+            None => 1500,
+        };
+        let mac = self.mac.as_ref().map(parse_mac).transpose()?;
+        Ok(PortConfig {
+            name: self.name.value,
+            device: self.device.value,
+            mac,
+            companion: self.companion.value,
+            descriptors: self.descriptors,
+            mtu_bytes,
+            transmit_queue_offset: self.transmit_queue_offset,
+        })
+    }
+}
+
+impl RawWorkers {
+    fn check(self) -> Result<Workers, Wrong> {
+        let online = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = if self.cores.is_empty() { (0..online).collect() } else { self.cores };
+        let count = match &self.count {
+            Some(count) if !(1..=MAX_WORKERS).contains(&count.value) => {
+                return wrong(count, format!("{} workers; give 1 to {MAX_WORKERS}", count.value));
+            }
+            Some(count) => count.value,
+            None => 1,
+        };
+        Ok(Workers { count, cores, idle: self.idle })
+    }
+}
+
+impl RawMemory {
+    fn check(self, ports: usize, workers: usize) -> Result<Memory, Wrong> {
+        // Every queue's descriptors, what waits in rings and holds, and the caches of the lcores.
+        let least = (ports * workers * 2 * 512 + workers * 1024 + 1024) as u32;
+        let mbufs = match &self.mbufs {
+            Some(mbufs) if mbufs.value < least => {
+                let message = format!("{} mbufs; {ports} ports and {workers} workers can hold {least} at once", mbufs.value);
+                return wrong(mbufs, message);
+            }
+            Some(mbufs) => mbufs.value,
+            None => least.max(16_384).next_power_of_two() - 1,
+        };
+        Ok(Memory { eal_mib: self.eal_mib, mbufs, hugepages: self.hugepages })
+    }
+}
+
+impl RawFlows {
+    fn check(self) -> Result<Flows, Wrong> {
+        let capacity = match &self.capacity {
+            Some(capacity) if !FLOW_CAPACITY.contains(&capacity.value) => {
+                let (low, high) = (FLOW_CAPACITY.start(), FLOW_CAPACITY.end());
+                return wrong(capacity, format!("a capacity of {} flows; give {low} to {high}", capacity.value));
+            }
+            Some(capacity) => capacity.value,
+            None => 1 << 20,
+        };
+        Ok(Flows { capacity, timeouts: self.timeouts })
+    }
+}
+
+impl RawSnat {
+    fn check(self) -> Result<BTreeSet<IpAddr>, Wrong> {
+        let mut addresses = BTreeSet::new();
+        for address in self.addresses {
+            let unusable = address.value.is_unspecified()
+                || address.value.is_loopback()
+                || address.value.is_multicast();
+            if unusable || address.value.is_ipv6() {
+                return wrong(&address, format!("SNAT address {}: a unicast IPv4 address that backends can answer", address.value));
+            }
+            addresses.insert(address.value);
+        }
+        Ok(addresses)
+    }
+}
+
+impl RawFeed {
+    /// Without the key, the control process's own user, if the box has one.
+    fn check(self) -> Result<Vec<u32>, Wrong> {
+        let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let Some(users) = self.users else {
+            return Ok(user_id(&passwd, "penstock-controlplane").into_iter().collect());
+        };
+        let id = |user: Spanned<String>| match user.value.parse().ok().or_else(|| user_id(&passwd, &user.value)) {
+            Some(id) => Ok(id),
+            None => wrong(&user, format!("user {:?} is not in /etc/passwd; give a local user or a number", user.value)),
+        };
+        users.into_iter().map(id).collect()
+    }
+}
+
+/// The number of a local user (passwd(5)); we do not ask name services, whose answer could change
+/// with the network that we carry.
+fn user_id(passwd: &str, name: &str) -> Option<u32> {
+    let line = passwd.lines().find(|line| line.split(':').next() == Some(name))?;
+    line.split(':').nth(2)?.parse().ok()
+}
+
+fn parse_mac(text: &Spanned<String>) -> Result<[u8; 6], Wrong> {
+    let mut mac = [0; 6];
+    let mut parts = text.value.split(':');
+    for byte in &mut mac {
+        let part = parts.next().filter(|part| part.len() == 2);
+        match part.and_then(|part| u8::from_str_radix(part, 16).ok()) {
+            Some(value) => *byte = value,
+            None => return wrong(text, format!("mac {:?}: six bytes like 02:00:00:00:00:01", text.value)),
+        }
+    }
+    if parts.next().is_some() || mac[0] & 1 == 1 {
+        return wrong(text, format!("mac {:?}: a unicast address of six bytes like 02:00:00:00:00:01", text.value));
+    }
+    Ok(mac)
+}
+
+fn duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    humantime::parse_duration(&text)
+        .map_err(|error| serde::de::Error::custom(format!("{text:?} is no duration ({error}); write 50us, 30s or 2h 4m")))
+}
+
+fn some_duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    duration(from).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PORT: &str = "ports: [{ name: lan, device: 'net_tap0,iface=lan0', companion: pst0 }]\n";
+
+    fn parse(rest: &str) -> Result<Config, String> {
+        Config::parse("dataplane.yaml", &format!("{PORT}{rest}")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_port_is_all_that_must_be_said() {
+        let config = parse("").unwrap();
+        assert_eq!((config.workers.count, config.ports[0].mtu_bytes), (1, 1500));
+        assert_eq!(config.workers.idle, Idle::Sleep(Duration::from_micros(50)));
+        assert_eq!(config.flows.capacity, 1 << 20);
+        assert_eq!(config.paths.run, Path::new("/run/penstock"));
+    }
+
+    #[test]
+    fn the_reference_file_is_read() {
+        let text = include_str!("../../../deploy/examples/dataplane.yaml");
+        let config = Config::parse("dataplane.yaml", text).unwrap();
+        assert!(!config.ports.is_empty() && !config.snat_addresses.is_empty());
+    }
+
+    /// What is wrong, and the message that a stranger must understand: place, value, next move.
+    #[test]
+    fn wrong_values_are_named_with_line_and_column() {
+        let rows = [
+            ("workers: { count: 0 }", "dataplane.yaml:2:19: 0 workers; give 1 to 64"),
+            ("workers: { idle: { sleep: soon } }", "is no duration"),
+            ("flows: { capacity: 5 }", "dataplane.yaml:2:20: a capacity of 5 flows; give 64 to"),
+            ("memory: { mbufs: 12 }", "dataplane.yaml:2:18: 12 mbufs; 1 ports and 1 workers can hold"),
+            ("snat: { addresses: [127.0.0.1] }", "dataplane.yaml:2:21: SNAT address 127.0.0.1: a unicast"),
+            ("feed: { users: [nobody-of-that-name] }", "is not in /etc/passwd"),
+            ("flow: { capacity: 5 }", "unknown field"),
+            ("workers: [", "line 2"),
+        ];
+        for (text, expected) in rows {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn wrong_ports_are_named_with_line_and_column() {
+        let rows = [
+            ("ports: []", "dataplane.yaml:1:8: 0 ports; give 1 to 8"),
+            ("ports: [{ name: a, device: x, companion: a-name-that-is-too-long }]", "1 to 15 characters"),
+            ("ports: [{ name: a, device: --no-huge, companion: c }]", "a PCI address (0000:3b:02.0) or a vdev"),
+            ("ports: [{ name: a, device: x, companion: c, mac: 01:00:00:00:00:01 }]", "a unicast address"),
+            ("ports: [{ name: a, device: x, companion: c, mac: 2:0:0:0:0:1 }]", "six bytes like"),
+            ("ports: [{ name: a, device: x, companion: c, mtu-bytes: 68 }]", "mtu-bytes 68: 576 to 9600"),
+            ("ports: [{ name: a, device: x, companion: c }, { name: a, device: y, companion: d }]", "a second port named"),
+            ("ports: [{ name: a, device: x, companion: c }, { name: b, device: y, companion: c }]", "companion of port \"a\" already"),
+        ];
+        for (text, expected) in rows {
+            let error = Config::parse("dataplane.yaml", text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}

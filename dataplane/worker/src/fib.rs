@@ -1,0 +1,104 @@
+//! The forwarder's FIB from the kernel's routes and neighbours, and the feed's next-hop hints.
+
+use std::{net::IpAddr, sync::Arc};
+
+use penstock_feed::{NextHop, State};
+use penstock_forward::{Fib, MacAddr, PortConfig, PortIdx, fib};
+
+use crate::kernel::{KernelView, Neighbour, Route, RouteKind, Table};
+
+/// What a FIB was made of.
+struct Sources {
+    routes: Arc<[Route]>,
+    neighbours: Arc<[Neighbour]>,
+    hints: Vec<(IpAddr, NextHop)>,
+}
+
+/// Builds the FIB, and again only when what it is made of has changed.
+pub struct Builder {
+    ports: Arc<[PortConfig]>,
+    version: u32,
+    last: Option<(Sources, Arc<Fib>)>,
+}
+
+impl Builder {
+    /// Nothing is built yet.
+    pub fn new(ports: Arc<[PortConfig]>) -> Self {
+        Self { ports, version: 0, last: None }
+    }
+
+    /// The FIB of a view; O(routes × log routes) if it changed, O(hints) if not.
+    pub fn build(&mut self, view: &KernelView, state: &State) -> Arc<Fib> {
+        let hints: Vec<_> = state.next_hops.iter().map(|(address, hint)| (*address, *hint)).collect();
+        if let Some((sources, fib)) = &self.last
+            && Arc::ptr_eq(&sources.routes, &view.routes)
+            && Arc::ptr_eq(&sources.neighbours, &view.neighbours)
+            && sources.hints == hints
+        {
+            return Arc::clone(fib);
+        }
+        self.version = self.version.wrapping_add(1).max(1);
+        let routes = routes(view, &hints);
+        let fib = Arc::new(Fib::build(self.version, &self.ports, &routes, &neighbours(view)));
+        let sources =
+            Sources { routes: Arc::clone(&view.routes), neighbours: Arc::clone(&view.neighbours), hints };
+        self.last = Some((sources, Arc::clone(&fib)));
+        fib
+    }
+}
+
+/// Later routes win over earlier ones of the same prefix: main, then hints, then the box's own
+/// addresses, to which nothing is ever sent out.
+fn routes(view: &KernelView, hints: &[(IpAddr, NextHop)]) -> Vec<fib::Route> {
+    let main = view.routes.iter().filter(|route| route.table == Table::Main);
+    let local = view.routes.iter().filter(|route| route.table == Table::Local && route.kind == RouteKind::Local);
+    let hinted = hints.iter().filter_map(|(address, hint)| hinted(view, *address, hint.via));
+    main.map(of_kernel).chain(hinted).chain(local.map(of_kernel)).collect()
+}
+
+fn of_kernel(route: &Route) -> fib::Route {
+    let hop = |hop: &crate::kernel::NextHop| fib::RouteHop {
+        port: PortIdx(hop.port),
+        gateway: hop.gateway,
+        weight: hop.weight.min(u32::from(u16::MAX)) as u16,
+    };
+    let forwards = route.kind == RouteKind::Unicast;
+    fib::Route {
+        prefix: fib::Prefix { address: route.prefix.address, len: route.prefix.len },
+        next_hops: if forwards { route.next_hops.iter().map(hop).collect() } else { Vec::new() },
+        mtu: route.mtu_bytes.map(|mtu| mtu.min(u32::from(u16::MAX)) as u16),
+    }
+}
+
+/// A host route by a gateway, on the port whose subnet the gateway is in; none if it is in none.
+fn hinted(view: &KernelView, address: IpAddr, via: IpAddr) -> Option<fib::Route> {
+    let on_link = view.routes.iter().filter(|route| {
+        route.kind == RouteKind::Unicast && route.next_hops.iter().all(|hop| hop.gateway.is_none())
+    });
+    let subnet = on_link.filter(|route| covers(route, via)).max_by_key(|route| route.prefix.len)?;
+    let port = PortIdx(subnet.next_hops.first()?.port);
+    let len = if address.is_ipv4() { 32 } else { 128 };
+    Some(fib::Route {
+        prefix: fib::Prefix { address, len },
+        next_hops: vec![fib::RouteHop { port, gateway: Some(via), weight: 1 }],
+        mtu: None,
+    })
+}
+
+fn covers(route: &Route, address: IpAddr) -> bool {
+    let (prefix, bits, width) = match (route.prefix.address, address) {
+        (IpAddr::V4(prefix), IpAddr::V4(address)) => (u128::from(prefix.to_bits()), u128::from(address.to_bits()), 32),
+        (IpAddr::V6(prefix), IpAddr::V6(address)) => (prefix.to_bits(), address.to_bits(), 128),
+        _ => return false,
+    };
+    let host_bits = width - u32::from(route.prefix.len).min(width);
+    (prefix ^ bits).checked_shr(host_bits).unwrap_or(0) == 0
+}
+
+fn neighbours(view: &KernelView) -> Vec<fib::Neighbour> {
+    let known = |neighbour: &Neighbour| {
+        let mac = neighbour.mac?;
+        Some(fib::Neighbour { port: PortIdx(neighbour.port), address: neighbour.address, mac: MacAddr(mac.0) })
+    };
+    view.neighbours.iter().filter_map(known).collect()
+}

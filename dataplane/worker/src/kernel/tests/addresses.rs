@@ -1,0 +1,120 @@
+//! What the keeping of VIPs and SNAT addresses promises.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::namespace::{
+    COMPANION, MAC, box_with_management, in_namespace, ip, ip_says, mirror, sysctl, until,
+};
+use crate::kernel::{Addresses, Ifindex, Reconciled, Tap};
+
+fn set(addresses: &[&str]) -> BTreeSet<IpAddr> {
+    addresses.iter().map(|address| address.parse().unwrap()).collect()
+}
+
+/// What was done, in a line.
+fn said(done: &Reconciled) -> String {
+    let list = |addresses: &[IpAddr]| {
+        addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    };
+    let foreign: Vec<IpAddr> = done.foreign.iter().map(|(address, _)| *address).collect();
+    assert!(done.failed.is_empty(), "{done:?}");
+    format!("+[{}] -[{}] ={}", list(&done.added), list(&done.removed), list(&foreign))
+}
+
+#[test]
+fn addresses_are_reconciled() {
+    in_namespace("addresses_are_reconciled", || {
+        let tap = box_with_management();
+        ip("address add 10.10.0.200/32 dev pst0"); // an administrator's
+        ip("address add 10.10.0.100/32 dev mgmt0");
+        let mut addresses = Addresses::open().unwrap();
+        // promise, restarted before, wanted, what is done
+        let rows: &[(&str, bool, &[&str], &str)] = &[
+            ("nothing wanted, nothing touched", false, &[], "+[] -[] ="),
+            (
+                "what is wanted comes",
+                false,
+                &["10.10.0.101", "10.10.0.102", "2001:db8::101"],
+                "+[10.10.0.101 10.10.0.102 2001:db8::101] -[] =",
+            ),
+            ("once", false, &["10.10.0.101", "10.10.0.102", "2001:db8::101"], "+[] -[] ="),
+            (
+                "ours are known after a restart",
+                true,
+                &["10.10.0.101", "10.10.0.103", "2001:db8::101"],
+                "+[10.10.0.103] -[10.10.0.102] =",
+            ),
+            (
+                "what another put there is left to it",
+                false,
+                &["10.10.0.2", "10.10.0.100", "10.10.0.101", "10.10.0.200", "2001:db8::2"],
+                "+[] -[10.10.0.103 2001:db8::101] =10.10.0.2 10.10.0.100 10.10.0.200 2001:db8::2",
+            ),
+            ("and only ours go", true, &[], "+[] -[10.10.0.101] ="),
+        ];
+        let mut mirror = mirror();
+        for (promise, restarted, wanted, done) in rows {
+            if *restarted {
+                addresses = Addresses::open().unwrap();
+            }
+            let result = addresses.reconcile(tap.index(), COMPANION, &set(wanted)).unwrap();
+            assert_eq!(said(&result), *done, "{promise}");
+            let others = ["10.10.0.2", "10.10.0.200", "192.168.7.2", "10.10.0.100", "2001:db8::2"];
+            let mut ours = set(wanted);
+            ours.retain(|address| !set(&others).contains(address));
+            until(&mut mirror, promise, |mirror| {
+                let shown = mirror.view().addresses.iter().filter(|address| address.ours);
+                shown.map(|address| address.address).collect::<BTreeSet<_>>() == ours
+            });
+            let shown = ip_says("-o address show");
+            for other in others {
+                assert!(shown.contains(&format!(" {other}/")), "{promise}: {other} in {shown}");
+            }
+        }
+    });
+}
+
+#[test]
+fn an_address_is_ready_at_once_and_disturbs_nobody() {
+    in_namespace("an_address_is_ready_at_once_and_disturbs_nobody", || {
+        let tap = box_with_management();
+        let routes = ip_says("-6 route show dev pst0");
+        let wanted = set(&["10.10.0.100", "2001:db8::100"]);
+        let done = Addresses::open().unwrap().reconcile(tap.index(), COMPANION, &wanted).unwrap();
+        assert_eq!(done.added.len(), 2);
+        let v6 = ip_says("-6 -o address show dev pst0 to 2001:db8::100/128");
+        assert!(v6.contains("/128") && v6.contains("nodad"), "{v6}");
+        assert!(!v6.contains("tentative"), "no detection of duplicates first: {v6}");
+        assert!(v6.contains("deprecated"), "not the source of the box's own connections: {v6}");
+        assert_eq!(ip_says("-6 route show dev pst0"), routes, "no route of its own in main");
+        let v4 = ip_says("-4 -o address show dev pst0 to 10.10.0.100/32");
+        assert!(v4.contains("10.10.0.100/32") && v4.contains("pst0:pst"), "{v4}");
+        let source = ip_says("-4 -o route get 10.10.0.50");
+        assert!(source.contains("src 10.10.0.2"), "{source}");
+        let source = ip_says("-6 -o route get 2001:db8::101");
+        assert!(source.contains("src 2001:db8::2 "), "{source}");
+    });
+}
+
+#[test]
+fn a_refused_address_is_named_and_the_others_are_done() {
+    in_namespace("a_refused_address_is_named_and_the_others_are_done", || {
+        let name = "fifteen-bytes-x";
+        let tap = Tap::open(name, MAC, 1500, false).unwrap();
+        sysctl(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1");
+        let wanted = set(&["10.10.0.100", "2001:db8::100", "10.10.0.101"]);
+        let mut addresses = Addresses::open().unwrap();
+        let done = addresses.reconcile(tap.index(), name, &wanted).unwrap();
+        assert_eq!(Vec::from_iter(set(&["10.10.0.100", "10.10.0.101"])), done.added);
+        assert!(ip_says("-o address").contains("fifteen-byt:pst"), "the label has 15 bytes");
+        let [(address, error)] = &done.failed[..] else { panic!("{done:?}") };
+        let error = format!("{address} | {error}");
+        let start = "2001:db8::100 | companion fifteen-bytes-x: adding address 2001:db8::100: ";
+        assert!(error.starts_with(start) && error.contains("disable_ipv6=0"), "{error}");
+
+        let gone = addresses.reconcile(Ifindex(4711), "pst9", &set(&["10.10.0.101"])).unwrap();
+        let error = gone.failed[0].1.to_string();
+        assert!(error.contains("companion pst9: adding address 10.10.0.101"), "{error}");
+    });
+}

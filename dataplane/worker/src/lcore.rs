@@ -1,0 +1,287 @@
+//! A worker: one lcore, its queues, its flow table, and the loop they meet in.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use arc_swap::{ArcSwap, Cache};
+use crossbeam_utils::CachePadded;
+use penstock_dpdk::{Mbuf, MbufBurst, RxChecksum, RxQueue, TxQueue};
+use penstock_forward::{
+    BURST, Burst, Checked, DropReason, Exit, Forwarder, NextHopKey, PortIdx, PuntClass, RxChecks, Tick,
+};
+use rtrb::{Consumer, Producer};
+
+use crate::{
+    clock::Clock,
+    exception::PuntOutbox,
+    handover::{HandOver, Handed},
+    hold::Hold,
+    idle::Rest,
+    published::Published,
+    statistics::{Activity, Drops, WorkerActivity},
+};
+
+/// How often waiting packets are looked at again although no configuration has changed.
+const HOLD_CHECK_MS: u32 = 10;
+
+/// One port as one worker sees it: a receive queue, a transmit queue, and what is to be sent.
+pub struct WorkerPort {
+    /// Only this worker receives here.
+    pub rx: RxQueue,
+    /// Only this worker sends here.
+    pub tx: TxQueue,
+    /// Packets of this turn, sent in one burst at its end.
+    pub sending: MbufBurst,
+    /// The way to the kernel.
+    pub punt: PuntOutbox,
+    /// Frames of the kernel and of ours to be sent: the first worker's alone.
+    pub to_send: Vec<Consumer<Mbuf>>,
+}
+
+impl WorkerPort {
+    /// A port's ends for one worker.
+    pub fn new(rx: RxQueue, tx: TxQueue, punt: PuntOutbox, to_send: Vec<Consumer<Mbuf>>) -> Self {
+        Self { rx, tx, sending: MbufBurst::new(), punt, to_send }
+    }
+}
+
+/// Everything one worker owns, and the few things it shares.
+pub struct Worker {
+    /// The configuration, with a cached pointer: one compare a turn.
+    pub published: Cache<Arc<ArcSwap<Published>>, Arc<Published>>,
+    /// The serial of the configuration this worker has gone over to.
+    pub passed: Arc<CachePadded<AtomicU64>>,
+    /// Flow table and packet path.
+    pub forwarder: Forwarder<'static>,
+    /// Where packets come from and go to.
+    pub path: Path,
+    /// Milliseconds from the TSC.
+    pub clock: Clock,
+    /// What to do when there is nothing to do.
+    pub rest: Rest,
+}
+
+/// Where packets come from and go to.
+pub struct Path {
+    /// Ports by `PortIdx`.
+    pub ports: Vec<WorkerPort>,
+    /// Rings to and from the other workers.
+    pub handover: HandOver,
+    /// Packets that wait for a MAC.
+    pub hold: Hold,
+    /// Next hops for which the main lcore shall ask the kernel.
+    pub unresolved: Producer<NextHopKey>,
+    /// Losses outside the forwarder.
+    pub drops: Drops,
+    /// What the worker has been doing.
+    pub activity: WorkerActivity,
+}
+
+impl Worker {
+    /// Polls until told to stop: no locks, no allocation, no system call but those of a PMD and of
+    /// the operator's idle setting. Gives its ends of the ports back.
+    pub fn run(mut self, stop: &AtomicBool) -> Vec<WorkerPort> {
+        let (mut serial, mut held_checked) = (0, self.clock.now());
+        let (mut last_packets, mut last_cycles) = (0, self.clock.cycles());
+        while !stop.load(Ordering::Relaxed) {
+            let published = Arc::as_ref(self.published.load()); // one snapshot for the whole turn
+            let cycles = self.clock.cycles(); // and one reading of the clock
+            let now = self.clock.tick(cycles);
+            self.path.activity.turn(last_packets, cycles.wrapping_sub(last_cycles));
+            last_cycles = cycles;
+            let mut packets = self.path.forward_received(&mut self.forwarder, published, now);
+            packets += self.path.forward_handed(&mut self.forwarder, published, now);
+            packets += self.path.send_from_kernel();
+            let changed = published.serial != serial;
+            if !self.path.hold.is_empty() && (changed || now.since(held_checked) >= HOLD_CHECK_MS) {
+                self.path.retry_held(&mut self.forwarder, published, now);
+                held_checked = now;
+            }
+            self.path.flush();
+            self.forwarder.expire_some(&published.snapshot, now); // a bounded sweep
+            if changed {
+                serial = published.serial;
+                self.passed.store(serial, Ordering::Release); // nothing of the old one is held any more
+            }
+            self.rest.after(packets);
+            last_packets = packets;
+        }
+        self.path.flush();
+        self.path.ports
+    }
+}
+
+/// A burst and the port each of its packets came in by.
+struct Arrivals {
+    mbufs: MbufBurst,
+    ingress: [PortIdx; BURST],
+}
+
+impl Path {
+    fn forward_received(&mut self, forwarder: &mut Forwarder<'_>, published: &Published, now: Tick) -> usize {
+        let mut packets = 0;
+        for at in 0..self.ports.len() {
+            let mut arrivals = Arrivals { mbufs: MbufBurst::new(), ingress: [PortIdx(at as u16); BURST] };
+            let received = self.ports[at].rx.receive(&mut arrivals.mbufs);
+            if received > 0 {
+                self.activity.add(Activity::Received, received as u64);
+                self.forward(arrivals, forwarder, published, now);
+                packets += received;
+            }
+        }
+        packets
+    }
+
+    fn forward_handed(&mut self, forwarder: &mut Forwarder<'_>, published: &Published, now: Tick) -> usize {
+        let mut arrivals = Arrivals { mbufs: MbufBurst::new(), ingress: [PortIdx(0); BURST] };
+        self.handover.take(BURST, |Handed { mbuf, ingress }| {
+            arrivals.ingress[arrivals.mbufs.len()] = ingress;
+            let overflow = arrivals.mbufs.push(mbuf);
+            debug_assert!(overflow.is_ok(), "a burst has room for BURST packets");
+        });
+        let packets = arrivals.mbufs.len();
+        if packets > 0 {
+            self.activity.add(Activity::HandedIn, packets as u64);
+            self.forward(arrivals, forwarder, published, now);
+        }
+        packets
+    }
+
+    /// One burst through the forwarder; each packet leaves exactly once: sent, punted, handed over,
+    /// held, or dropped and counted.
+    fn forward(&mut self, mut arrivals: Arrivals, forwarder: &mut Forwarder<'_>, published: &Published, now: Tick) {
+        let mut exits = [(Exit::Punt(PuntClass::Other), 0); BURST];
+        {
+            let mut burst = Burst::new();
+            for (mbuf, ingress) in arrivals.mbufs.iter_mut().zip(arrivals.ingress) {
+                let checks = rx_checks(mbuf);
+                let pushed = burst.push(mbuf.data_mut(), ingress, checks);
+                debug_assert!(pushed, "both bursts hold BURST packets");
+            }
+            forwarder.forward(&mut burst, &published.snapshot, now);
+            for (exit, packet) in exits.iter_mut().zip(burst.iter()) {
+                *exit = (packet.exit(), packet.len() as u16); // a burst cuts frames to what 16 bits hold
+            }
+        }
+        for ((mbuf, ingress), (exit, len)) in arrivals.mbufs.drain().zip(arrivals.ingress).zip(exits) {
+            self.dispatch(mbuf, ingress, exit, len, now);
+        }
+    }
+}
+
+impl Path {
+    fn dispatch(&mut self, mut mbuf: Mbuf, ingress: PortIdx, exit: Exit, len: u16, now: Tick) {
+        match exit {
+            Exit::Send(port) => {
+                if mbuf.set_len(len).is_ok() {
+                    self.send(port, mbuf);
+                } else {
+                    self.drops.count(DropReason::Oversized);
+                }
+            }
+            Exit::Punt(class) => {
+                if self.ports[usize::from(ingress.0)].punt.give(class, mbuf).is_err() {
+                    self.drops.count(DropReason::PuntFull);
+                }
+            }
+            Exit::HandOver(owner) => {
+                if self.handover.give(usize::from(owner.0), Handed { mbuf, ingress }).is_err() {
+                    self.drops.count(DropReason::HandOverFull);
+                }
+            }
+            Exit::Hold(next_hop) => {
+                if mbuf.set_len(len).is_ok() {
+                    self.hold(mbuf, next_hop, now);
+                } else {
+                    self.drops.count(DropReason::Oversized);
+                }
+            }
+            Exit::Drop(_) => {} // counted where the reason was found; the mbuf is freed here
+        }
+    }
+
+    fn hold(&mut self, mbuf: Mbuf, next_hop: NextHopKey, now: Tick) {
+        // A full ring means that the main lcore has enough to ask already; the next packet asks again.
+        let _ = self.unresolved.push(next_hop);
+        if self.hold.admit(mbuf, next_hop, now).is_err() {
+            self.drops.count(DropReason::HoldFull);
+        }
+    }
+
+    fn retry_held(&mut self, forwarder: &mut Forwarder<'_>, published: &Published, now: Tick) {
+        while self.hold.expired(now).is_some() {
+            self.drops.count(DropReason::HoldTimeout);
+        }
+        let Self { hold, ports, drops, activity, .. } = self;
+        hold.retry(|mut mbuf| match forwarder.resume(mbuf.data_mut(), &published.snapshot) {
+            Exit::Send(port) => {
+                Self::push(&mut ports[usize::from(port.0)], mbuf, *drops, *activity);
+                None
+            }
+            Exit::Hold(_) => Some(mbuf),
+            Exit::Drop(reason) => {
+                drops.count(reason);
+                None
+            }
+            Exit::Punt(_) | Exit::HandOver(_) => None, // a rewritten frame is for neither
+        });
+    }
+
+    fn send(&mut self, port: PortIdx, mbuf: Mbuf) {
+        Self::push(&mut self.ports[usize::from(port.0)], mbuf, self.drops, self.activity);
+    }
+
+    /// Adds a packet to what is to be sent, after making room if there is none.
+    fn push(port: &mut WorkerPort, mbuf: Mbuf, drops: Drops, activity: WorkerActivity) {
+        if port.sending.is_full() {
+            Self::flush_port(port, drops, activity);
+        }
+        let pushed = port.sending.push(mbuf);
+        debug_assert!(pushed.is_ok(), "a flushed burst is empty");
+    }
+
+    /// Sends what this turn has collected. What a full transmit queue does not take is dropped: to
+    /// wait here would only move the queue to where nobody counts it.
+    fn flush(&mut self) {
+        for port in &mut self.ports {
+            Self::flush_port(port, self.drops, self.activity);
+        }
+    }
+
+    fn flush_port(port: &mut WorkerPort, drops: Drops, activity: WorkerActivity) {
+        if port.sending.is_empty() {
+            return;
+        }
+        let sent = port.tx.send(&mut port.sending);
+        activity.add(Activity::Transmitted, sent as u64);
+        drops.count_many(DropReason::TransmitFull, port.sending.len() as u64);
+        port.sending.clear();
+    }
+
+    fn send_from_kernel(&mut self) -> usize {
+        let mut frames = 0;
+        for port in &mut self.ports {
+            for at in 0..port.to_send.len() {
+                while frames < BURST
+                    && let Ok(mbuf) = port.to_send[at].pop()
+                {
+                    frames += 1;
+                    Self::push(port, mbuf, self.drops, self.activity);
+                }
+            }
+        }
+        frames
+    }
+}
+
+/// What the NIC has verified of a frame.
+fn rx_checks(mbuf: &Mbuf) -> RxChecks {
+    let checked = |checksum| match checksum {
+        RxChecksum::Unknown | RxChecksum::Unfilled => Checked::Unknown,
+        RxChecksum::Good => Checked::Good,
+        RxChecksum::Bad => Checked::Bad,
+    };
+    RxChecks { ip: checked(mbuf.ip_checksum()), l4: checked(mbuf.l4_checksum()) }
+}

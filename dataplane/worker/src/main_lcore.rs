@@ -1,0 +1,219 @@
+//! The thread that listens: to the feed for what to serve, to the kernel for how to reach it, to
+//! the workers for next hops that are missing. It builds snapshots, publishes them, and answers the
+//! control process only when every worker has gone over.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant, SystemTime},
+};
+
+use penstock_dpdk::{Eal, Mempool, Port, Running};
+use penstock_feed::{ObjectError, Server, Step};
+use penstock_forward::NextHopKey;
+use rtrb::Consumer;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tracing::{info, warn};
+
+use crate::{
+    companions::Companions, kernel::Mirror, lcore::WorkerPort, published::Publisher, snapshot::Translator,
+    statistics::Statistics,
+};
+
+/// How long the thread waits when nothing happens: what a next hop may be late to be asked for.
+const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
+/// Records of the feed taken in one turn.
+const FEED_RECORDS: usize = 4096;
+/// Requests for next hops taken from a worker in one turn.
+const RESOLVE_REQUESTS: usize = 64;
+/// How often ports, labels and the heartbeat are brought up to date.
+const STATISTICS_EVERY: Duration = Duration::from_millis(200);
+/// How often neighbours in use are kept fresh.
+const REFRESH_EVERY: Duration = Duration::from_secs(1);
+
+/// A commit that not every worker has gone over to yet.
+struct Unacknowledged {
+    generation: u64,
+    serial: u64,
+    errors: Vec<ObjectError>,
+}
+
+/// A port that runs.
+pub struct StartedPort {
+    /// The operator's name for it.
+    pub name: String,
+    /// The port; its queues are the workers'.
+    pub port: Port,
+}
+
+/// The main thread with everything it owns.
+pub struct MainLcore {
+    /// Ends when every port is stopped.
+    pub eal: Eal,
+    /// Every packet buffer.
+    pub mempool: Mempool,
+    /// The ports; their queues are the workers' until they stop.
+    pub ports: Vec<StartedPort>,
+    /// Where workers that end leave their ends of the ports.
+    pub queues: mpsc::Receiver<Vec<WorkerPort>>,
+    /// The consumer's end of the feed.
+    pub server: Server,
+    /// The kernel's addresses, routes and neighbours.
+    pub mirror: Mirror,
+    /// The companion interfaces and the addresses we keep on them.
+    pub companions: Companions,
+    /// State and kernel view to snapshot.
+    pub translator: Translator,
+    /// The pointer the workers read.
+    pub publisher: Publisher,
+    /// What is counted.
+    pub statistics: Statistics,
+    /// Next hops the workers miss.
+    pub unresolved: Vec<Consumer<NextHopKey>>,
+    /// The workers.
+    pub workers: Vec<Running>,
+    /// The exception path.
+    pub exception: JoinHandle<()>,
+    /// Tells workers and exception path to end.
+    pub stop: Arc<AtomicBool>,
+    /// Set by SIGTERM and SIGINT.
+    pub terminate: Arc<AtomicBool>,
+}
+
+impl MainLcore {
+    /// Runs until SIGTERM or SIGINT; then workers finish their burst and ports are left stopped.
+    pub fn run(mut self) {
+        let mut unacknowledged = self.republish();
+        let (mut statistics_due, mut refresh_due) = (Instant::now(), Instant::now());
+        while !self.terminate.load(Ordering::Relaxed) {
+            self.wait();
+            let committed = self.take_feed();
+            let kernel_changed = self.mirror_kernel();
+            if committed || kernel_changed {
+                unacknowledged = self.republish();
+            }
+            unacknowledged = self.acknowledge(unacknowledged);
+            self.publisher.reclaim();
+            self.resolve_next_hops();
+            let now = Instant::now();
+            if now >= refresh_due {
+                self.companions.keep_fresh(&mut self.mirror, self.server.state());
+                refresh_due = now + REFRESH_EVERY;
+            }
+            if now >= statistics_due {
+                self.update_statistics();
+                statistics_due = now + STATISTICS_EVERY;
+            }
+        }
+        self.shut_down();
+    }
+
+    fn wait(&self) {
+        let mut fds: Vec<PollFd<'_>> =
+            self.server.poll_fds().into_iter().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        fds.push(PollFd::new(&self.mirror, PollFlags::IN));
+        let _ = poll(&mut fds, Some(&WAIT)); // interrupted is as good as elapsed
+    }
+
+    /// Takes what the feed has; whether a transaction was committed.
+    fn take_feed(&mut self) -> bool {
+        match self.server.step(FEED_RECORDS) {
+            Step::Committed => {
+                let listeners = self.server.state().listeners.len();
+                info!(generation = self.server.generation(), listeners, "configuration committed");
+                true
+            }
+            Step::Idle | Step::More => false,
+        }
+    }
+
+    fn mirror_kernel(&mut self) -> bool {
+        self.mirror.step().unwrap_or_else(|error| {
+            warn!(%error, "kernel mirror");
+            false
+        })
+    }
+
+    /// Builds a snapshot of what is known now and gives it to the workers.
+    fn republish(&mut self) -> Option<Unacknowledged> {
+        let state = Arc::clone(self.server.state());
+        self.companions.keep_addresses(&state, self.mirror.view());
+        let translation = self.translator.translate(&state, self.mirror.view(), &mut self.statistics);
+        for error in &translation.errors {
+            warn!(object = %error.object, "{}", error.message);
+        }
+        let serial = self.publisher.publish(translation.snapshot);
+        let generation = self.server.generation();
+        Some(Unacknowledged { generation, serial, errors: translation.errors })
+    }
+
+    /// Tells the control process what every worker does now.
+    fn acknowledge(&mut self, waiting: Option<Unacknowledged>) -> Option<Unacknowledged> {
+        let waiting = waiting?;
+        if self.publisher.passed() < waiting.serial {
+            return Some(waiting);
+        }
+        self.server.acknowledge(waiting.generation, &waiting.errors);
+        self.companions.announce();
+        self.statistics.writer.set_generation(
+            waiting.generation,
+            self.server.digest().0,
+            self.server.epoch(),
+            true,
+        );
+        None
+    }
+
+    fn resolve_next_hops(&mut self) {
+        for worker in &mut self.unresolved {
+            for _ in 0..RESOLVE_REQUESTS {
+                let Ok(next_hop) = worker.pop() else { break };
+                self.companions.resolve(&mut self.mirror, next_hop);
+            }
+        }
+    }
+
+    fn update_statistics(&mut self) {
+        for (at, port) in self.ports.iter().enumerate() {
+            self.statistics.set_port(at, &port.port, &self.mempool);
+        }
+        if self.publisher.all_passed() {
+            self.translator.release_unused(&mut self.statistics);
+        }
+        self.statistics.writer.beat(SystemTime::now());
+    }
+
+    fn shut_down(self) {
+        info!("stopping: workers finish their burst, ports are stopped");
+        self.stop.store(true, Ordering::Relaxed);
+        for worker in self.workers {
+            if let Err(error) = worker.join() {
+                warn!(%error, "a worker did not end well");
+            }
+        }
+        if self.exception.join().is_err() {
+            warn!("the exception path did not end well");
+        }
+        let mut queues: Vec<_> = self.ports.iter().map(|_| (Vec::new(), Vec::new())).collect();
+        for returned in self.queues.try_iter() {
+            for (port, (rx, tx)) in returned.into_iter().zip(&mut queues) {
+                rx.push(port.rx);
+                tx.push(port.tx);
+            }
+        }
+        for (port, (rx, tx)) in self.ports.into_iter().zip(queues) {
+            if let Err(error) = port.port.stop(rx, tx) {
+                warn!(port = port.name, %error, "the port did not stop well");
+            }
+        }
+        drop((self.companions, self.mempool));
+        match self.eal.cleanup() {
+            Ok(()) => info!("stopped"),
+            Err(error) => warn!(%error, "EAL was not cleaned up"),
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! What the data plane counts, and where: the tables of the statistics segment.
+//!
+//! Each thread that counts has a block of its own in every table it writes, so that a counter costs
+//! one load and one store on a line that nobody else writes. The forwarder's tables are laid out by
+//! the forwarder; here are those of the worker around it.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+    time::SystemTime,
+};
+
+use penstock_feed::{
+    Listener, Member, Name,
+    stats::{Column, ProcessInfo, StatsError, StatsWriter, TableSpec},
+};
+use penstock_dpdk::{Mempool, Port};
+use penstock_forward::{
+    BACKEND_COLUMNS, Counters, DropReason, LISTENER_COLUMNS, PuntClass, WORKER_COLUMNS,
+    counters::{BackendColumn, ListenerColumn},
+};
+use tracing::warn;
+
+use crate::config::Config;
+
+/// Listeners that can be counted at once.
+pub const LISTENER_ROWS: u32 = 4096;
+/// Backends that can be counted at once.
+pub const BACKEND_ROWS: u32 = 16_384;
+
+/// What a worker has been doing; columns of the table `workers` behind those of the forwarder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// Packets received from its queues.
+    Received,
+    /// Packets that its transmit queues took.
+    Transmitted,
+    /// Packets taken from other workers.
+    HandedIn,
+    /// Turns of its loop.
+    Polls,
+    /// Turns that found a packet.
+    BusyPolls,
+    /// TSC cycles of the turns that found a packet.
+    BusyCycles,
+    /// TSC cycles in all.
+    Cycles,
+}
+
+const ACTIVITY_COLUMNS: [Column; 7] = [
+    Column::counter("received", "packets"),
+    Column::counter("transmitted", "packets"),
+    Column::counter("handed_in", "packets"),
+    Column::counter("polls", ""),
+    Column::counter("busy_polls", ""),
+    Column::counter("busy_cycles", "cycles"),
+    Column::counter("cycles", "cycles"),
+];
+
+const PORT_COLUMNS: [Column; 11] = [
+    Column::gauge("link_up", ""),
+    Column::counter("received_packets", "packets"),
+    Column::counter("received_bytes", "bytes"),
+    Column::counter("sent_packets", "packets"),
+    Column::counter("sent_bytes", "bytes"),
+    Column::counter("missed", "packets"),
+    Column::counter("receive_errors", "packets"),
+    Column::counter("transmit_errors", "packets"),
+    Column::counter("no_mbuf", "packets"),
+    Column::gauge("mbufs_free", ""),
+    Column::gauge("mbufs_in_use", ""),
+];
+
+const DROP_COLUMNS: [Column; 1] = [Column::counter("packets", "packets")];
+const PUNT_COLUMNS: [Column; 2] = [Column::counter("packets", "packets"), Column::counter("bytes", "bytes")];
+
+fn add(cell: &AtomicU64, more: u64) {
+    cell.store(cell.load(Ordering::Relaxed) + more, Ordering::Relaxed); // one writer: no RMW
+}
+
+/// One thread's block of drops, for the reasons that are found outside the forwarder.
+#[derive(Clone, Copy)]
+pub struct Drops(&'static [AtomicU64]);
+
+impl Drops {
+    /// One packet was lost.
+    pub fn count(self, reason: DropReason) {
+        self.count_many(reason, 1);
+    }
+
+    /// So many packets were lost.
+    pub fn count_many(self, reason: DropReason, packets: u64) {
+        add(&self.0[reason as usize], packets);
+    }
+}
+
+/// One worker's row of what it has been doing.
+#[derive(Clone, Copy)]
+pub struct WorkerActivity(&'static [AtomicU64]);
+
+impl WorkerActivity {
+    /// Counts more of a kind.
+    pub fn add(self, what: Activity, more: u64) {
+        add(&self.0[WORKER_COLUMNS.len() + what as usize], more);
+    }
+
+    /// Counts a turn of the loop that took `cycles` and found `packets`.
+    pub fn turn(self, packets: usize, cycles: u64) {
+        self.add(Activity::Polls, 1);
+        self.add(Activity::Cycles, cycles);
+        if packets > 0 {
+            self.add(Activity::BusyPolls, 1);
+            self.add(Activity::BusyCycles, cycles);
+        }
+    }
+}
+
+/// Packets and bytes given to the kernel, by class.
+#[derive(Clone, Copy)]
+pub struct PuntCells(&'static [AtomicU64]);
+
+impl PuntCells {
+    /// One packet went to the kernel.
+    pub fn count(self, class: PuntClass, bytes: usize) {
+        let row = class as usize * PUNT_COLUMNS.len();
+        add(&self.0[row], 1);
+        add(&self.0[row + 1], bytes as u64);
+    }
+}
+
+/// The segment with its tables.
+pub struct Statistics {
+    /// Generation and heartbeat.
+    pub writer: StatsWriter,
+    labels: HashMap<(&'static str, u32), String>,
+}
+
+impl Statistics {
+    /// Makes the segment at `path`. The exception path counts in a block behind the workers'.
+    ///
+    /// # Errors
+    /// If the file cannot be made.
+    pub fn create(path: &Path, config: &Config) -> Result<Self, StatsError> {
+        let process = ProcessInfo {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            started: SystemTime::now(),
+        };
+        let worker_columns = [columns_of(WORKER_COLUMNS), ACTIVITY_COLUMNS.to_vec()].concat();
+        let table = |name, columns: Vec<Column>, rows, per_worker| TableSpec {
+            name,
+            columns: Vec::leak(columns),
+            rows,
+            per_worker,
+        };
+        let tables = [
+            table("ports", PORT_COLUMNS.to_vec(), config.ports.len(), false),
+            table("workers", worker_columns, 1, true),
+            table("listeners", columns_of(LISTENER_COLUMNS), LISTENER_ROWS as usize, true),
+            table("backends", columns_of(BACKEND_COLUMNS), BACKEND_ROWS as usize, true),
+            table("drops", DROP_COLUMNS.to_vec(), DropReason::ALL.len(), true),
+            table("punts", PUNT_COLUMNS.to_vec(), PuntClass::ALL.len(), false),
+        ];
+        let blocks = config.workers.count + 1;
+        let writer = StatsWriter::create(path, &process, blocks, &tables)?;
+        let mut statistics = Self { writer, labels: HashMap::new() };
+        statistics.label_fixed_rows()?;
+        Ok(statistics)
+    }
+
+    fn label_fixed_rows(&mut self) -> Result<(), StatsError> {
+        for (row, reason) in DropReason::ALL.iter().enumerate() {
+            let label = [("reason", reason.name()), ("help", reason.help())];
+            self.writer.set_label("drops", row, &label)?;
+        }
+        for (row, class) in PuntClass::ALL.iter().enumerate() {
+            self.writer.set_label("punts", row, &[("class", class.name())])?;
+        }
+        Ok(())
+    }
+
+    /// The forwarder's tables for one worker.
+    pub fn counters(&self, worker: usize) -> Counters<'static> {
+        Counters {
+            drops: self.block("drops", worker),
+            listeners: self.block("listeners", worker),
+            backends: self.block("backends", worker),
+            worker: self.block("workers", worker),
+        }
+    }
+
+    /// One thread's drops; the exception path's block is the one behind the workers'.
+    pub fn drops(&self, thread: usize) -> Drops {
+        Drops(self.block("drops", thread))
+    }
+
+    /// One worker's row of activity.
+    pub fn activity(&self, worker: usize) -> WorkerActivity {
+        WorkerActivity(self.block("workers", worker))
+    }
+
+    /// The punts; only the exception path writes them.
+    pub fn punts(&self) -> PuntCells {
+        PuntCells(self.block("punts", 0))
+    }
+
+    /// The blocks live as long as the process, and so may what counts in them.
+    fn block(&self, table: &str, thread: usize) -> &'static [AtomicU64] {
+        Box::leak(Box::new(self.writer.cells(table, thread)))
+    }
+
+    /// Puts down what a port says of itself, and how full the pool is that feeds it.
+    pub fn set_port(&self, at: usize, port: &Port, mempool: &Mempool) {
+        let (stats, link) = (port.stats().unwrap_or_default(), port.link());
+        let values: [u64; PORT_COLUMNS.len()] = [
+            u64::from(link.is_ok_and(|link| link.up)),
+            stats.ipackets,
+            stats.ibytes,
+            stats.opackets,
+            stats.obytes,
+            stats.imissed,
+            stats.ierrors,
+            stats.oerrors,
+            stats.rx_nombuf,
+            u64::from(mempool.available()),
+            u64::from(mempool.in_use()),
+        ];
+        let row = self.writer.cells("ports", 0);
+        for (cell, value) in row[at * PORT_COLUMNS.len()..].iter().zip(values) {
+            cell.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// Says whose numbers a listener's row holds.
+    pub fn label_listener(&mut self, slot: u32, name: &Name, listener: &Listener) {
+        let label = [
+            ("name", name.as_str()),
+            ("vip", &listener.vip.to_string()),
+            ("protocol", &listener.protocol.to_string()),
+            ("ports", &listener.ports.to_string()),
+            ("mode", &listener.mode.to_string()),
+            ("group", listener.group.as_str()),
+        ];
+        self.label("listeners", slot, &label);
+    }
+
+    /// Says whose numbers a backend's row holds.
+    pub fn label_backend(&mut self, id: u32, group: &Name, address: SocketAddr, member: &Member) {
+        let label = [
+            ("group", group.as_str()),
+            ("address", &address.to_string()),
+            ("weight", &member.weight.to_string()),
+            ("draining", &member.draining.to_string()),
+        ];
+        self.label("backends", id, &label);
+    }
+
+    fn label(&mut self, table: &'static str, row: u32, label: &[(&str, &str)]) {
+        let text: String = label.iter().flat_map(|(key, value)| [key, "=", value, "\n"]).collect();
+        if self.labels.get(&(table, row)) == Some(&text) {
+            return;
+        }
+        match self.writer.set_label(table, row as usize, label) {
+            Ok(()) => _ = self.labels.insert((table, row), text),
+            Err(error) => warn!(%error, "label"),
+        }
+    }
+
+    /// Empties a row whose object has gone. No worker counts there any more.
+    pub fn forget(&mut self, table: &'static str, row: u32) {
+        let cleared = self.writer.clear_label(table, row as usize);
+        if let Err(error) = cleared.and_then(|()| self.writer.zero_row(table, row as usize)) {
+            warn!(%error, "label");
+        }
+        self.labels.remove(&(table, row));
+    }
+
+    /// Flows that name a backend now, over all workers.
+    pub fn backend_flows(&self, workers: usize, id: u32) -> u64 {
+        self.gauge("backends", workers, id as usize * BACKEND_COLUMNS.len() + BackendColumn::Flows as usize)
+    }
+
+    /// Flows that name a listener now, over all workers.
+    pub fn listener_flows(&self, workers: usize, slot: u32) -> u64 {
+        self.gauge("listeners", workers, slot as usize * LISTENER_COLUMNS.len() + ListenerColumn::Flows as usize)
+    }
+
+    fn gauge(&self, table: &str, workers: usize, cell: usize) -> u64 {
+        (0..workers).map(|worker| self.writer.cells(table, worker)[cell].load(Ordering::Relaxed)).sum()
+    }
+}
+
+/// The forwarder's columns with kind and unit: gauges say so in their help, bytes in their name.
+fn columns_of(columns: &'static [(&'static str, &'static str)]) -> Vec<Column> {
+    let column = |(name, help): &(&'static str, &'static str)| {
+        let unit = if name.starts_with("bytes") { "bytes" } else { "" };
+        if help.starts_with("Gauge") { Column::gauge(name, unit) } else { Column::counter(name, unit) }
+    };
+    columns.iter().map(column).collect()
+}
