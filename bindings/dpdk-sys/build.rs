@@ -35,7 +35,7 @@ fn build() -> Result<(), String> {
 /// functions that must agree with the library, and is optimised in debug builds too.
 fn compile_shim(libdpdk: &Libdpdk) -> Result<(), String> {
     let mut shim = cc::Build::new();
-    shim.file("shim/shim.c").opt_level(3).define("ALLOW_EXPERIMENTAL_API", None);
+    shim.file("shim/shim.c").opt_level(3);
     shim.warnings(false).cargo_metadata(true); // DPDK's inline functions are not ours to mend
     for flag in &libdpdk.cflags {
         shim.flag(flag);
@@ -52,7 +52,6 @@ fn generate_declarations(libdpdk: &Libdpdk, out: &Path) -> Result<(), String> {
     let builder = bindgen::Builder::default()
         .header("shim/shim.h")
         .clang_args(&libdpdk.cflags)
-        .clang_arg("-DALLOW_EXPERIMENTAL_API")
         .use_core()
         .layout_tests(true)
         .generate_comments(false)
@@ -66,7 +65,7 @@ fn generate_declarations(libdpdk: &Libdpdk, out: &Path) -> Result<(), String> {
         .allowlist_function("penstock_.*")
         .allowlist_var("PENSTOCK_.*")
         .allowlist_function(
-            "rte_(eal_(init|cleanup|remote_launch|wait_lcore)|version|strerror|get_tsc_hz|get_next_lcore|lcore_to_(cpu|socket)_id)",
+            "rte_(eal_(init|cleanup|remote_launch|wait_lcore)|version|strerror|get_tsc_hz|get_next_lcore)",
         )
         .allowlist_function("rte_(pktmbuf_pool_create|pktmbuf_free_bulk|mempool_(free|avail_count|in_use_count))")
         .allowlist_function("rte_eth_(find_next_owned_by|macaddr_get|stats_get|xstats_get|xstats_get_names|promiscuous_(enable|disable))")

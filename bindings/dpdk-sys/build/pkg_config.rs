@@ -39,6 +39,7 @@ impl fmt::Display for Release {
 pub(crate) struct Libdpdk {
     /// As pkg-config spells it, for instance `22.11.11`.
     pub(crate) version: String,
+    /// What anything that reads its headers must be given.
     pub(crate) cflags: Vec<String>,
 }
 
@@ -57,7 +58,9 @@ impl Libdpdk {
                 ));
             }
         }
-        Ok(Self { version, cflags: ask(&["--cflags"])? })
+        let mut cflags = ask(&["--cflags"])?;
+        cflags.push("-D_GNU_SOURCE".to_owned()); // as DPDK itself is built, for CPU sets
+        Ok(Self { version, cflags })
     }
 }
 

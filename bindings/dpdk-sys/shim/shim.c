@@ -17,6 +17,13 @@ uint64_t penstock_tsc_cycles(void)
 	return rte_get_tsc_cycles();
 }
 
+int penstock_lcore_runs_on(unsigned int lcore, unsigned int cpu)
+{
+	rte_cpuset_t cpus = rte_lcore_cpuset(lcore);
+
+	return CPU_ISSET(cpu, &cpus) != 0;
+}
+
 uint16_t penstock_eth_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count)
 {
 	return rte_eth_rx_burst(port, queue, mbufs, count);

@@ -32,6 +32,9 @@ int penstock_errno(void);
 /* Logs go to stderr alone; by default they go to syslog too. 0, or -1. */
 int penstock_log_to_stderr(void);
 uint64_t penstock_tsc_cycles(void);
+/* Whether `cpu` is in the set an lcore is pinned to; rte_lcore_to_cpu_id() knows nothing of --lcores. */
+int penstock_lcore_runs_on(unsigned int lcore, unsigned int cpu);
+static const uint32_t PENSTOCK_CPU_SETSIZE = CPU_SETSIZE;
 
 /* Packets -------------------------------------------------------------------------------------- */
 

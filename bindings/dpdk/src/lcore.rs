@@ -67,19 +67,14 @@ impl Lcore {
         self.id
     }
 
-    /// The CPU it is pinned to, or the first of several.
+    /// The CPUs it is pinned to, in ascending order: usually one.
     #[must_use]
-    pub fn cpu(&self) -> Option<u32> {
-        let id = c_int::try_from(self.id).ok()?;
-        // SAFETY: EAL runs; takes any number, and answers -1 for an unknown one.
-        u32::try_from(unsafe { c::rte_lcore_to_cpu_id(id) }).ok()
-    }
-
-    /// The NUMA socket of its CPU, for memory near it.
-    #[must_use]
-    pub fn socket(&self) -> u32 {
-        // SAFETY: EAL runs, and the id came from EAL.
-        unsafe { c::rte_lcore_to_socket_id(self.id) }
+    pub fn cpus(&self) -> Vec<u32> {
+        let runs_on = |cpu: &u32| {
+            // SAFETY: EAL runs, the id came from EAL, and `cpu` is below the size of a CPU set.
+            unsafe { c::penstock_lcore_runs_on(self.id, *cpu) != 0 }
+        };
+        (0..c::PENSTOCK_CPU_SETSIZE).filter(runs_on).collect()
     }
 
     /// Runs `work` on the lcore. A panic in it ends the work, not the process (unless built with
