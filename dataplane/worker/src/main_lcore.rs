@@ -161,7 +161,7 @@ impl MainLcore {
         self.companions.announce();
         self.statistics.writer.set_generation(
             waiting.generation,
-            self.server.digest().0,
+            self.server.digest().to_bits(),
             self.server.epoch(),
             true,
         );
