@@ -1,0 +1,186 @@
+//! What goes through, in which shares, and what is refused and counted.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::network::{Lab, answering, wait_for};
+use crate::site::{Endpoint::Ready, Site};
+use crate::{BACKENDS, DNAT_VIP, FULL_NAT_VIP};
+
+/// So many that five points are six standard deviations of a fair spread.
+const REQUESTS: u64 = 4000;
+
+#[test]
+#[ignore = "needs root, hugepages and the lab of scripts/lab"]
+fn one_worker_forwards_refuses_and_counts_as_promised() {
+    keeps_every_promise("1");
+}
+
+#[test]
+#[ignore = "needs root, hugepages and the lab of scripts/lab"]
+fn two_workers_forward_refuse_and_count_as_promised() {
+    keeps_every_promise("2");
+}
+
+/// What one promise is tried by.
+type Check = fn(&Lab, &Site);
+
+fn keeps_every_promise(workers: &str) {
+    let site = site();
+    let lab = Lab::up(&site, &["--workers", workers]);
+    let promises: [(&str, Check); 9] = [
+        ("curl gets an answer from a backend", |lab, _| curl_gets_an_answer(lab)),
+        ("new connections are spread by weight", |lab, _| spread_by_weight(lab)),
+        ("each UDP backend answers", |lab, _| udp_is_answered(lab)),
+        ("full NAT hides the client, DNAT shows it", |lab, _| backends_see_whom_they_should(lab)),
+        ("a listener without endpoints refuses TCP by RST", |lab, _| refused(lab, "empty", 81)),
+        ("a listener whose weights are all zero does too", |lab, _| refused(lab, "zero", 82)),
+        ("a listener without endpoints drops UDP", |lab, _| dropped(lab)),
+        ("Programmed is true of what is served", |lab, _| programmed(lab)),
+        ("a wrong object is refused alone", refused_alone),
+    ];
+    for (promise, check) in promises {
+        eprintln!("  {workers} worker(s): {promise}");
+        check(&lab, &site);
+    }
+}
+
+/// Blue has two backends and three quarters of the weight, green two and a quarter.
+fn site() -> Site {
+    let site = Site::new();
+    let listeners = [
+        ("http", "TCP", 80),
+        ("empty", "TCP", 81),
+        ("zero", "TCP", 82),
+        ("echo", "UDP", 5300),
+        ("silent", "UDP", 5399),
+    ];
+    site.gateway("web", FULL_NAT_VIP, "full-nat", &listeners);
+    site.gateway("direct", DNAT_VIP, "dnat", &[("http", "TCP", 80)]);
+    let all = BACKENDS.map(Ready);
+    site.service("blue", "TCP", 80, &all[..2]);
+    site.service("green", "TCP", 80, &all[2..]);
+    site.service("nobody", "TCP", 80, &[]);
+    site.service("echo", "UDP", 5300, &all);
+    site.service("no-echo", "UDP", 5300, &[]);
+    site.route("TCP", ("web", "http"), 80, &[("blue", 75), ("green", 25)]);
+    site.route("TCP", ("web", "empty"), 80, &[("nobody", 1)]);
+    site.route("TCP", ("web", "zero"), 80, &[("blue", 0), ("green", 0)]);
+    site.route("UDP", ("web", "echo"), 5300, &[("echo", 1)]);
+    site.route("UDP", ("web", "silent"), 5300, &[("no-echo", 1)]);
+    site.route("TCP", ("direct", "http"), 80, &[("blue", 1)]);
+    site
+}
+
+fn curl_gets_an_answer(lab: &Lab) {
+    for client in ["client1", "client2"] {
+        for vip in [FULL_NAT_VIP, DNAT_VIP] {
+            let said =
+                lab.on(client, &["curl", "--silent", "--show-error", "--max-time", "5", vip]);
+            assert!(said.starts_with("backend"), "{said:?}");
+        }
+    }
+}
+
+fn spread_by_weight(lab: &Lab) {
+    let (vip, count) = (format!("{FULL_NAT_VIP}:80"), REQUESTS.to_string());
+    let report = lab.peer("client1", &["connect", &vip, "--count", &count]);
+    assert_eq!(report["ok"], REQUESTS, "{report}");
+    let expected = [("backend1", 37.5), ("backend2", 37.5), ("backend3", 12.5), ("backend4", 12.5)];
+    for (backend, percent) in expected {
+        let answers = report["backends"][backend].as_u64().unwrap_or(0);
+        let found = answers as f64 * 100.0 / REQUESTS as f64;
+        assert!((found - percent).abs() <= 5.0, "{backend}: {found} % of {percent} %: {report}");
+    }
+}
+
+fn udp_is_answered(lab: &Lab) {
+    let vip = format!("{FULL_NAT_VIP}:5300");
+    let report = lab.peer("client1", &["udp-ask", &vip, "--count", "200"]);
+    assert_eq!(report["ok"], 200, "{report}");
+    assert_eq!(answering(&report).len(), 4, "{report}");
+    let one = lab.peer("client2", &["udp-ask", &vip, "--count", "50", "--one-flow"]);
+    assert_eq!(one["ok"], 50, "{one}");
+    assert_eq!(answering(&one).len(), 1, "pinned: {one}");
+}
+
+fn backends_see_whom_they_should(lab: &Lab) {
+    for (vip, seen, unseen) in
+        [(FULL_NAT_VIP, "10.10.0.200:", "10.10.1."), (DNAT_VIP, "10.10.1.11:", "10.10.0.200:")]
+    {
+        let to = format!("{vip}:80");
+        let mut held = lab.start_peer("client1", &["hold", &to, "--count", "20"]);
+        assert_eq!(held.report()["opened"], 20);
+        let show = ["ss", "-Hnt", "state", "established", "sport = :80"];
+        let peers = lab.on("backend1", &show);
+        let report = held.stop();
+        assert_eq!(report["alive"], 20, "{report}");
+        assert!(peers.contains(seen) && !peers.contains(unseen), "{vip}: {peers}");
+    }
+}
+
+fn refused(lab: &Lab, listener: &str, port: u16) {
+    let before = lab.counted("listeners", &format!("default/web/{listener}"), "refused");
+    let to = format!("{FULL_NAT_VIP}:{port}");
+    let report = lab.peer("client1", &["connect", &to, "--count", "20"]);
+    assert_eq!(report["refused"], 20, "{report}");
+    let after = lab.counted("listeners", &format!("default/web/{listener}"), "refused");
+    assert_eq!(after - before, 20, "counted");
+}
+
+fn dropped(lab: &Lab) {
+    let before = lab.counted("listeners", "default/web/silent", "no_backend");
+    let to = format!("{FULL_NAT_VIP}:5399");
+    let report = lab.peer("client1", &["udp-ask", &to, "--count", "5", "--timeout-ms", "100"]);
+    assert_eq!(report["timeouts"], 5, "{report}");
+    let after = lab.counted("listeners", "default/web/silent", "no_backend");
+    assert_eq!(after - before, 5, "counted");
+}
+
+fn programmed(lab: &Lab) {
+    let run = lab.directory().join("run");
+    let status = run.join("status/Gateway/default/web.yaml");
+    let yaml =
+        std::fs::read_to_string(&status).unwrap_or_else(|error| panic!("{status:?}: {error}"));
+    assert!(yaml.contains("Programmed"), "{yaml}");
+    let run = run.to_str().expect("a path of plain characters");
+    let said = lab.on("box", &["penstock", "status", "-o", "json", "--run-dir", run]);
+    let status: Value =
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+    assert!(said.contains("default/web/http"), "{status:#}");
+}
+
+/// A syntax error, a Service that does not exist, and a second Gateway on a VIP and L4 port in use.
+fn refused_alone(lab: &Lab, site: &Site) {
+    site.write("broken", "kind: Gateway\n  metadata: [\n");
+    lab.change("a route to a Service that does not exist is acknowledged", || {
+        site.gateway(
+            "second",
+            FULL_NAT_VIP,
+            "full-nat",
+            &[("http", "TCP", 80), ("other", "TCP", 83)],
+        );
+        site.route("TCP", ("second", "other"), 80, &[("missing", 1)]);
+    });
+    wait_for("the broken file is named", Duration::from_secs(10), || {
+        let report = lab.control_report()?;
+        report["refused"].to_string().contains("broken.yaml").then_some(())
+    });
+    let to = format!("{FULL_NAT_VIP}:80");
+    let report = lab.peer("client1", &["connect", &to, "--count", "200"]);
+    assert_eq!(report["ok"], 200, "the others serve: {report}");
+    refused_listener(lab, 83);
+    lab.change("the objects are gone again", || {
+        for name in ["broken", "second", "route-second-other"] {
+            site.remove(name);
+        }
+    });
+}
+
+/// An invalid backendRef gets its share of connections refused; here that is all of them.
+fn refused_listener(lab: &Lab, port: u16) {
+    let to = format!("{FULL_NAT_VIP}:{port}");
+    let report = lab.peer("client1", &["connect", &to, "--count", "10"]);
+    assert_eq!(report["refused"], 10, "{report}");
+}

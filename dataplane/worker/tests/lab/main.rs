@@ -1,0 +1,33 @@
+//! The promises of the whole line, from YAML in a folder to packets between real hosts.
+//!
+//! Each test builds the lab of `scripts/lab` with the programs as a user would run them, drives real
+//! traffic through it, and takes it down again. So they need root, hugepages and what
+//! `scripts/setup` installs, and are ignored unless asked for: `scripts/test lab` runs them all,
+//! `scripts/test restart` one file of them. They run one at a time, since there is one lab.
+//!
+//! | file          | promise                                                                       |
+//! |---------------|-------------------------------------------------------------------------------|
+//! | `forwarding`  | what goes through, in which shares, and what is refused and counted            |
+//! | `change`      | a drained and an added backend disturb no connection that exists               |
+//! | `restart`     | either process may be killed at any moment                                     |
+//! | `throughput`  | long TCP streams stay whole, also when replies meet the wrong worker           |
+//! | `leak`        | ten thousand connections leave nothing behind                                  |
+//!
+//! `network` is the lab as a value, `site` the Gateway API objects that a test puts in the folder,
+//! `counters` what the programs say about themselves.
+
+mod change;
+mod counters;
+mod forwarding;
+mod leak;
+mod network;
+mod restart;
+mod site;
+mod throughput;
+
+/// The VIP of the tests' full NAT listeners, and that of their DNAT listeners.
+const FULL_NAT_VIP: &str = "10.10.0.100";
+const DNAT_VIP: &str = "10.10.0.101";
+
+/// The backends' addresses; `BACKENDS[0]` is `backend1`.
+const BACKENDS: [&str; 4] = ["10.10.0.11", "10.10.0.12", "10.10.0.13", "10.10.0.14"];
