@@ -1,0 +1,230 @@
+//! One round: from what was read, or heard, to what is wanted, and what is written.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use penstock_feed::PublishedKind;
+use penstock_gateway_types::Time;
+use penstock_gateway_types::k8s_openapi::jiff::Timestamp;
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use super::{Paths, objects_file};
+use crate::finding::{Finding, Severity};
+use crate::publish::{Event, Publisher};
+use crate::report::{Report, ReportFile};
+use crate::source::folder::Texts;
+use crate::status::files::StatusFiles;
+use crate::status::{self, Progress, Stamp, Statuses};
+use crate::store::{InForce, Store};
+use crate::translate::{Translation, translate};
+
+/// How long the data plane may be away before `Programmed` is doubted: longer than a restart takes.
+const LOST_AFTER: Duration = Duration::from_secs(10);
+
+/// Everything between the sources and the files we write.
+pub(super) struct Round {
+    paths: Paths,
+    store: Store,
+    publisher: Publisher,
+    in_force: InForce,
+    translation: Translation,
+    /// Until then the publisher wants nothing: an empty state in ignorance would end every connection.
+    translated: bool,
+    progress: Progress,
+    away_since: Option<Instant>,
+    folder_trouble: Option<Finding>,
+    statuses: Statuses,
+    status_files: StatusFiles,
+    report: Report,
+    report_file: ReportFile,
+}
+
+/// The time to the second, as the API has it.
+fn now() -> Time {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let seconds = i64::try_from(since.as_secs()).unwrap_or_default();
+    Time(Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH))
+}
+
+impl Round {
+    pub(super) fn new(paths: Paths, store: Store, publisher: Publisher) -> Self {
+        let report = Report {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION"),
+            started: now(),
+            config_dir: paths.config_dir.clone(),
+            generation: 0,
+            acknowledged: 0,
+            digest: String::new(),
+            connected: false,
+            trouble: None,
+            objects: 0,
+            refused: Vec::new(),
+            publishes: BTreeMap::from([("delta", 0), ("nothing", 0), ("snapshot", 0)]),
+        };
+        let status_files = StatusFiles::open(&paths.run_dir);
+        Self {
+            store,
+            publisher,
+            in_force: InForce::default(),
+            translation: Translation::default(),
+            translated: false,
+            progress: Progress::default(),
+            away_since: Some(Instant::now()),
+            folder_trouble: None,
+            statuses: status_files.statuses(),
+            status_files,
+            report,
+            report_file: ReportFile::open(&paths.run_dir),
+            paths,
+        }
+    }
+
+    pub(super) fn forget_texts(&mut self) {
+        self.store.forget_texts();
+    }
+
+    /// Takes in what the folder holds.
+    pub(super) fn read(&mut self, texts: Texts) {
+        let recovered = self.folder_trouble.take().is_some();
+        let changed = self.store.update(texts);
+        if changed || recovered || !self.translated {
+            self.translate();
+            self.save();
+        }
+        self.conclude();
+    }
+
+    /// The folder cannot be read: what was last good stays in force.
+    pub(super) fn unreadable(&mut self, error: &io::Error) {
+        let folder = self.paths.config_dir.display().to_string();
+        let message = format!("cannot be read: {error}: the last good objects stay in force");
+        if self.folder_trouble.is_none() {
+            error!(%folder, %error, "the folder cannot be read: the last good objects stay in force");
+        }
+        let finding =
+            Finding { file: folder, place: None, severity: Severity::Error, object: None, message };
+        self.folder_trouble = Some(finding);
+        if !self.translated && !self.store.is_empty() {
+            self.translate();
+        }
+        self.conclude();
+    }
+
+    fn translate(&mut self) {
+        self.translated = true;
+        let in_force = self.store.in_force(&now());
+        for finding in in_force.findings.iter().filter(|new| !self.in_force.findings.contains(new))
+        {
+            match finding.severity {
+                Severity::Error => error!("{finding}"),
+                Severity::Warning => warn!("{finding}"),
+            }
+        }
+        self.in_force = in_force;
+        self.translation = translate(&self.in_force.objects);
+        let (objects, listeners) =
+            (self.in_force.objects.len(), self.translation.state.listeners.len());
+        info!(objects, listeners, findings = self.in_force.findings.len(), "translated");
+        self.publisher.want(Arc::clone(&self.translation.state));
+    }
+
+    fn save(&self) {
+        let file = objects_file(&self.paths.state_dir);
+        if let Err(error) = self.store.save(&file) {
+            warn!(%error, "the last good objects are not kept");
+        }
+    }
+
+    /// Takes in what happened on the way to the data plane.
+    pub(super) fn hear(&mut self, event: Event) {
+        match event {
+            Event::Connected { generation, digest, epoch } => {
+                info!(generation, %digest, epoch, "data plane connected");
+                self.report.connected = true;
+                self.report.trouble = None;
+                self.away_since = None;
+                self.progress.lost = false;
+            }
+            Event::Disconnected { reason } => {
+                warn!(%reason, "data plane not connected");
+                self.report.connected = false;
+                self.report.trouble = Some(reason);
+                self.away_since.get_or_insert_with(Instant::now);
+            }
+            Event::Published { generation, digest, kind, records } => {
+                self.published(kind);
+                self.report.generation = generation;
+                self.report.digest = digest.to_string();
+                info!(generation, %digest, ?kind, records, "published");
+            }
+            Event::Refused { reason, errors } => {
+                error!(%reason, objects = errors.len(), "the data plane did not take the state");
+                self.report.trouble = Some(reason);
+                self.progress.errors = errors;
+            }
+            Event::Acknowledged { generation, state, errors } => {
+                info!(generation, refused = errors.len(), "acknowledged");
+                self.report.acknowledged = generation;
+                self.report.trouble = None;
+                self.progress = Progress { acknowledged: Some(state), errors, lost: false };
+            }
+        }
+    }
+
+    fn published(&mut self, kind: PublishedKind) {
+        let name = match kind {
+            PublishedKind::Nothing => "nothing",
+            PublishedKind::Delta => "delta",
+            PublishedKind::Snapshot => "snapshot",
+        };
+        *self.report.publishes.entry(name).or_default() += 1;
+    }
+
+    /// Waits until the data plane has been away for too long; for ever if it is not.
+    pub(super) async fn overdue(&self) {
+        match self.away_since.filter(|_| !self.progress.lost) {
+            Some(since) => tokio::time::sleep_until(since + LOST_AFTER).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(super) fn data_plane_is_lost(&mut self) {
+        self.progress.lost = true;
+        self.conclude();
+    }
+
+    /// Writes status and report, where they changed.
+    pub(super) fn conclude(&mut self) {
+        let now = now();
+        let stamp = Stamp { now: &now, previous: &self.statuses };
+        let statuses =
+            status::conclude(&self.in_force.objects, &self.translation, &self.progress, &stamp);
+        self.statuses = statuses;
+        match self.status_files.write(&self.statuses) {
+            Ok(written) => debug!(written.files, written.removed, "status written"),
+            Err(error) => error!(%error, "status not written: free or repair the run directory"),
+        }
+        self.report.objects = self.in_force.objects.len();
+        self.report.refused = self.findings().iter().map(Into::into).collect();
+        if let Err(error) = self.report_file.write(&self.report) {
+            error!(%error, "report not written: free or repair the run directory");
+        }
+    }
+
+    /// What is wrong with the folder, the files, and objects without a condition to say so.
+    fn findings(&self) -> Vec<Finding> {
+        let notes = self.translation.notes.iter().map(|note| Finding {
+            file: self.in_force.origins.get(&note.object).cloned().unwrap_or_default(),
+            place: None,
+            severity: Severity::Warning,
+            object: Some(note.object.clone()),
+            message: note.message.clone(),
+        });
+        let files = self.in_force.findings.iter().cloned();
+        self.folder_trouble.iter().cloned().chain(files).chain(notes).collect()
+    }
+}

@@ -1,0 +1,47 @@
+//! The control process: Gateway API objects in, a data plane's configuration and conditions out.
+//!
+//! It is the only process that knows Kubernetes' objects, and it may die at any moment: packets flow by what
+//! the data plane was told last. What it does, in the order in which it happens, a module a step:
+//!
+//! ```text
+//!  source      a folder of YAML, watched                         source::folder: settle, watch
+//!    │  text
+//!  yaml        documents, trees with places, typed objects       yaml: documents, tree, decode
+//!  manifest    the objects of a file, and what is wrong with it
+//!    │  objects
+//!  store       what is in force: now, or when it was last good   store: history, saved
+//!    │  a set of objects
+//!  translate   pure: the feed's State, and what to answer        translate: class, gateway, listener, route, …
+//!    │  State                              │  answers
+//!  publish     a thread with the ring      │                     publish: session, generation
+//!    │  acknowledgements                   │
+//!  status      conditions, stamped and written as files          status: programmed, stamp, files
+//! ```
+//!
+//! [`controller::run`] is the event loop around them; [`check`] runs the same steps without a data plane, for
+//! `penstock check`.
+//!
+//! Three rules hold throughout:
+//!
+//! 1. **What is wrong is wrong alone.** A file, a document, an object, a listener, a share of a route: each
+//!    is refused by itself, with a message that names the value and the next move, and the rest serves.
+//! 2. **What was good stays.** A half-written file, a folder that vanished, an object that no longer decodes:
+//!    the last good one stays in force, over restarts too.
+//! 3. **Nothing is said before it is so.** `Programmed=True` waits for the data plane's acknowledgement.
+
+mod check;
+pub mod controller;
+pub mod finding;
+pub mod manifest;
+pub mod object;
+pub mod publish;
+pub mod report;
+pub mod source;
+pub mod status;
+pub mod store;
+pub mod translate;
+pub mod whole_file;
+pub mod yaml;
+
+pub use check::check;
+pub use finding::{Finding, Severity};

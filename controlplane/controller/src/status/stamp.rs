@@ -1,0 +1,63 @@
+//! Verdicts to conditions: generation, and the time of the last transition.
+
+use penstock_gateway_types::{Condition, GatewayStatus, RouteStatus, Time};
+
+use super::{Statuses, says_the_same};
+use crate::object::{Object, ObjectKey};
+use crate::translate::Verdict;
+
+/// The time, and the statuses that were written before.
+pub struct Stamp<'a> {
+    /// The time of what changes now.
+    pub now: &'a Time,
+    /// What was written before: a condition whose status stays keeps its time.
+    pub previous: &'a Statuses,
+}
+
+impl Stamp<'_> {
+    pub(super) fn conditions(
+        &self,
+        verdicts: &[Verdict],
+        generation: Option<i64>,
+        before: &[Condition],
+    ) -> Vec<Condition> {
+        let stamp = |verdict: &Verdict| {
+            let same = before.iter().find(|before| says_the_same(verdict, before));
+            Condition {
+                last_transition_time: same
+                    .map_or(self.now, |same| &same.last_transition_time)
+                    .clone(),
+                message: verdict.message.clone(),
+                observed_generation: generation,
+                reason: verdict.reason.to_owned(),
+                status: verdict.status.as_str().to_owned(),
+                type_: verdict.type_.to_owned(),
+            }
+        };
+        verdicts.iter().map(stamp).collect()
+    }
+
+    pub(super) fn of_class(&self, key: &ObjectKey) -> &[Condition] {
+        match self.previous.get(key) {
+            Some(Object::GatewayClass(class)) => {
+                class.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default()
+            }
+            _ => &[],
+        }
+    }
+
+    pub(super) fn of_gateway(&self, key: &ObjectKey) -> Option<&GatewayStatus> {
+        match self.previous.get(key) {
+            Some(Object::Gateway(gateway)) => gateway.status.as_ref(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn of_route(&self, key: &ObjectKey) -> Option<&RouteStatus> {
+        match self.previous.get(key) {
+            Some(Object::TcpRoute(route)) => route.status.as_ref(),
+            Some(Object::UdpRoute(route)) => route.status.as_ref(),
+            _ => None,
+        }
+    }
+}

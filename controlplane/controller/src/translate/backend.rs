@@ -1,0 +1,214 @@
+//! A backendRef to the endpoints behind it: Service, its port, EndpointSlices.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use penstock_feed::model::Protocol;
+use penstock_gateway_types::k8s_openapi::api::core::v1::ServicePort;
+use penstock_gateway_types::k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
+use penstock_gateway_types::{BackendRef, EndpointSlice, Service};
+
+use super::Note;
+use super::grant::Grants;
+use super::verdict::Refusal;
+use super::weight::Readiness;
+use crate::object::{Kind, NamespacedName, ObjectKey, Objects};
+
+/// The label by which an EndpointSlice says whose it is.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// Endpoints by address and L4 port.
+pub(super) type Endpoints = BTreeMap<SocketAddr, Readiness>;
+
+/// Services and their EndpointSlices, joined.
+pub(super) struct Backends<'a> {
+    objects: &'a Objects,
+    grants: Grants<'a>,
+    slices: BTreeMap<NamespacedName, Vec<&'a EndpointSlice>>,
+}
+
+impl<'a> Backends<'a> {
+    pub(super) fn of(objects: &'a Objects) -> Self {
+        let mut slices: BTreeMap<NamespacedName, Vec<&EndpointSlice>> = BTreeMap::new();
+        for (name, slice) in &objects.endpoint_slices {
+            let labels = slice.metadata.labels.as_ref();
+            if let Some(service) = labels.and_then(|labels| labels.get(SERVICE_NAME)) {
+                let service = NamespacedName::new(&name.namespace, service);
+                slices.entry(service).or_default().push(slice);
+            }
+        }
+        Self { objects, grants: Grants::of(objects), slices }
+    }
+
+    /// The endpoints behind `backend`, a reference of the route `from`.
+    ///
+    /// # Errors
+    /// A refusal for the route's `ResolvedRefs`. A Service without endpoints is none.
+    pub(super) fn resolve(
+        &self,
+        from: &ObjectKey,
+        protocol: Protocol,
+        backend: &BackendRef,
+    ) -> Result<Endpoints, Refusal> {
+        let (group, kind) = (backend.group.as_deref(), backend.kind.as_deref());
+        if !matches!((group, kind), (None | Some(""), None | Some("Service"))) {
+            let (group, kind) = (group.unwrap_or_default(), kind.unwrap_or("Service"));
+            let message = format!(
+                "group {group:?} kind {kind:?} is not served: a backendRef names a Service"
+            );
+            return Err(Refusal::new("InvalidKind", message));
+        }
+        let namespace = backend.namespace.as_deref().unwrap_or(&from.namespace);
+        let name = NamespacedName::new(namespace, &backend.name);
+        if !self.grants.allow(from.kind, &from.namespace, &name) {
+            let message = format!(
+                "Service {name} is in another namespace: write a ReferenceGrant in {namespace} from {} in {} \
+                 to Service",
+                from.kind, from.namespace
+            );
+            return Err(Refusal::new("RefNotPermitted", message));
+        }
+        let service = self.objects.services.get(&name);
+        let service = service.ok_or_else(|| not_found(format!("Service {name} does not exist")))?;
+        let port = service_port(&name, service, protocol, backend.port)?;
+        Ok(self.endpoints(&name, port, protocol))
+    }
+
+    fn endpoints(
+        &self,
+        service: &NamespacedName,
+        port: &ServicePort,
+        protocol: Protocol,
+    ) -> Endpoints {
+        let mut found = Endpoints::new();
+        for slice in self.slices.get(service).into_iter().flatten() {
+            let Some(port) = slice_port(slice, port, protocol) else { continue };
+            for endpoint in &slice.endpoints {
+                let Some(readiness) = readiness(endpoint) else { continue };
+                if let Ok(address) = address(slice, endpoint) {
+                    let known = found.entry(SocketAddr::new(address, port)).or_insert(readiness);
+                    *known = (*known).max(readiness); // ready in one slice is ready
+                }
+            }
+        }
+        found
+    }
+}
+
+/// What is left out of EndpointSlices, for the people who wrote them.
+pub(super) fn notes(objects: &Objects) -> Vec<Note> {
+    let mut notes = Vec::new();
+    for (name, slice) in &objects.endpoint_slices {
+        let mut note = |message| {
+            notes.push(Note { object: ObjectKey::of(Kind::EndpointSlice, name), message });
+        };
+        let labels = slice.metadata.labels.as_ref();
+        match labels.and_then(|labels| labels.get(SERVICE_NAME)) {
+            None => note(format!("it has no label {SERVICE_NAME}: no Service uses it")),
+            Some(service) if slice.address_type != "IPv4" => note(format!(
+                "addressType {} is not served yet, IPv4 is: Service {}/{service} does without it",
+                slice.address_type, name.namespace
+            )),
+            Some(_) => {
+                for (index, endpoint) in slice.endpoints.iter().enumerate() {
+                    if let Err(fault) = address(slice, endpoint) {
+                        note(format!("endpoints[{index}]: {fault}"));
+                    }
+                }
+            }
+        }
+    }
+    notes
+}
+
+fn not_found(message: String) -> Refusal {
+    Refusal::new("BackendNotFound", message)
+}
+
+fn word(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+    }
+}
+
+/// The port of `service` that `wanted` names.
+fn service_port<'s>(
+    name: &NamespacedName,
+    service: &'s Service,
+    protocol: Protocol,
+    wanted: Option<i32>,
+) -> Result<&'s ServicePort, Refusal> {
+    let spec = service.spec.as_ref();
+    if spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
+        let message = format!("Service {name} is of type ExternalName, which has no endpoints");
+        return Err(not_found(message));
+    }
+    let ports = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+    let listed = || {
+        let one = |port: &ServicePort| format!("{} {}", port.port, protocol_of(port));
+        ports.iter().map(one).collect::<Vec<_>>().join(", ")
+    };
+    let Some(wanted) = wanted else {
+        let message = format!("port is missing: name one of Service {name} ({})", listed());
+        return Err(not_found(message));
+    };
+    let of_number = || ports.iter().filter(|port| port.port == wanted);
+    if let Some(port) = of_number().find(|port| protocol_of(port) == word(protocol)) {
+        return Ok(port);
+    }
+    let message = format!(
+        "Service {name} has no port {wanted} {}: it has {}",
+        word(protocol),
+        match ports {
+            [] => "none".to_owned(),
+            _ => listed(),
+        }
+    );
+    let reason =
+        if of_number().next().is_some() { "UnsupportedProtocol" } else { "BackendNotFound" };
+    Err(Refusal::new(reason, message))
+}
+
+fn protocol_of(port: &ServicePort) -> &str {
+    port.protocol.as_deref().unwrap_or("TCP")
+}
+
+/// The L4 port of the slice's endpoints that goes by the name of the Service's port.
+fn slice_port(slice: &EndpointSlice, port: &ServicePort, protocol: Protocol) -> Option<u16> {
+    let name = |name: &Option<String>| name.clone().unwrap_or_default();
+    let same = |candidate: &&EndpointPort| {
+        name(&candidate.name) == name(&port.name)
+            && candidate.protocol.as_deref().unwrap_or("TCP") == word(protocol)
+    };
+    let number = slice.ports.iter().flatten().find(same)?.port?;
+    u16::try_from(number).ok().filter(|number| *number > 0)
+}
+
+/// Whether an endpoint takes part, and how. Kubernetes reads an absent `ready` as true, and an absent
+/// `serving` as `ready`.
+fn readiness(endpoint: &Endpoint) -> Option<Readiness> {
+    let conditions = endpoint.conditions.as_ref();
+    let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
+    let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
+    let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
+    match (ready, serving && terminating) {
+        (true, _) => Some(Readiness::Ready),
+        (false, true) => Some(Readiness::Draining),
+        (false, false) => None,
+    }
+}
+
+/// The endpoint's address: the first, since the others are the same endpoint.
+fn address(slice: &EndpointSlice, endpoint: &Endpoint) -> Result<IpAddr, String> {
+    if slice.address_type != "IPv4" {
+        return Err(format!("addressType {} is not served yet", slice.address_type));
+    }
+    let text = endpoint.addresses.first().ok_or("it has no address: give it one")?;
+    let address: Ipv4Addr =
+        text.parse().map_err(|_| format!("address {text:?} is no IPv4 address: it is left out"))?;
+    if address.is_unspecified() || address.is_multicast() || address.is_broadcast() {
+        return Err(format!("address {address} is not one host's: it is left out"));
+    }
+    Ok(address.into())
+}

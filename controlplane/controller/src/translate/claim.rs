@@ -1,0 +1,133 @@
+//! Who gets which VIP, protocol and port, and the feed's state that follows.
+//!
+//! Gateways claim oldest first, so that a new one never takes what an old one serves. Within the feed's
+//! limits, for the same reason: what does not fit is of the youngest.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use penstock_feed::model::{Group, Listener, Name, PortRange, Protocol, State, limits};
+
+use super::Serving;
+use super::gateway::Plan as GatewayPlan;
+use super::listener::{Plan as ListenerPlan, Serves};
+use super::route::Groups;
+use crate::object::NamespacedName;
+
+/// What each listener of each Gateway got, in the order of its spec.
+pub(super) type Claims = BTreeMap<NamespacedName, Vec<Serving>>;
+
+/// Grants the claims of `gateways`, which come oldest first.
+pub(super) fn claim(gateways: &[&GatewayPlan<'_>], groups: &Groups) -> (State, Claims) {
+    let mut register =
+        Register { groups, owners: BTreeMap::new(), members: 0, state: State::default() };
+    let mut claims = Claims::new();
+    for gateway in gateways {
+        let served = gateway.listeners.iter().map(|listener| register.serve(gateway, listener));
+        claims.insert(gateway.name.clone(), served.collect());
+    }
+    (register.state, claims)
+}
+
+struct Register<'a> {
+    groups: &'a Groups,
+    owners: BTreeMap<(Ipv4Addr, Protocol, PortRange), Name>,
+    members: usize,
+    state: State,
+}
+
+impl Register<'_> {
+    fn serve(&mut self, gateway: &GatewayPlan<'_>, listener: &ListenerPlan<'_>) -> Serving {
+        let mut serving = Serving::default();
+        let (Ok(accepted), Ok(serves), None) =
+            (&gateway.accepted, &listener.serves, &listener.conflict)
+        else {
+            return serving; // refused, which is answered elsewhere
+        };
+        for (index, address) in accepted.addresses.iter().enumerate() {
+            let plain = format!("{}/{}", gateway.name, listener.spec.name);
+            // The first address keeps the plain name, so that adding a second renames nothing.
+            let text = if index == 0 { plain } else { format!("{plain}@{address}") };
+            let name = Name::new(&text).map_err(|fault| fault.to_string());
+            let free = name.and_then(|name| self.free(*address, *serves).map(|()| name));
+            match free.and_then(|name| self.put(name, gateway, listener, *address, *serves)) {
+                Ok(name) => serving.places.push((*address, name)),
+                Err(obstacle) => serving.obstacles.push(obstacle),
+            }
+        }
+        serving
+    }
+
+    fn free(&self, address: Ipv4Addr, serves: Serves) -> Result<(), String> {
+        let Some(owner) = self.owners.get(&(address, serves.protocol, serves.ports)) else {
+            return Ok(());
+        };
+        let (ports, protocol) = (serves.ports, serves.protocol);
+        let owner = owner.as_str().split('@').next().unwrap_or_default();
+        Err(format!(
+            "{address} port {ports}/{protocol} is served by listener {owner}, whose Gateway came first: \
+             choose another port or address"
+        ))
+    }
+
+    fn put(
+        &mut self,
+        name: Name,
+        gateway: &GatewayPlan<'_>,
+        listener: &ListenerPlan<'_>,
+        address: Ipv4Addr,
+        serves: Serves,
+    ) -> Result<Name, String> {
+        let (group_name, group) = self.group(gateway, listener).ok_or("its name is too long")?;
+        if self.state.listeners.len() >= limits::LISTENERS {
+            return Err(format!(
+                "the data plane holds {} listeners, and all are taken",
+                limits::LISTENERS
+            ));
+        }
+        self.put_group(&group_name, group)?;
+        let mode = gateway.accepted.as_ref().map(|accepted| accepted.mode);
+        let mode = mode.map_err(|refusal| refusal.message.clone())?;
+        let (vip, protocol, ports) = (IpAddr::V4(address), serves.protocol, serves.ports);
+        let record = Listener { vip, protocol, ports, mode, group: group_name, snat_pool: None };
+        self.state.listeners.insert(name.clone(), record);
+        self.owners.insert((address, protocol, ports), name.clone());
+        Ok(name)
+    }
+
+    /// The group of the oldest route; without a route, one of the listener's own that refuses.
+    fn group(
+        &self,
+        gateway: &GatewayPlan<'_>,
+        listener: &ListenerPlan<'_>,
+    ) -> Option<(Name, Arc<Group>)> {
+        let route = listener.routes.first().zip(listener.kinds.first());
+        match route.and_then(|(route, kind)| self.groups.get(&(*kind, route.clone()))) {
+            Some((name, group)) => Some((name.clone(), Arc::clone(group))),
+            None => {
+                let name =
+                    Name::new(&format!("gateway/{}/{}", gateway.name, listener.spec.name)).ok()?;
+                Some((name, Arc::default()))
+            }
+        }
+    }
+
+    fn put_group(&mut self, name: &Name, group: Arc<Group>) -> Result<(), String> {
+        if self.state.groups.contains_key(name) {
+            return Ok(());
+        }
+        let members = self.members + group.members.len();
+        if self.state.groups.len() >= limits::GROUPS || members > limits::MEMBERS {
+            return Err(format!(
+                "the data plane holds {} groups and {} backends, and group {name} with {} does not fit",
+                limits::GROUPS,
+                limits::MEMBERS,
+                group.members.len()
+            ));
+        }
+        self.members = members;
+        self.state.groups.insert(name.clone(), group);
+        Ok(())
+    }
+}

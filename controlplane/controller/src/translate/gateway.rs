@@ -1,0 +1,170 @@
+//! One Gateway: whether it is ours and well-formed, and the addresses it may have.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use penstock_feed::model::Mode;
+use penstock_gateway_types::{AddressType, Gateway, Time};
+
+use super::listener::{self, Plan as ListenerPlan};
+use super::verdict::Refusal;
+use crate::manifest;
+use crate::object::NamespacedName;
+
+/// The annotation that chooses how packets are rewritten.
+pub const MODE_ANNOTATION: &str = "penstock.dev/mode";
+
+/// The API's limits on one Gateway.
+const MOST_LISTENERS: usize = 64;
+const MOST_ADDRESSES: usize = 16;
+
+/// A Gateway of ours, judged by itself.
+pub(super) struct Plan<'a> {
+    pub(super) name: &'a NamespacedName,
+    pub(super) gateway: &'a Arc<Gateway>,
+    /// Its addresses and mode; an error is its `Accepted` condition, and then it serves nothing.
+    pub(super) accepted: Result<Accepted, Refusal>,
+    pub(super) listeners: Vec<ListenerPlan<'a>>,
+}
+
+/// What an accepted Gateway asks for.
+pub(super) struct Accepted {
+    pub(super) mode: Mode,
+    /// In the order of its spec, each once.
+    pub(super) addresses: Vec<Ipv4Addr>,
+    /// The addresses it asks for and cannot have, with the reason; the message of `Programmed`.
+    pub(super) unusable: Vec<String>,
+}
+
+/// What decides who is older: creation, then name. Objects without a creation time come last.
+pub(super) type Age<'a> = (bool, Option<&'a Time>, &'a NamespacedName);
+
+/// The age of an object created at `created`.
+pub(super) fn age<'a>(created: Option<&'a Time>, name: &'a NamespacedName) -> Age<'a> {
+    (created.is_none(), created, name)
+}
+
+impl<'a> Plan<'a> {
+    pub(super) fn of(
+        name: &'a NamespacedName,
+        gateway: &'a Arc<Gateway>,
+        class: Result<(), Refusal>,
+    ) -> Self {
+        let specs = gateway.spec.listeners.iter();
+        let mut listeners: Vec<_> =
+            specs.map(|spec| ListenerPlan::of(spec, &name.namespace)).collect();
+        listener::mark_conflicts(&mut listeners);
+        let accepted = class.and_then(|()| accept(gateway));
+        Self { name, gateway, accepted, listeners }
+    }
+
+    pub(super) fn age(&self) -> Age<'a> {
+        age(self.gateway.metadata.creation_timestamp.as_ref(), self.name)
+    }
+}
+
+fn accept(gateway: &Gateway) -> Result<Accepted, Refusal> {
+    check_listeners(gateway)?;
+    let parameters = gateway.spec.infrastructure.as_ref().and_then(|i| i.parameters_ref.as_ref());
+    if let Some(parameters) = parameters {
+        let message = format!(
+            "infrastructure.parametersRef {} {}: no kind of parameters is known, remove it",
+            parameters.kind, parameters.name
+        );
+        return Err(Refusal::new("InvalidParameters", message));
+    }
+    let mode = mode(gateway)?;
+    let (addresses, unusable) = addresses(gateway)?;
+    Ok(Accepted { mode, addresses, unusable })
+}
+
+fn check_listeners(gateway: &Gateway) -> Result<(), Refusal> {
+    let listeners = &gateway.spec.listeners;
+    let invalid = |message| Err(Refusal::new("Invalid", message));
+    if listeners.is_empty() || listeners.len() > MOST_LISTENERS {
+        return invalid(format!(
+            "{} listeners: a Gateway has 1 to {MOST_LISTENERS}",
+            listeners.len()
+        ));
+    }
+    let mut names = BTreeSet::new();
+    for listener in listeners {
+        let name = &listener.name;
+        if !manifest::valid_name(name, 253) {
+            let message =
+                "use lower-case letters, digits, '-' and '.', with a letter or digit at both ends";
+            return invalid(format!("listener name {name:?} is no valid name: {message}"));
+        }
+        if !names.insert(name) {
+            return invalid(format!("two listeners are named {name}: give each a name of its own"));
+        }
+    }
+    Ok(())
+}
+
+fn mode(gateway: &Gateway) -> Result<Mode, Refusal> {
+    let annotations = gateway.metadata.annotations.as_ref();
+    match annotations.and_then(|annotations| annotations.get(MODE_ANNOTATION)).map(String::as_str) {
+        None | Some("full-nat") => Ok(Mode::FullNat),
+        Some("dnat") => Ok(Mode::Dnat),
+        Some(other) => {
+            let message = format!(
+                "annotation {MODE_ANNOTATION}: {other:?} is no mode: write full-nat or dnat"
+            );
+            Err(Refusal::new("Invalid", message))
+        }
+    }
+}
+
+/// The usable addresses, and what is wrong with the others.
+fn addresses(gateway: &Gateway) -> Result<(Vec<Ipv4Addr>, Vec<String>), Refusal> {
+    let unsupported = |message: String| Err(Refusal::new("UnsupportedAddress", message));
+    let asked = &gateway.spec.addresses;
+    if asked.len() > MOST_ADDRESSES {
+        return unsupported(format!(
+            "{} addresses: at most {MOST_ADDRESSES} are allowed",
+            asked.len()
+        ));
+    }
+    let (mut usable, mut unusable) = (Vec::new(), Vec::new());
+    for address in asked {
+        match address.type_.as_ref().unwrap_or(&AddressType::IpAddress) {
+            AddressType::IpAddress => {}
+            other => {
+                return unsupported(format!("address type {other} is not served: write IPAddress"));
+            }
+        }
+        let Some(text) = address.value.as_deref().filter(|text| !text.is_empty()) else { continue };
+        match text.parse::<Ipv4Addr>() {
+            Ok(parsed) if usable.contains(&parsed) => {}
+            Ok(parsed) => match not_a_vip(parsed) {
+                None => usable.push(parsed),
+                Some(fault) => unusable.push(format!("address {parsed} {fault}: choose another")),
+            },
+            Err(_) if text.parse::<std::net::Ipv6Addr>().is_ok() => {
+                return unsupported(format!(
+                    "address {text} is IPv6, which is not served yet: write an IPv4 one"
+                ));
+            }
+            Err(_) => {
+                return unsupported(format!(
+                    "address {text:?} is no IPv4 address, such as 192.0.2.10"
+                ));
+            }
+        }
+    }
+    Ok((usable, unusable))
+}
+
+/// Why an address cannot be a VIP.
+fn not_a_vip(address: Ipv4Addr) -> Option<&'static str> {
+    match address {
+        a if a.is_unspecified() => Some("stands for any address"),
+        a if a.is_broadcast() => Some("is the broadcast address"),
+        a if a.is_multicast() => Some("is a multicast group"),
+        a if a.is_loopback() => Some("is a loopback address"),
+        a if a.is_link_local() => Some("is link-local"),
+        _ => None,
+    }
+}

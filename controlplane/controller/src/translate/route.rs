@@ -1,0 +1,255 @@
+//! TCPRoute and UDPRoute: where they attach, and what they send to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use penstock_feed::model::{Group, Name, Protocol};
+use penstock_gateway_types::route::RouteSpec;
+use penstock_gateway_types::{GROUP, ParentReference, Time};
+
+use super::backend::{Backends, Endpoints};
+use super::gateway::{self, Age, Plan as GatewayPlan};
+use super::listener::Plan as ListenerPlan;
+use super::verdict::{Refusal, Verdict};
+use super::weight::{self, Readiness, Share};
+use super::{Note, ParentVerdict};
+use crate::object::{Kind, NamespacedName, ObjectKey, Objects};
+
+/// The API's limits on one route.
+const MOST_PARENTS: usize = 32;
+const MOST_BACKENDS: usize = 16;
+const MOST_WEIGHT: i32 = 1_000_000;
+
+/// A route of either kind.
+pub(super) struct Route<'a> {
+    pub(super) key: ObjectKey,
+    pub(super) name: &'a NamespacedName,
+    created: Option<&'a Time>,
+    spec: &'a RouteSpec,
+    protocol: Protocol,
+}
+
+impl Route<'_> {
+    pub(super) fn age(&self) -> (Age<'_>, Kind) {
+        (gateway::age(self.created, self.name), self.key.kind)
+    }
+
+    /// The name of the group that its only rule becomes. The kind is part of it, since a TCPRoute and a
+    /// UDPRoute may bear one name.
+    pub(super) fn group_name(&self) -> Option<Name> {
+        let kind = self.key.kind.as_str().to_ascii_lowercase();
+        Name::new(&format!("{kind}/{}/0", self.name)).ok()
+    }
+}
+
+/// All routes, oldest first: the order in which they attach.
+pub(super) fn routes(objects: &Objects) -> Vec<Route<'_>> {
+    let tcp = objects.tcp_routes.iter().map(|(name, route)| Route {
+        key: ObjectKey::of(Kind::TcpRoute, name),
+        name,
+        created: route.metadata.creation_timestamp.as_ref(),
+        spec: &route.spec,
+        protocol: Protocol::Tcp,
+    });
+    let udp = objects.udp_routes.iter().map(|(name, route)| Route {
+        key: ObjectKey::of(Kind::UdpRoute, name),
+        name,
+        created: route.metadata.creation_timestamp.as_ref(),
+        spec: &route.spec,
+        protocol: Protocol::Udp,
+    });
+    let mut routes: Vec<_> = tcp.chain(udp).collect();
+    routes.sort_by(|one, other| one.age().cmp(&other.age()));
+    routes
+}
+
+/// What a route's rule comes to.
+pub(super) struct Resolved {
+    pub(super) group: Group,
+    references: Verdict,
+}
+
+/// Follows the backendRefs of a route.
+pub(super) fn resolve(route: &Route<'_>, backends: &Backends<'_>) -> Resolved {
+    let mut shares = Vec::new();
+    let mut refusals: Vec<Refusal> = Vec::new();
+    let mut empty = Vec::new();
+    let rules = route.spec.rules.first();
+    for (index, backend) in rules.iter().flat_map(|rule| &rule.backend_refs).enumerate() {
+        let weight = u32::try_from(backend.weight.unwrap_or(1)).unwrap_or_default();
+        let endpoints = match backends.resolve(&route.key, route.protocol, backend) {
+            Ok(endpoints) => {
+                if weight > 0 && !has_ready(&endpoints) {
+                    empty.push(backend.name.as_str());
+                }
+                endpoints
+            }
+            Err(refusal) => {
+                let message = format!("backendRefs[{index}]: {}", refusal.message);
+                refusals.push(Refusal { message, ..refusal });
+                Endpoints::new()
+            }
+        };
+        shares.push(Share { weight, endpoints });
+    }
+    let group = weight::group(&shares);
+    let references = references(&shares, &refusals, &empty);
+    Resolved { group, references }
+}
+
+fn has_ready(endpoints: &Endpoints) -> bool {
+    endpoints.values().any(|readiness| *readiness == Readiness::Ready)
+}
+
+/// `ResolvedRefs`, with a word on every share that is refused.
+fn references(shares: &[Share], refusals: &[Refusal], empty: &[&str]) -> Verdict {
+    if let Some(first) = refusals.first() {
+        let all: Vec<_> = refusals.iter().map(|refusal| refusal.message.as_str()).collect();
+        let message = format!("{}. New flows of that share are refused", all.join("; "));
+        return Verdict::fails("ResolvedRefs", Refusal { reason: first.reason, message });
+    }
+    let message = match shares {
+        [] => "there are no backendRefs: every new flow is refused".to_owned(),
+        shares if shares.iter().all(|share| share.weight == 0) => {
+            "every weight is zero: every new flow is refused".to_owned()
+        }
+        _ if !empty.is_empty() => format!(
+            "Service {} has no ready endpoints: new flows of that share are refused",
+            empty.join(", ")
+        ),
+        _ => "all references are resolved".to_owned(),
+    };
+    Verdict::holds("ResolvedRefs", "ResolvedRefs", message)
+}
+
+/// Attaches a route to the listeners of its parents, and answers for each parent of ours.
+pub(super) fn attach(
+    route: &Route<'_>,
+    resolved: &Resolved,
+    gateways: &mut BTreeMap<NamespacedName, GatewayPlan<'_>>,
+    objects: &Objects,
+    notes: &mut Vec<Note>,
+) -> Vec<ParentVerdict> {
+    let valid = check(route.spec);
+    let mut answers: Vec<ParentVerdict> = Vec::new();
+    for parent in &route.spec.parent_refs {
+        let Some(name) = gateway_of(route, parent) else { continue };
+        let Some(gateway) = gateways.get_mut(&name) else {
+            if !objects.gateways.contains_key(&name) {
+                let message = format!("its parent Gateway {name} does not exist");
+                notes.push(Note { object: route.key.clone(), message });
+            }
+            continue;
+        };
+        if answers.iter().any(|answer| answer.parent == *parent) {
+            continue; // the same reference twice has one answer
+        }
+        let accepted = valid.clone().and_then(|()| attach_to(route, parent, gateway, objects));
+        let accepted = match accepted {
+            Ok(message) => Verdict::holds("Accepted", "Accepted", message),
+            Err(refusal) => Verdict::fails("Accepted", refusal),
+        };
+        let conditions = vec![accepted, resolved.references.clone()];
+        answers.push(ParentVerdict { parent: parent.clone(), conditions });
+    }
+    answers
+}
+
+/// The Gateway that a parentRef names; `None` if it names something else.
+fn gateway_of(route: &Route<'_>, parent: &ParentReference) -> Option<NamespacedName> {
+    let group = parent.group.as_deref().unwrap_or(GROUP);
+    let kind = parent.kind.as_deref().unwrap_or("Gateway");
+    let namespace = parent.namespace.as_deref().unwrap_or(&route.name.namespace);
+    (group == GROUP && kind == "Gateway").then(|| NamespacedName::new(namespace, &parent.name))
+}
+
+/// What is wrong with a route wherever it attaches.
+fn check(spec: &RouteSpec) -> Result<(), Refusal> {
+    let unsupported = |message| Err(Refusal::new("UnsupportedValue", message));
+    if spec.parent_refs.len() > MOST_PARENTS {
+        return unsupported(format!(
+            "{} parentRefs: at most {MOST_PARENTS} are allowed",
+            spec.parent_refs.len()
+        ));
+    }
+    let [rule] = spec.rules.as_slice() else {
+        return unsupported(format!(
+            "{} rules: a route of this kind has exactly one",
+            spec.rules.len()
+        ));
+    };
+    if rule.backend_refs.len() > MOST_BACKENDS {
+        return unsupported(format!(
+            "{} backendRefs: at most {MOST_BACKENDS} are allowed",
+            rule.backend_refs.len()
+        ));
+    }
+    for (index, backend) in rule.backend_refs.iter().enumerate() {
+        let weight = backend.weight.unwrap_or(1);
+        if !(0..=MOST_WEIGHT).contains(&weight) {
+            return unsupported(format!(
+                "backendRefs[{index}]: weight {weight} is not within 0 to {MOST_WEIGHT}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Attaches to every listener that the reference means and that allows it.
+fn attach_to(
+    route: &Route<'_>,
+    parent: &ParentReference,
+    gateway: &mut GatewayPlan<'_>,
+    objects: &Objects,
+) -> Result<String, Refusal> {
+    let section_name = parent.section_name.as_deref();
+    let meant: Vec<&mut ListenerPlan<'_>> = gateway
+        .listeners
+        .iter_mut()
+        .filter(|listener| listener.is_meant_by(section_name, parent.port))
+        .collect();
+    if meant.is_empty() {
+        return Err(no_matching_parent(gateway, parent));
+    }
+    let (mut behind, mut refused, mut attached) = (Vec::new(), Vec::new(), false);
+    for listener in meant {
+        match listener.refuses(route.key.kind, &route.name.namespace, objects) {
+            Some(fault) => refused.push(fault),
+            None => {
+                attached = true;
+                match listener.routes.first() {
+                    Some(older) if older != route.name => {
+                        behind.push(format!(
+                            "{} is served by the older {} {older}",
+                            listener.spec.name, route.key.kind
+                        ));
+                    }
+                    _ => {}
+                }
+                if !listener.routes.contains(route.name) {
+                    listener.routes.push(route.name.clone());
+                }
+            }
+        }
+    }
+    match (attached, behind.as_slice()) {
+        (false, _) => Err(Refusal::new("NotAllowedByListeners", refused.join("; "))),
+        (true, []) => Ok("the route is attached".to_owned()),
+        (true, behind) => Ok(format!("the route is attached; listener {}", behind.join(", "))),
+    }
+}
+
+fn no_matching_parent(gateway: &GatewayPlan<'_>, parent: &ParentReference) -> Refusal {
+    let section =
+        parent.section_name.as_ref().map(|name| format!(" named {name}")).unwrap_or_default();
+    let port = parent.port.map(|port| format!(" on port {port}")).unwrap_or_default();
+    let one =
+        |listener: &ListenerPlan<'_>| format!("{} ({})", listener.spec.name, listener.spec.port);
+    let listeners = gateway.listeners.iter().map(one).collect::<Vec<_>>().join(", ");
+    let message =
+        format!("Gateway {} has no listener{section}{port}: it has {listeners}", gateway.name);
+    Refusal::new("NoMatchingParent", message)
+}
+
+/// The routes by kind and name, with their groups.
+pub(super) type Groups = BTreeMap<(Kind, NamespacedName), (Name, Arc<Group>)>;

@@ -1,0 +1,44 @@
+//! Files that a reader sees whole: written beside, then renamed.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Replaces `path` by `bytes` at once. Enough for `/run`, which does not outlive the machine.
+///
+/// # Errors
+/// The file system's, with the path.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, bytes, false).map_err(|error| named(path, &error))
+}
+
+/// Replaces `path` by `bytes` at once, so that it also survives a loss of power: file and folder are synced.
+///
+/// # Errors
+/// The file system's, with the path.
+pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, bytes, true).map_err(|error| named(path, &error))
+}
+
+fn replace(path: &Path, bytes: &[u8], durably: bool) -> io::Result<()> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(".new");
+    let beside = path.with_file_name(hidden);
+    let mut file = File::create(&beside)?;
+    file.write_all(bytes)?;
+    if durably {
+        file.sync_all()?;
+    }
+    fs::rename(&beside, path)?;
+    match path.parent() {
+        Some(folder) if durably => File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,161 @@
+//! The specification of `translate`: `tests/golden/<promise>/in.yaml` leads to `out.yaml`.
+//!
+//! `in.yaml` is what an operator writes; `out.yaml` is what the data plane is told, and the conditions of every
+//! object once the data plane acknowledged it, or what `check` finds wrong with the text. A new promise is a
+//! new folder with an `in.yaml`; `PENSTOCK_UPDATE_GOLDEN=1 cargo test -p penstock-controlplane --test golden`
+//! writes the `out.yaml` files, and reading their diff is the work.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use penstock_controlplane::manifest;
+use penstock_controlplane::object::{Object, Objects};
+use penstock_controlplane::status::{self, Progress, Stamp, Statuses};
+use penstock_controlplane::translate::{Translation, translate};
+use penstock_feed::model::State;
+use penstock_gateway_types::Time;
+use penstock_gateway_types::k8s_openapi::jiff::Timestamp;
+
+#[test]
+fn every_promise_is_kept() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let update = std::env::var_os("PENSTOCK_UPDATE_GOLDEN").is_some();
+    let mut promises: Vec<PathBuf> =
+        fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    promises.sort();
+    assert!(promises.len() >= 35, "only {} promises in {}", promises.len(), folder.display());
+    let mut broken = String::new();
+    for promise in promises {
+        let input = fs::read_to_string(promise.join("in.yaml")).unwrap();
+        let output = answer(&input);
+        let golden = promise.join("out.yaml");
+        if update {
+            fs::write(&golden, &output).unwrap();
+        }
+        let expected = fs::read_to_string(&golden).unwrap_or_default();
+        if output != expected {
+            let name = promise.file_name().unwrap_or_default().display();
+            let _ = write!(broken, "\n== {name}\n{}", difference(&expected, &output));
+        }
+    }
+    assert!(broken.is_empty(), "{broken}");
+}
+
+/// The lines that are in one of the two only.
+fn difference(expected: &str, found: &str) -> String {
+    let (old, new): (Vec<_>, Vec<_>) = (expected.lines().collect(), found.lines().collect());
+    let gone = old.iter().filter(|line| !new.contains(line)).map(|line| format!("- {line}\n"));
+    let come = new.iter().filter(|line| !old.contains(line)).map(|line| format!("+ {line}\n"));
+    gone.chain(come).collect()
+}
+
+fn answer(input: &str) -> String {
+    let contents = manifest::read("in.yaml", input);
+    let objects: Objects = contents.manifests.into_iter().map(|m| m.object).collect();
+    let translation = translate(&objects);
+    assert_eq!(translation.state.check(), [], "a data plane would refuse the state");
+    let mut out = String::new();
+    section(&mut out, "findings", contents.findings.iter().map(ToString::to_string));
+    let notes = translation.notes.iter();
+    section(&mut out, "notes", notes.map(|note| format!("{}: {}", note.object, note.message)));
+    let _ = write!(out, "{}", state(&translation.state));
+    let _ = write!(out, "{}", conditions(&objects, &translation));
+    out
+}
+
+fn section(out: &mut String, title: &str, lines: impl Iterator<Item = String>) {
+    let lines: Vec<_> = lines.map(|line| format!("- {}\n", quoted(&line))).collect();
+    if !lines.is_empty() {
+        let _ = write!(out, "{title}:\n{}", lines.concat());
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+fn state(state: &State) -> String {
+    let listeners: BTreeMap<String, String> = state
+        .listeners
+        .iter()
+        .map(|(name, listener)| {
+            let (vip, protocol, ports, mode) =
+                (listener.vip, listener.protocol, listener.ports, listener.mode);
+            (name.to_string(), format!("{vip} {protocol} {ports} {mode} to {}", listener.group))
+        })
+        .collect();
+    let mut out = String::from("listeners:\n");
+    for (name, listener) in listeners {
+        let _ = writeln!(out, "  {name}: {listener}");
+    }
+    out += "groups:\n";
+    for (name, group) in &state.groups {
+        let _ = writeln!(out, "  {name}:");
+        for (address, member) in &group.members {
+            let draining = if member.draining { " draining" } else { "" };
+            let _ = writeln!(out, "    {address}: {}{draining}", member.weight);
+        }
+        let _ = writeln!(out, "    refused: {}", group.refused_weight);
+    }
+    out
+}
+
+fn conditions(objects: &Objects, translation: &Translation) -> String {
+    let acknowledged = Some(Arc::clone(&translation.state));
+    let progress = Progress { acknowledged, ..Progress::default() };
+    let (now, previous) = (Time(Timestamp::UNIX_EPOCH), Statuses::new());
+    let stamp = Stamp { now: &now, previous: &previous };
+    let mut out = String::from("status:\n");
+    for (key, object) in status::conclude(objects, translation, &progress, &stamp) {
+        let _ = writeln!(out, "  {key}:");
+        if let Object::Gateway(gateway) = &object {
+            let status = gateway.status.as_ref().unwrap();
+            let addresses: Vec<_> = status.addresses.iter().map(|a| a.value.as_str()).collect();
+            let _ = writeln!(out, "    addresses: [{}]", addresses.join(", "));
+            for listener in &status.listeners {
+                let kinds: Vec<_> =
+                    listener.supported_kinds.iter().map(|k| k.kind.as_str()).collect();
+                let (name, kinds, routes) =
+                    (&listener.name, kinds.join(", "), listener.attached_routes);
+                let _ =
+                    writeln!(out, "    listener {name}: {{kinds: [{kinds}], routes: {routes}}}");
+            }
+        }
+        out += &parts(&object);
+    }
+    out
+}
+
+/// The conditions of each part of an object: those that hold for the usual reason on one line, and every
+/// other with its message.
+fn parts(object: &Object) -> String {
+    let mut usual: Vec<(String, Vec<String>)> = Vec::new();
+    let mut others = String::new();
+    for (part, condition) in status::conditions(object) {
+        if usual.last().is_none_or(|(last, _)| *last != part) {
+            usual.push((part.clone(), Vec::new()));
+        }
+        let telling = ["refused", "older"].iter().any(|word| condition.message.contains(word));
+        let (type_, status, reason) = (&condition.type_, &condition.status, &condition.reason);
+        match reason.as_str() {
+            "NoConflicts" => {}
+            reason if reason == type_ && !telling => {
+                usual.last_mut().unwrap().1.push(type_.clone());
+            }
+            _ => {
+                let part = if part.is_empty() { String::new() } else { format!("{part} ") };
+                let message = quoted(&condition.message);
+                let _ = writeln!(others, "    {part}{type_}: [{status}, {reason}, {message}]");
+            }
+        }
+    }
+    let mut out = String::new();
+    for (part, types) in usual.iter().filter(|(_, types)| !types.is_empty()) {
+        let part = if part.is_empty() { "itself" } else { part };
+        let _ = writeln!(out, "    {part} is: [{}]", types.join(", "));
+    }
+    out + &others
+}
