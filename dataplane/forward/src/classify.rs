@@ -6,11 +6,12 @@
 
 use std::net::IpAddr;
 
+use crate::exit::ShortExit;
 use crate::flow::{FlowKey, V6};
 use crate::journey::{Headers, Kind};
 use crate::parse::punt_class;
 use crate::snapshot::{Listener, Snapshot};
-use crate::{DropReason, Exit, PuntClass};
+use crate::{DropReason, PuntClass};
 
 /// What a packet without a flow is.
 #[derive(Clone, Copy, Debug)]
@@ -20,9 +21,9 @@ pub(crate) enum Class<'s> {
     /// TCP or UDP to a SNAT address: its owner knows the flow, or nobody does.
     FullNatReply,
     /// From a backend of a DNAT group: its owner may know the flow. If it does not, this is its exit.
-    DnatReply(Exit),
+    DnatReply(ShortExit),
     /// None of these.
-    Leave(Exit),
+    Leave(ShortExit),
 }
 
 /// The class of one packet.
@@ -38,7 +39,7 @@ pub(crate) fn classify<'s>(headers: &Headers, key: &FlowKey, snapshot: &'s Snaps
     if snapshot.is_snat(destination.ip()) {
         return match protocol {
             Some(_) => Class::FullNatReply,
-            None => Class::Leave(Exit::Punt(PuntClass::Other)),
+            None => Class::Leave(ShortExit::punt(PuntClass::Other)),
         };
     }
     let Some(protocol) = protocol else { return Class::Leave(rest(key, snapshot)) };
@@ -52,26 +53,26 @@ pub(crate) fn classify<'s>(headers: &Headers, key: &FlowKey, snapshot: &'s Snaps
 }
 
 /// A piece of a datagram: the kernel's if it is for the box alone, else lost.
-fn fragment(key: &FlowKey, snapshot: &Snapshot) -> Exit {
+fn fragment(key: &FlowKey, snapshot: &Snapshot) -> ShortExit {
     let (source, destination) = (key.source().ip(), key.destination().ip());
     if snapshot.is_snat(destination)
         || snapshot.is_vip(destination)
         || snapshot.is_dnat_address(source)
     {
-        return Exit::Drop(DropReason::Fragment);
+        return DropReason::Fragment.into();
     }
     rest(key, snapshot)
 }
 
 /// For the kernel, or for nobody.
-fn rest(key: &FlowKey, snapshot: &Snapshot) -> Exit {
+fn rest(key: &FlowKey, snapshot: &Snapshot) -> ShortExit {
     let destination = key.destination();
     let to_many = match destination.ip() {
         IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast(),
         IpAddr::V6(v6) => v6.is_multicast(),
     };
     if to_many || snapshot.is_local(destination.ip()) {
-        return Exit::Punt(punt_class(key.protocol, key.source().port(), destination.port()));
+        return ShortExit::punt(punt_class(key.protocol, key.source().port(), destination.port()));
     }
-    Exit::Drop(DropReason::NotRouted)
+    DropReason::NotRouted.into()
 }

@@ -20,6 +20,76 @@ pub enum Exit {
     Drop(DropReason),
 }
 
+/// An [`Exit`] in one register: rooms pass exits around by the packet, and a whole one is as large as
+/// an address. That of a held packet leaves its key with the burst.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ShortExit(u32);
+
+const PUNT: u32 = 0; // the default: a packet nobody decided about is the kernel's
+const SEND: u32 = 1;
+const HAND_OVER: u32 = 2;
+const HOLD: u32 = 3;
+const DROP: u32 = 4;
+/// Kinds of exit.
+pub(crate) const KINDS: usize = 5;
+
+impl ShortExit {
+    pub(crate) const HOLD: Self = Self(HOLD);
+
+    #[inline]
+    pub(crate) const fn send(port: PortIdx) -> Self {
+        Self(SEND | (port.0 as u32) << 8)
+    }
+
+    pub(crate) const fn punt(class: PuntClass) -> Self {
+        let lower = PuntClass::Other as u32 - class as u32; // so that all zero is Other
+        Self(PUNT | lower << 8)
+    }
+
+    pub(crate) const fn hand_over(worker: WorkerIdx) -> Self {
+        Self(HAND_OVER | (worker.0 as u32) << 8)
+    }
+
+    pub(crate) const fn drop(reason: DropReason) -> Self {
+        Self(DROP | (reason as u32) << 8)
+    }
+
+    /// Which of the kinds it is, `0..KINDS`.
+    #[inline]
+    pub(crate) const fn kind(self) -> usize {
+        (self.0 & 0xff) as usize
+    }
+
+    /// The reason of a drop.
+    #[inline]
+    pub(crate) fn reason(self) -> Option<DropReason> {
+        if self.0 & 0xff == DROP {
+            DropReason::ALL.get((self.0 >> 8) as usize).copied()
+        } else {
+            None
+        }
+    }
+
+    /// The whole exit; nothing for a held packet, whose key is with the burst.
+    #[inline]
+    pub(crate) fn long(self) -> Option<Exit> {
+        let payload = self.0 >> 8;
+        match self.0 & 0xff {
+            SEND => Some(Exit::Send(PortIdx(payload as u16))),
+            HAND_OVER => Some(Exit::HandOver(WorkerIdx(payload as u8))),
+            DROP => self.reason().map(Exit::Drop),
+            HOLD => None,
+            _ => PuntClass::ALL.iter().rev().nth(payload as usize).copied().map(Exit::Punt),
+        }
+    }
+}
+
+impl From<DropReason> for ShortExit {
+    fn from(reason: DropReason) -> Self {
+        Self::drop(reason)
+    }
+}
+
 /// A next hop by name rather than by index, so that it outlives the snapshot it came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NextHopKey {
@@ -53,5 +123,27 @@ impl PuntClass {
             Self::Control => "control",
             Self::Other => "other",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_exit_says_the_same_as_the_long_one() {
+        let rows = [
+            (ShortExit::send(PortIdx(65535)), Exit::Send(PortIdx(65535))),
+            (ShortExit::hand_over(WorkerIdx(255)), Exit::HandOver(WorkerIdx(255))),
+            (ShortExit::default(), Exit::Punt(PuntClass::Other)),
+        ];
+        let punts = PuntClass::ALL.map(|class| (ShortExit::punt(class), Exit::Punt(class)));
+        let drops =
+            DropReason::ALL.iter().map(|reason| (ShortExit::drop(*reason), Exit::Drop(*reason)));
+        for (short, long) in rows.into_iter().chain(punts).chain(drops) {
+            assert_eq!(short.long(), Some(long));
+            assert!(short.kind() < KINDS);
+        }
+        assert_eq!(ShortExit::HOLD.long(), None);
     }
 }

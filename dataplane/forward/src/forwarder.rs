@@ -6,6 +6,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::classify::{Class, classify};
 use crate::counters::{Counters, WorkerColumn};
+use crate::exit::{self, ShortExit};
 use crate::flow::expire::{self, Sweep};
 use crate::flow::hash::FlowHash;
 use crate::flow::{FlowInfo, FlowKey, FlowMemory, FlowTable, look_up, track};
@@ -78,7 +79,7 @@ impl<'m> Forwarder<'m> {
 
     /// Packets without a flow: classified, handed to their owner, pinned or gone.
     fn receive_strangers(&mut self, burst: &mut Burst, snapshot: &Snapshot, now: Tick) {
-        let mut classes = [Class::Leave(Exit::Drop(DropReason::NotRouted)); BURST];
+        let mut classes = [Class::Leave(ShortExit::default()); BURST];
         for at in self.walk.strangers.iter() {
             classes[at] = classify(&self.walk.headers[at], &self.walk.keys[at], snapshot);
         }
@@ -86,11 +87,11 @@ impl<'m> Forwarder<'m> {
             let owner = self.owner(&classes[at], &self.walk.keys[at]);
             match (owner, classes[at]) {
                 (Some(owner), _) if owner != self.me => {
-                    burst.packets[at].exit = Exit::HandOver(owner);
+                    burst.leave(at, ShortExit::hand_over(owner));
                 }
                 (_, Class::Listener(listener)) => self.pin(at, listener, burst, snapshot, now),
-                (_, Class::FullNatReply) => burst.packets[at].exit = Exit::Drop(DropReason::NoFlow),
-                (_, Class::DnatReply(exit) | Class::Leave(exit)) => burst.packets[at].exit = exit,
+                (_, Class::FullNatReply) => burst.leave(at, DropReason::NoFlow.into()),
+                (_, Class::DnatReply(exit) | Class::Leave(exit)) => burst.leave(at, exit),
             }
         }
     }
@@ -127,16 +128,17 @@ impl<'m> Forwarder<'m> {
             snapshot,
             now,
         };
-        let packet = &mut burst.packets[at];
         match pinning.pin(&walk.headers[at], &walk.keys[at], walk.hashes[at], listener) {
             Ok(entry) => {
                 walk.entries[at] = entry;
                 walk.pinned.insert(at);
             }
-            Err(Refusal::Exit(exit)) => packet.exit = exit,
+            Err(Refusal::Exit(exit)) => burst.leave(at, exit),
             Err(Refusal::Reset) => {
-                let answered = reset::answer(packet, &walk.headers[at]);
-                packet.exit = answered.unwrap_or(Exit::Drop(DropReason::Truncated));
+                let (frame, slip) = (&mut *burst.frames[at], &mut burst.slips[at]);
+                if reset::answer(frame, slip, &walk.headers[at]).is_none() {
+                    burst.leave(at, DropReason::Truncated.into());
+                }
             }
         }
     }
@@ -181,23 +183,16 @@ impl<'m> Forwarder<'m> {
     }
 
     fn count_exits(&self, burst: &Burst) {
-        let mut exits = [0_u64; 5];
-        for packet in burst.iter() {
-            let column = match packet.exit {
-                Exit::Send(_) => 0,
-                Exit::Punt(_) => 1,
-                Exit::HandOver(_) => 2,
-                Exit::Hold(_) => 3,
-                Exit::Drop(reason) => {
-                    self.counters.drop(reason);
-                    4
-                }
-            };
-            exits[column] += 1;
+        let mut exits = [0_u64; exit::KINDS];
+        for slip in &burst.slips[..burst.len()] {
+            exits[slip.exit.kind() % exit::KINDS] += 1;
+            if let Some(reason) = slip.exit.reason() {
+                self.counters.drop(reason);
+            }
         }
         let columns = [
-            WorkerColumn::Sent,
             WorkerColumn::Punted,
+            WorkerColumn::Sent,
             WorkerColumn::HandedOver,
             WorkerColumn::Held,
             WorkerColumn::Dropped,

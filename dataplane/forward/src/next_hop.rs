@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
-use crate::burst::Packet;
+use crate::burst::Slip;
 use crate::counters::{BackendColumn, Counters, ListenerColumn};
+use crate::exit::ShortExit;
 use crate::fib::{Adjacency, AdjacencyIdx, Fib, Hop};
 use crate::flow::{Direction, FlowKey, FlowRecord, FlowTable, NO_HOP};
-use crate::journey::{Headers, Walk};
+use crate::journey::Walk;
 use crate::maglev::flow_hash;
 use crate::snapshot::Snapshot;
 use crate::wire::ethernet::{self, EthernetView};
@@ -21,13 +22,19 @@ pub(crate) fn next_hop(
     counters: &Counters,
 ) {
     for at in walk.pinned.iter() {
-        let entry = walk.entries[at];
-        let (packet, headers) = (&mut burst.packets[at], &walk.headers[at]);
+        let (entry, ip_len) = (walk.entries[at], walk.headers[at].ip_len);
         let flow = flows.record_mut(entry);
-        let hop = flow_hop(flow, entry.direction(), snapshot.fib());
-        packet.exit = leave_by(packet, headers, hop, snapshot);
-        if !matches!(packet.exit, Exit::Drop(_)) {
-            count(flow, entry.direction(), u64::from(packet.len), counters);
+        let leaves = match flow_hop(flow, entry.direction(), snapshot.fib()) {
+            Hop::Ready(index) => match snapshot.fib().adjacency(index) {
+                Some(adjacency) => send(burst.frames[at], &mut burst.slips[at], ip_len, adjacency),
+                None => Err(DropReason::NoRoute),
+            },
+            Hop::Unresolved(key) => hold(burst, at, ip_len, key, snapshot),
+            Hop::Unreachable => Err(DropReason::NoRoute),
+        };
+        match leaves {
+            Ok(()) => count(flow, entry.direction(), burst.slips[at].len.into(), counters),
+            Err(reason) => burst.leave(at, reason.into()),
         }
     }
 }
@@ -64,61 +71,58 @@ pub(crate) fn route(leaving: &FlowKey, fib: &Fib) -> Hop {
 }
 
 #[inline]
-fn leave_by(packet: &mut Packet, headers: &Headers, hop: Hop, snapshot: &Snapshot) -> Exit {
-    match hop {
-        Hop::Ready(index) => match snapshot.fib().adjacency(index) {
-            Some(adjacency) => send(packet, headers, adjacency),
-            None => Exit::Drop(DropReason::NoRoute),
-        },
-        Hop::Unresolved(key) => hold(packet, headers, key, snapshot),
-        Hop::Unreachable => Exit::Drop(DropReason::NoRoute),
+fn send(
+    frame: &mut [u8],
+    slip: &mut Slip,
+    ip_len: u16,
+    adjacency: &Adjacency,
+) -> Result<(), DropReason> {
+    if ip_len > adjacency.mtu {
+        return Err(DropReason::MtuExceeded);
     }
-}
-
-#[inline]
-fn send(packet: &mut Packet, headers: &Headers, adjacency: &Adjacency) -> Exit {
-    if headers.ip_len > adjacency.mtu {
-        return Exit::Drop(DropReason::MtuExceeded);
+    if adjacency.vlan.is_some() || ethernet::is_tagged(frame) {
+        retag(frame, slip, adjacency.vlan)?;
     }
-    let plain = usize::from(headers.l3) == ethernet::HEADER_LEN && adjacency.vlan.is_none();
-    if !plain && let Err(reason) = retag(packet, adjacency.vlan) {
-        return Exit::Drop(reason);
-    }
-    if let Some(macs) = packet.frame.first_chunk_mut() {
+    if let Some(macs) = frame.first_chunk_mut() {
         *macs = adjacency.macs;
     }
-    Exit::Send(adjacency.port)
+    slip.exit = ShortExit::send(adjacency.port);
+    Ok(())
 }
 
 /// The frame waits with the tag of the port it will leave by, so that resolving needs no room.
 #[cold]
-fn hold(packet: &mut Packet, headers: &Headers, key: NextHopKey, snapshot: &Snapshot) -> Exit {
-    let Some(port) = snapshot.port(key.port) else { return Exit::Drop(DropReason::NoRoute) };
-    if headers.ip_len > port.mtu {
-        return Exit::Drop(DropReason::MtuExceeded);
+fn hold(
+    burst: &mut Burst,
+    at: usize,
+    ip_len: u16,
+    key: NextHopKey,
+    snapshot: &Snapshot,
+) -> Result<(), DropReason> {
+    let port = snapshot.port(key.port).ok_or(DropReason::NoRoute)?;
+    if ip_len > port.mtu {
+        return Err(DropReason::MtuExceeded);
     }
-    match retag(packet, port.vlan) {
-        Ok(()) => Exit::Hold(key),
-        Err(reason) => Exit::Drop(reason),
-    }
+    retag(burst.frames[at], &mut burst.slips[at], port.vlan)?;
+    burst.hold(at, key);
+    Ok(())
 }
 
 /// Gives the frame the tag of its egress port: another VLAN id in the same tag, or the tag taken out.
-fn retag(packet: &mut Packet, vlan: Option<u16>) -> Result<(), DropReason> {
-    let tagged = EthernetView::new(packet.frame).is_ok_and(|frame| frame.vlan().is_some());
-    match (tagged, vlan) {
+#[cold]
+fn retag(frame: &mut [u8], slip: &mut Slip, vlan: Option<u16>) -> Result<(), DropReason> {
+    match (ethernet::is_tagged(frame), vlan) {
         (true, Some(vlan)) => {
-            if let Some([high, low]) =
-                packet.frame.get_mut(14..).and_then(|tag| tag.first_chunk_mut::<2>())
-            {
+            let tag = frame.get_mut(ethernet::HEADER_LEN..).and_then(|tag| tag.first_chunk_mut());
+            if let Some([high, low]) = tag {
                 let [vlan_high, vlan_low] = vlan.to_be_bytes();
                 (*high, *low) = (*high & 0xf0 | vlan_high & 0x0f, vlan_low); // priority stays
             }
         }
         (true, None) => {
-            let end = usize::from(packet.len);
-            packet.frame.copy_within(ethernet::HEADER_LEN + 2..end, ethernet::HEADER_LEN - 2);
-            packet.len -= ethernet::TAG_LEN as u16;
+            let end = usize::from(slip.len);
+            frame.copy_within(ethernet::HEADER_LEN + 2..end, ethernet::HEADER_LEN - 2);
+            slip.len -= ethernet::TAG_LEN as u16;
         }
         (false, Some(_)) => return Err(DropReason::VlanEgress),
         (false, None) => {}

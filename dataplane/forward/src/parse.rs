@@ -1,8 +1,9 @@
 //! Bytes to headers and 5-tuples. What is no packet we could understand takes its `Exit` here.
 
-use crate::burst::{Checked, Packet};
-use crate::flow::FlowKey;
-use crate::journey::{Headers, Kind, Walk};
+use crate::burst::{Checked, Slip};
+use crate::exit::ShortExit;
+use crate::flow::{FlowKey, V4, V6};
+use crate::journey::{Headers, Kind, PacketSet, Walk};
 use crate::snapshot::{PortConfig, Snapshot};
 use crate::wire::Malformed;
 use crate::wire::ethernet::{self, EthernetView};
@@ -10,75 +11,72 @@ use crate::wire::ipv4::Ipv4View;
 use crate::wire::ipv6::Ipv6View;
 use crate::wire::tcp::TcpView;
 use crate::wire::udp::UdpView;
-use crate::{Burst, DropReason, Exit, Protocol, PuntClass};
+use crate::{BURST, Burst, DropReason, Protocol, PuntClass};
 
 const TCP: u8 = Protocol::Tcp.number();
 const UDP: u8 = Protocol::Udp.number();
 
 /// The room: every packet of the burst becomes a tuple, a stranger, or leaves.
 pub(crate) fn parse(burst: &mut Burst, walk: &mut Walk, snapshot: &Snapshot) {
-    walk.tuples = Default::default();
-    walk.strangers = Default::default();
-    walk.pinned = Default::default();
-    let count = burst.len();
-    for (at, packet) in burst.packets[..count].iter_mut().enumerate() {
-        match parse_one(packet, snapshot, &mut walk.keys[at]) {
-            Ok(headers) => {
-                walk.headers[at] = headers;
-                if headers.kind == Kind::Tuple {
-                    walk.tuples.insert(at);
-                } else {
-                    walk.strangers.insert(at);
-                }
-            }
-            Err(exit) => packet.exit = exit,
+    let (mut tuples, mut strangers) = (PacketSet::default(), PacketSet::default());
+    for at in 0..burst.len().min(BURST) {
+        let (frame, slip) = (&*burst.frames[at], &mut burst.slips[at]);
+        match parse_one(frame, slip, snapshot, &mut walk.keys[at], &mut walk.headers[at]) {
+            Ok(Kind::Tuple) => tuples.insert(at),
+            Ok(Kind::Fragment | Kind::Other) => strangers.insert(at),
+            Err(exit) => slip.exit = exit,
         }
     }
+    (walk.tuples, walk.strangers, walk.pinned) = (tuples, strangers, PacketSet::default());
 }
 
 /// One packet, as far as its L4 header. The frame is not changed.
 #[inline]
-pub(crate) fn parse_one(
-    packet: &Packet,
+fn parse_one(
+    frame: &[u8],
+    slip: &Slip,
     snapshot: &Snapshot,
     key: &mut FlowKey,
-) -> Result<Headers, Exit> {
-    let port = snapshot.port(packet.ingress).ok_or(Exit::Drop(DropReason::UnknownPort))?;
-    let frame = EthernetView::new(packet.frame).map_err(|_| Exit::Drop(DropReason::Truncated))?;
+    headers: &mut Headers,
+) -> Result<Kind, ShortExit> {
+    let port = snapshot.port(slip.ingress).ok_or(DropReason::UnknownPort)?;
+    let frame = EthernetView::new(frame).map_err(|_| DropReason::Truncated)?;
     if frame.destination() != port.mac
         || frame.ether_type() != ethernet::IPV4
         || port.vlan != frame.vlan()
     {
         check_link(&frame, port)?;
     }
-    if packet.checks.l4 == Checked::Bad {
-        return Err(Exit::Drop(DropReason::L4Checksum));
+    if slip.checks.l4 == Checked::Bad {
+        return Err(DropReason::L4Checksum.into());
     }
     match frame.ether_type() {
-        ethernet::IPV4 => parse_v4(&frame, packet.checks.ip, key),
-        _ => parse_v6(&frame, key),
+        ethernet::IPV4 => parse_v4(&frame, slip.checks.ip, key, headers),
+        _ => parse_v6(&frame, key, headers),
     }
 }
 
 /// Whether a frame that is not plainly IPv4 for us may go on.
 #[cold]
-fn check_link(frame: &EthernetView, port: &PortConfig) -> Result<(), Exit> {
+fn check_link(frame: &EthernetView, port: &PortConfig) -> Result<(), ShortExit> {
     match (port.vlan, frame.vlan()) {
         (Some(ours), Some(theirs)) if ours == theirs => {}
         (None, None | Some(0)) => {}
-        _ => return Err(Exit::Drop(DropReason::VlanMismatch)),
+        _ => return Err(DropReason::VlanMismatch.into()),
     }
     let multicast = frame.destination().is_multicast();
     if frame.destination() != port.mac && !multicast {
-        return Err(Exit::Drop(DropReason::OtherHost));
+        return Err(DropReason::OtherHost.into());
     }
     match frame.ether_type() {
-        ethernet::ARP => Err(Exit::Punt(PuntClass::Neighbour)),
-        ethernet::VLAN | ethernet::SERVICE_VLAN => Err(Exit::Drop(DropReason::VlanStacked)),
-        ethernet::IPV4 | ethernet::IPV6 if multicast => Err(Exit::Punt(multicast_class(frame))),
+        ethernet::ARP => Err(ShortExit::punt(PuntClass::Neighbour)),
+        ethernet::VLAN | ethernet::SERVICE_VLAN => Err(DropReason::VlanStacked.into()),
+        ethernet::IPV4 | ethernet::IPV6 if multicast => {
+            Err(ShortExit::punt(multicast_class(frame)))
+        }
         ethernet::IPV4 | ethernet::IPV6 => Ok(()),
-        _ if multicast => Err(Exit::Punt(PuntClass::Other)),
-        _ => Err(Exit::Drop(DropReason::UnknownEtherType)),
+        _ if multicast => Err(ShortExit::punt(PuntClass::Other)),
+        _ => Err(DropReason::UnknownEtherType.into()),
     }
 }
 
@@ -115,74 +113,76 @@ fn parse_v4(
     frame: &EthernetView,
     header_checked: Checked,
     key: &mut FlowKey,
-) -> Result<Headers, Exit> {
-    let ip = Ipv4View::new(frame.payload()).map_err(|error| Exit::Drop(ip_header_reason(error)))?;
+    headers: &mut Headers,
+) -> Result<Kind, ShortExit> {
+    let ip = Ipv4View::new(frame.payload()).map_err(ip_header_reason)?;
     let right = match header_checked {
         Checked::Good => true,
         Checked::Bad => false,
         Checked::Unknown => ip.checksum_is_right(),
     };
     if !right {
-        return Err(Exit::Drop(DropReason::IpChecksum));
+        return Err(DropReason::IpChecksum.into());
     }
     let l3 = frame.payload_offset();
+    headers.l3 = l3 as u16;
+    headers.l4 = (l3 + ip.header_len()) as u16;
+    headers.ip_len = ip.total_len() as u16;
+    headers.ttl = ip.ttl();
     key.addresses = u64::from_ne_bytes(ip.addresses());
     key.protocol = ip.protocol();
-    key.family = 4;
-    key.ports = 0;
-    let mut headers = Headers {
-        kind: Kind::Tuple,
-        l3: l3 as u16,
-        l4: (l3 + ip.header_len()) as u16,
-        ip_len: ip.total_len() as u16,
-        ttl: ip.ttl(),
-        tcp_flags: 0,
-    };
+    key.family = V4;
     if ip.is_fragment() {
+        key.ports = 0;
         headers.kind = Kind::Fragment;
-        return Ok(headers);
+        return Ok(Kind::Fragment);
     }
-    match ip.protocol() {
+    let (kind, ports, tcp_flags) = match ip.protocol() {
         TCP => {
-            let tcp =
-                TcpView::new(ip.payload()).map_err(|error| Exit::Drop(l4_header_reason(error)))?;
-            key.ports = u32::from_ne_bytes(tcp.ports());
-            headers.tcp_flags = tcp.flags();
+            let tcp = TcpView::new(ip.payload()).map_err(l4_header_reason)?;
+            (Kind::Tuple, u32::from_ne_bytes(tcp.ports()), tcp.flags())
         }
         UDP => {
-            let udp =
-                UdpView::new(ip.payload()).map_err(|error| Exit::Drop(l4_header_reason(error)))?;
-            key.ports = u32::from_ne_bytes(udp.ports());
+            let udp = UdpView::new(ip.payload()).map_err(l4_header_reason)?;
+            (Kind::Tuple, u32::from_ne_bytes(udp.ports()), 0)
         }
-        _ => headers.kind = Kind::Other,
-    }
-    Ok(headers)
+        _ => (Kind::Other, 0, 0),
+    };
+    key.ports = ports;
+    headers.tcp_flags = tcp_flags;
+    headers.kind = kind;
+    Ok(kind)
 }
 
 /// IPv6 as far as it takes to know whose it is.
-fn parse_v6(frame: &EthernetView, key: &mut FlowKey) -> Result<Headers, Exit> {
-    let ip = Ipv6View::new(frame.payload()).map_err(|error| Exit::Drop(ip_header_reason(error)))?;
+fn parse_v6(
+    frame: &EthernetView,
+    key: &mut FlowKey,
+    headers: &mut Headers,
+) -> Result<Kind, ShortExit> {
+    let ip = Ipv6View::new(frame.payload()).map_err(ip_header_reason)?;
     if ip.is_neighbour_discovery() {
-        return Err(Exit::Punt(PuntClass::Neighbour));
+        return Err(ShortExit::punt(PuntClass::Neighbour));
     }
-    let ports =
-        ip.payload().first_chunk().filter(|_| Protocol::from_number(ip.next_header()).is_some());
+    let has_ports = Protocol::from_number(ip.next_header()).is_some();
+    let ports = ip.payload().first_chunk().filter(|_| has_ports);
     *key = FlowKey {
         addresses: 0,
         ports: ports.map_or(0, |ports| u32::from_ne_bytes(*ports)),
         protocol: ip.next_header(),
-        family: 6,
+        family: V6,
         wide: ip.addresses(),
     };
-    Ok(Headers { kind: Kind::Other, ..Headers::default() })
+    *headers = Headers { kind: Kind::Other, ..Headers::default() };
+    Ok(Kind::Other)
 }
 
 /// The tuple of a frame that is already rewritten.
 pub(crate) fn parse_leaving(frame: &[u8]) -> Option<FlowKey> {
     let frame =
         EthernetView::new(frame).ok().filter(|frame| frame.ether_type() == ethernet::IPV4)?;
-    let mut key = FlowKey::default();
-    parse_v4(&frame, Checked::Good, &mut key).ok()?;
+    let (mut key, mut headers) = (FlowKey::default(), Headers::default());
+    parse_v4(&frame, Checked::Good, &mut key, &mut headers).ok()?;
     Some(key)
 }
 

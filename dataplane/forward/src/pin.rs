@@ -2,6 +2,7 @@
 //! the flow table remembers both.
 
 use crate::counters::{BackendColumn, Counters, ListenerColumn, WorkerColumn};
+use crate::exit::ShortExit;
 use crate::flow::state::FlowState;
 use crate::flow::{Entry, FlowKey, FlowTable, NewFlow, track};
 use crate::group::{Member, Pick};
@@ -10,7 +11,7 @@ use crate::random::Random;
 use crate::rewrite::{dnat, full_nat};
 use crate::snapshot::{Listener, Snapshot};
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
-use crate::{DropReason, Exit, Mode, Protocol, Tick, WorkerIdx};
+use crate::{DropReason, Mode, Protocol, Tick, WorkerIdx};
 
 /// What one worker needs to pin a flow.
 pub(crate) struct Pinning<'p, 'm> {
@@ -27,14 +28,14 @@ pub(crate) struct Pinning<'p, 'm> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// It leaves so.
-    Exit(Exit),
+    Exit(ShortExit),
     /// It is a SYN, to be answered by RST.
     Reset,
 }
 
 impl From<DropReason> for Refusal {
     fn from(reason: DropReason) -> Self {
-        Self::Exit(Exit::Drop(reason))
+        Self::Exit(reason.into())
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) mod track;
 
 pub use expire::FlowInfo;
 pub use key::FlowKey;
-pub(crate) use key::V6;
+pub(crate) use key::{V4, V6};
 pub use memory::{CacheLine, FlowMemory, FlowMemoryError, MAX_CAPACITY};
 pub(crate) use memory::{FlowRecord, NO_HOP, NewFlow};
 pub use state::{Direction, FlowState, Timeouts};

@@ -5,7 +5,7 @@ use super::table::{Entry, FlowTable};
 use crate::journey::{Headers, Walk};
 use crate::snapshot::Snapshot;
 use crate::wire::tcp::{ACK, RST, SYN};
-use crate::{BackendId, Burst, DropReason, Exit, ListenerSlot, Protocol, Tick};
+use crate::{BackendId, Burst, DropReason, ListenerSlot, Protocol, Tick};
 
 /// The room: each packet with an entry follows its flow, leaves, or becomes a stranger because its
 /// flow is over.
@@ -24,7 +24,7 @@ pub(crate) fn track(
         }
         let headers = &walk.headers[at];
         if headers.ttl <= 1 {
-            burst.packets[at].exit = Exit::Drop(DropReason::TtlExpired);
+            burst.leave(at, DropReason::TtlExpired.into());
             continue;
         }
         if follow(entry, headers, flows, snapshot, now) {

@@ -19,12 +19,7 @@ use crate::wire::{checksum, tcp, udp};
 pub(crate) fn rewrite(burst: &mut Burst, walk: &Walk, flows: &FlowTable) {
     for at in walk.pinned.iter() {
         let entry = walk.entries[at];
-        rewrite_v4(
-            burst.packets[at].frame,
-            &walk.headers[at],
-            flows.record(entry),
-            entry.direction(),
-        );
+        rewrite_v4(burst.frames[at], &walk.headers[at], flows.record(entry), entry.direction());
     }
 }
 

@@ -1,10 +1,11 @@
 //! The RST with which a connection is refused, written over the SYN that asked for it.
 
-use crate::burst::Packet;
+use crate::Protocol;
+use crate::burst::Slip;
+use crate::exit::ShortExit;
 use crate::journey::Headers;
 use crate::wire::tcp::{self, ACK, RST, TcpView};
 use crate::wire::{checksum, ipv4};
-use crate::{Exit, Protocol};
 
 /// The least frame on the wire without FCS; the rest is padding.
 const MIN_FRAME: usize = 60;
@@ -12,14 +13,14 @@ const PACKET_LEN: usize = ipv4::MIN_HEADER_LEN + tcp::MIN_HEADER_LEN;
 
 /// Turns a client's segment into the answer of a closed port: RFC 9293 §3.10.7.1. The frame goes
 /// back by the way it came, with its tag; IP and TCP options are dropped, and its length with them.
-pub(crate) fn answer(packet: &mut Packet, headers: &Headers) -> Option<Exit> {
+pub(crate) fn answer(frame: &mut [u8], slip: &mut Slip, headers: &Headers) -> Option<()> {
     let l3 = usize::from(headers.l3);
     let ip_end = l3 + usize::from(headers.ip_len);
-    let segment = TcpView::new(packet.frame.get(usize::from(headers.l4)..ip_end)?).ok()?;
+    let segment = TcpView::new(frame.get(usize::from(headers.l4)..ip_end)?).ok()?;
     let tcp = closed_port_says(&segment);
-    let addresses: [u8; 8] = packet.frame.get(l3 + 12..)?.first_chunk().copied()?;
-    let len = (l3 + PACKET_LEN).max(MIN_FRAME.min(packet.frame.len()));
-    let frame = packet.frame.get_mut(..len)?;
+    let addresses: [u8; 8] = frame.get(l3 + 12..)?.first_chunk().copied()?;
+    let len = (l3 + PACKET_LEN).max(MIN_FRAME.min(frame.len()));
+    let frame = frame.get_mut(..len)?;
     let macs = frame.first_chunk_mut::<12>()?;
     macs.rotate_left(6);
     let (ip, rest) = frame.get_mut(l3..)?.split_first_chunk_mut::<{ ipv4::MIN_HEADER_LEN }>()?;
@@ -29,8 +30,9 @@ pub(crate) fn answer(packet: &mut Packet, headers: &Headers) -> Option<Exit> {
     let checksum = checksum::l4_v4(addresses, Protocol::Tcp.number(), &l4[..]);
     l4[tcp::CHECKSUM_AT..][..2].copy_from_slice(&checksum.to_ne_bytes());
     padding.fill(0);
-    packet.len = u16::try_from(len).ok()?;
-    Some(Exit::Send(packet.ingress))
+    slip.len = u16::try_from(len).ok()?;
+    slip.exit = ShortExit::send(slip.ingress);
+    Some(())
 }
 
 /// "If the ACK bit is off, sequence number zero is used, `<SEQ=0><ACK=SEG.SEQ+SEG.LEN><CTL=RST,ACK>`.

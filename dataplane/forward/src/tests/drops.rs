@@ -24,7 +24,7 @@ fn with_metadata(ingress: PortIdx, checks: RxChecks) -> Exit {
     burst.push(&mut frame, ingress, checks);
     let (snapshot, now) = (lb.snapshot.clone(), lb.now);
     lb.worker(WorkerIdx(0)).forward(&mut burst, &snapshot, now);
-    burst.iter().next().map(crate::Packet::exit).unwrap()
+    burst.iter().next().map(|packet| packet.exit()).unwrap()
 }
 
 fn with_mac(mac: MacAddr) -> Exit {

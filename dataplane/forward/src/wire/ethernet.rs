@@ -86,3 +86,10 @@ impl<'a> EthernetView<'a> {
         self.bytes.get(self.payload_offset()..).unwrap_or_default()
     }
 }
+
+/// Whether a frame carries an 802.1Q tag.
+#[inline]
+#[must_use]
+pub fn is_tagged(frame: &[u8]) -> bool {
+    frame.get(HEADER_LEN - 2..HEADER_LEN) == Some(&VLAN.to_be_bytes())
+}
