@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Instant,
 };
@@ -14,7 +14,9 @@ use penstock_forward::NextHopKey;
 use rtrb::Producer;
 use tracing::{info, warn};
 
-use crate::kernel::{Address, Addresses, Ifindex, KernelError, KernelView, MacAddr, Mirror, announcements};
+use crate::kernel::{
+    Address, Addresses, Ifindex, KernelError, KernelView, MacAddr, Mirror, announcements,
+};
 
 /// One port's companion, as the main lcore sees it.
 pub struct CompanionFacts {
@@ -44,7 +46,11 @@ impl Companions {
     ///
     /// # Errors
     /// If netlink cannot be used.
-    pub fn new(companions: Vec<CompanionFacts>, snat: BTreeSet<IpAddr>, mempool: Mempool) -> Result<Self, KernelError> {
+    pub fn new(
+        companions: Vec<CompanionFacts>,
+        snat: BTreeSet<IpAddr>,
+        mempool: Mempool,
+    ) -> Result<Self, KernelError> {
         Ok(Self {
             companions,
             addresses: Addresses::open()?,
@@ -121,7 +127,9 @@ impl Companions {
 
     /// Has the kernel ask for a next hop that a packet waits for.
     pub fn resolve(&self, mirror: &mut Mirror, next_hop: NextHopKey) {
-        if let Err(error) = mirror.resolve(next_hop.port.0, next_hop.address, self.started.elapsed()) {
+        if let Err(error) =
+            mirror.resolve(next_hop.port.0, next_hop.address, self.started.elapsed())
+        {
             warn!(address = %next_hop.address, %error, "next hop cannot be asked for");
         }
     }
@@ -129,9 +137,15 @@ impl Companions {
     /// Keeps gateways and backends fresh, since the kernel never sees the traffic to them.
     pub fn keep_fresh(&self, mirror: &mut Mirror, state: &State) {
         let mut in_use: BTreeSet<IpAddr> = state.next_hops.values().map(|hint| hint.via).collect();
-        in_use.extend(state.groups.values().flat_map(|group| group.members.keys().map(|member| member.ip())));
+        in_use.extend(
+            state.groups.values().flat_map(|group| group.members.keys().map(SocketAddr::ip)),
+        );
         let view = mirror.view();
-        in_use.extend(view.routes.iter().flat_map(|route| route.next_hops.iter().filter_map(|hop| hop.gateway)));
+        in_use.extend(
+            view.routes
+                .iter()
+                .flat_map(|route| route.next_hops.iter().filter_map(|hop| hop.gateway)),
+        );
         let neighbours: Vec<_> = view
             .neighbours
             .iter()
@@ -147,7 +161,9 @@ impl Companions {
 /// Whether `address` lies in the subnet of one of the box's own addresses.
 fn contains(own: &Address, address: IpAddr) -> bool {
     let (own_bits, bits, width) = match (own.address, address) {
-        (IpAddr::V4(own), IpAddr::V4(address)) => (u128::from(own.to_bits()), u128::from(address.to_bits()), 32),
+        (IpAddr::V4(own), IpAddr::V4(address)) => {
+            (u128::from(own.to_bits()), u128::from(address.to_bits()), 32)
+        }
         (IpAddr::V6(own), IpAddr::V6(address)) => (own.to_bits(), address.to_bits(), 128),
         _ => return false,
     };

@@ -140,10 +140,7 @@ pub struct Paths {
 
 impl Default for Paths {
     fn default() -> Self {
-        Self {
-            run: "/run/penstock".into(),
-            state: "/var/lib/penstock/dataplane".into(),
-        }
+        Self { run: "/run/penstock".into(), state: "/var/lib/penstock/dataplane".into() }
     }
 }
 
@@ -187,10 +184,8 @@ impl Config {
     /// [`ConfigError`] for the first thing that is wrong.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-            path: name.clone(),
-            source,
-        })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: name.clone(), source })?;
         Self::parse(&name, &text)
     }
 
@@ -199,11 +194,10 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] for the first thing that is wrong.
     pub fn parse(path: &str, text: &str) -> Result<Self, ConfigError> {
-        let raw: RawConfig =
-            serde_saphyr::from_str(text).map_err(|error| ConfigError::Syntax {
-                path: path.to_owned(),
-                message: error.to_string(),
-            })?;
+        let raw: RawConfig = serde_saphyr::from_str(text).map_err(|error| ConfigError::Syntax {
+            path: path.to_owned(),
+            message: error.to_string(),
+        })?;
         raw.check().map_err(|wrong| ConfigError::Value {
             path: path.to_owned(),
             line: wrong.line,
@@ -282,21 +276,13 @@ struct RawFeed {
 
 impl Default for RawWorkers {
     fn default() -> Self {
-        Self {
-            count: None,
-            cores: Vec::new(),
-            idle: Idle::Sleep(Duration::from_micros(50)),
-        }
+        Self { count: None, cores: Vec::new(), idle: Idle::Sleep(Duration::from_micros(50)) }
     }
 }
 
 impl Default for RawMemory {
     fn default() -> Self {
-        Self {
-            eal_mib: 256,
-            mbufs: None,
-            hugepages: None,
-        }
+        Self { eal_mib: 256, mbufs: None, hugepages: None }
     }
 }
 
@@ -348,16 +334,31 @@ impl RawPort {
         if companion.value.is_empty() || companion.value.len() > 15 || companion.value.contains('/')
         {
             let found = &companion.value;
-            return wrong(companion, format!("companion {found:?}: an interface name of 1 to 15 characters"));
+            return wrong(
+                companion,
+                format!("companion {found:?}: an interface name of 1 to 15 characters"),
+            );
         }
         if let Some(other) = others.iter().find(|other| other.name == self.name.value) {
-            return wrong(&self.name, format!("a second port named {:?}; names must differ", other.name));
+            return wrong(
+                &self.name,
+                format!("a second port named {:?}; names must differ", other.name),
+            );
         }
         if let Some(other) = others.iter().find(|other| other.companion == companion.value) {
-            return wrong(companion, format!("{:?} is the companion of port {:?} already", companion.value, other.name));
+            return wrong(
+                companion,
+                format!("{:?} is the companion of port {:?} already", companion.value, other.name),
+            );
         }
         if self.device.value.starts_with('-') || self.device.value.trim().is_empty() {
-            return wrong(&self.device, format!("device {:?}: a PCI address (0000:3b:02.0) or a vdev (net_tap0,iface=lan0)", self.device.value));
+            return wrong(
+                &self.device,
+                format!(
+                    "device {:?}: a PCI address (0000:3b:02.0) or a vdev (net_tap0,iface=lan0)",
+                    self.device.value
+                ),
+            );
         }
         let mtu_bytes = match &self.mtu_bytes {
             Some(mtu) if !(576..=9600).contains(&mtu.value) => {
@@ -400,7 +401,10 @@ impl RawMemory {
         let least = (ports * workers * 2 * 512 + workers * 1024 + 1024) as u32;
         let mbufs = match &self.mbufs {
             Some(mbufs) if mbufs.value < least => {
-                let message = format!("{} mbufs; {ports} ports and {workers} workers can hold {least} at once", mbufs.value);
+                let message = format!(
+                    "{} mbufs; {ports} ports and {workers} workers can hold {least} at once",
+                    mbufs.value
+                );
                 return wrong(mbufs, message);
             }
             Some(mbufs) => mbufs.value,
@@ -415,7 +419,10 @@ impl RawFlows {
         let capacity = match &self.capacity {
             Some(capacity) if !FLOW_CAPACITY.contains(&capacity.value) => {
                 let (low, high) = (FLOW_CAPACITY.start(), FLOW_CAPACITY.end());
-                return wrong(capacity, format!("a capacity of {} flows; give {low} to {high}", capacity.value));
+                return wrong(
+                    capacity,
+                    format!("a capacity of {} flows; give {low} to {high}", capacity.value),
+                );
             }
             Some(capacity) => capacity.value,
             None => 1 << 20,
@@ -432,7 +439,13 @@ impl RawSnat {
                 || address.value.is_loopback()
                 || address.value.is_multicast();
             if unusable || address.value.is_ipv6() {
-                return wrong(&address, format!("SNAT address {}: a unicast IPv4 address that backends can answer", address.value));
+                return wrong(
+                    &address,
+                    format!(
+                        "SNAT address {}: a unicast IPv4 address that backends can answer",
+                        address.value
+                    ),
+                );
             }
             addresses.insert(address.value);
         }
@@ -447,9 +460,20 @@ impl RawFeed {
         let Some(users) = self.users else {
             return Ok(user_id(&passwd, "penstock-controlplane").into_iter().collect());
         };
-        let id = |user: Spanned<String>| match user.value.parse().ok().or_else(|| user_id(&passwd, &user.value)) {
+        let id = |user: Spanned<String>| match user
+            .value
+            .parse()
+            .ok()
+            .or_else(|| user_id(&passwd, &user.value))
+        {
             Some(id) => Ok(id),
-            None => wrong(&user, format!("user {:?} is not in /etc/passwd; give a local user or a number", user.value)),
+            None => wrong(
+                &user,
+                format!(
+                    "user {:?} is not in /etc/passwd; give a local user or a number",
+                    user.value
+                ),
+            ),
         };
         users.into_iter().map(id).collect()
     }
@@ -469,19 +493,30 @@ fn parse_mac(text: &Spanned<String>) -> Result<[u8; 6], Wrong> {
         let part = parts.next().filter(|part| part.len() == 2);
         match part.and_then(|part| u8::from_str_radix(part, 16).ok()) {
             Some(value) => *byte = value,
-            None => return wrong(text, format!("mac {:?}: six bytes like 02:00:00:00:00:01", text.value)),
+            None => {
+                return wrong(
+                    text,
+                    format!("mac {:?}: six bytes like 02:00:00:00:00:01", text.value),
+                );
+            }
         }
     }
     if parts.next().is_some() || mac[0] & 1 == 1 {
-        return wrong(text, format!("mac {:?}: a unicast address of six bytes like 02:00:00:00:00:01", text.value));
+        return wrong(
+            text,
+            format!("mac {:?}: a unicast address of six bytes like 02:00:00:00:00:01", text.value),
+        );
     }
     Ok(mac)
 }
 
 fn duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;
-    humantime::parse_duration(&text)
-        .map_err(|error| serde::de::Error::custom(format!("{text:?} is no duration ({error}); write 50us, 30s or 2h 4m")))
+    humantime::parse_duration(&text).map_err(|error| {
+        serde::de::Error::custom(format!(
+            "{text:?} is no duration ({error}); write 50us, 30s or 2h 4m"
+        ))
+    })
 }
 
 fn some_duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
@@ -521,8 +556,14 @@ mod tests {
             ("workers: { count: 0 }", "dataplane.yaml:2:19: 0 workers; give 1 to 64"),
             ("workers: { idle: { sleep: soon } }", "is no duration"),
             ("flows: { capacity: 5 }", "dataplane.yaml:2:20: a capacity of 5 flows; give 64 to"),
-            ("memory: { mbufs: 12 }", "dataplane.yaml:2:18: 12 mbufs; 1 ports and 1 workers can hold"),
-            ("snat: { addresses: [127.0.0.1] }", "dataplane.yaml:2:21: SNAT address 127.0.0.1: a unicast"),
+            (
+                "memory: { mbufs: 12 }",
+                "dataplane.yaml:2:18: 12 mbufs; 1 ports and 1 workers can hold",
+            ),
+            (
+                "snat: { addresses: [127.0.0.1] }",
+                "dataplane.yaml:2:21: SNAT address 127.0.0.1: a unicast",
+            ),
             ("feed: { users: [nobody-of-that-name] }", "is not in /etc/passwd"),
             ("flow: { capacity: 5 }", "unknown field"),
             ("workers: [", "line 2"),
@@ -537,13 +578,31 @@ mod tests {
     fn wrong_ports_are_named_with_line_and_column() {
         let rows = [
             ("ports: []", "dataplane.yaml:1:8: 0 ports; give 1 to 8"),
-            ("ports: [{ name: a, device: x, companion: a-name-that-is-too-long }]", "1 to 15 characters"),
-            ("ports: [{ name: a, device: --no-huge, companion: c }]", "a PCI address (0000:3b:02.0) or a vdev"),
-            ("ports: [{ name: a, device: x, companion: c, mac: 01:00:00:00:00:01 }]", "a unicast address"),
+            (
+                "ports: [{ name: a, device: x, companion: a-name-that-is-too-long }]",
+                "1 to 15 characters",
+            ),
+            (
+                "ports: [{ name: a, device: --no-huge, companion: c }]",
+                "a PCI address (0000:3b:02.0) or a vdev",
+            ),
+            (
+                "ports: [{ name: a, device: x, companion: c, mac: 01:00:00:00:00:01 }]",
+                "a unicast address",
+            ),
             ("ports: [{ name: a, device: x, companion: c, mac: 2:0:0:0:0:1 }]", "six bytes like"),
-            ("ports: [{ name: a, device: x, companion: c, mtu-bytes: 68 }]", "mtu-bytes 68: 576 to 9600"),
-            ("ports: [{ name: a, device: x, companion: c }, { name: a, device: y, companion: d }]", "a second port named"),
-            ("ports: [{ name: a, device: x, companion: c }, { name: b, device: y, companion: c }]", "companion of port \"a\" already"),
+            (
+                "ports: [{ name: a, device: x, companion: c, mtu-bytes: 68 }]",
+                "mtu-bytes 68: 576 to 9600",
+            ),
+            (
+                "ports: [{ name: a, device: x, companion: c }, { name: a, device: y, companion: d }]",
+                "a second port named",
+            ),
+            (
+                "ports: [{ name: a, device: x, companion: c }, { name: b, device: y, companion: c }]",
+                "companion of port \"a\" already",
+            ),
         ];
         for (text, expected) in rows {
             let error = Config::parse("dataplane.yaml", text).unwrap_err().to_string();

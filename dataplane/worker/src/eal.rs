@@ -54,7 +54,8 @@ mod tests {
     use super::*;
 
     fn config(ports: &str) -> Config {
-        let text = format!("{ports}\nworkers: {{ count: 2, cores: [0] }}\nmemory: {{ eal-mib: 64 }}");
+        let text =
+            format!("{ports}\nworkers: {{ count: 2, cores: [0] }}\nmemory: {{ eal-mib: 64 }}");
         Config::parse("test.yaml", &text).unwrap()
     }
 

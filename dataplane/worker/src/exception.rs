@@ -77,12 +77,13 @@ impl Companion {
     pub fn new(tap: Tap, workers: usize) -> (Self, Vec<PuntOutbox>, Consumer<Mbuf>) {
         let (mut inboxes, mut outboxes) = (Vec::new(), Vec::new());
         for _ in 0..workers {
-            let [neighbour, control, other] = std::array::from_fn(|_| RingBuffer::new(RING_PACKETS));
+            let [neighbour, control, other] =
+                std::array::from_fn(|_| RingBuffer::new(RING_PACKETS));
             outboxes.push(PuntOutbox { classes: [neighbour.0, control.0, other.0] });
             inboxes.push([neighbour.1, control.1, other.1]);
         }
         let (to_port, from_kernel) = RingBuffer::new(RING_PACKETS);
-        let policers = RATES.map(|rate| Policer::new(rate));
+        let policers = RATES.map(Policer::new);
         (Self { tap, inboxes, to_port, policers }, outboxes, from_kernel)
     }
 }
@@ -119,8 +120,11 @@ impl ExceptionPath {
     }
 
     fn wait(&self, busy: bool) {
-        let mut fds: Vec<PollFd<'_>> =
-            self.companions.iter().map(|companion| PollFd::new(&companion.tap, PollFlags::IN)).collect();
+        let mut fds: Vec<PollFd<'_>> = self
+            .companions
+            .iter()
+            .map(|companion| PollFd::new(&companion.tap, PollFlags::IN))
+            .collect();
         let wait = if busy { Timespec { tv_sec: 0, tv_nsec: 0 } } else { WAIT };
         if poll(&mut fds, Some(&wait)).is_err() {
             thread::sleep(Duration::from_micros(500)); // interrupted: look at the rings all the same
@@ -131,15 +135,15 @@ impl ExceptionPath {
     fn turn(&mut self, now: Duration, buffer: &mut [u8]) -> bool {
         let mut frames = 0;
         for companion in &mut self.companions {
-            frames += companion.to_kernel(now, self.drops, self.punts);
-            frames += companion.from_kernel(&self.mempool, self.drops, buffer);
+            frames += companion.punt(now, self.drops, self.punts);
+            frames += companion.take_from_kernel(&self.mempool, self.drops, buffer);
         }
         frames > 0
     }
 }
 
 impl Companion {
-    fn to_kernel(&mut self, now: Duration, drops: Drops, punts: PuntCells) -> usize {
+    fn punt(&mut self, now: Duration, drops: Drops, punts: PuntCells) -> usize {
         let mut frames = 0;
         for (at, class) in PuntClass::ALL.into_iter().enumerate() {
             for inbox in &mut self.inboxes {
@@ -160,7 +164,7 @@ impl Companion {
         frames
     }
 
-    fn from_kernel(&mut self, mempool: &Mempool, drops: Drops, buffer: &mut [u8]) -> usize {
+    fn take_from_kernel(&mut self, mempool: &Mempool, drops: Drops, buffer: &mut [u8]) -> usize {
         for frames in 0..TURN_FRAMES {
             let Ok(Some(len)) = self.tap.read_frame(buffer) else { return frames };
             let Some(mut mbuf) = mempool.alloc() else {

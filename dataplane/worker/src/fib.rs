@@ -29,7 +29,8 @@ impl Builder {
 
     /// The FIB of a view; O(routes × log routes) if it changed, O(hints) if not.
     pub fn build(&mut self, view: &KernelView, state: &State) -> Arc<Fib> {
-        let hints: Vec<_> = state.next_hops.iter().map(|(address, hint)| (*address, *hint)).collect();
+        let hints: Vec<_> =
+            state.next_hops.iter().map(|(address, hint)| (*address, *hint)).collect();
         if let Some((sources, fib)) = &self.last
             && Arc::ptr_eq(&sources.routes, &view.routes)
             && Arc::ptr_eq(&sources.neighbours, &view.neighbours)
@@ -40,8 +41,11 @@ impl Builder {
         self.version = self.version.wrapping_add(1).max(1);
         let routes = routes(view, &hints);
         let fib = Arc::new(Fib::build(self.version, &self.ports, &routes, &neighbours(view)));
-        let sources =
-            Sources { routes: Arc::clone(&view.routes), neighbours: Arc::clone(&view.neighbours), hints };
+        let sources = Sources {
+            routes: Arc::clone(&view.routes),
+            neighbours: Arc::clone(&view.neighbours),
+            hints,
+        };
         self.last = Some((sources, Arc::clone(&fib)));
         fib
     }
@@ -51,7 +55,10 @@ impl Builder {
 /// addresses, to which nothing is ever sent out.
 fn routes(view: &KernelView, hints: &[(IpAddr, NextHop)]) -> Vec<fib::Route> {
     let main = view.routes.iter().filter(|route| route.table == Table::Main);
-    let local = view.routes.iter().filter(|route| route.table == Table::Local && route.kind == RouteKind::Local);
+    let local = view
+        .routes
+        .iter()
+        .filter(|route| route.table == Table::Local && route.kind == RouteKind::Local);
     let hinted = hints.iter().filter_map(|(address, hint)| hinted(view, *address, hint.via));
     main.map(of_kernel).chain(hinted).chain(local.map(of_kernel)).collect()
 }
@@ -87,7 +94,9 @@ fn hinted(view: &KernelView, address: IpAddr, via: IpAddr) -> Option<fib::Route>
 
 fn covers(route: &Route, address: IpAddr) -> bool {
     let (prefix, bits, width) = match (route.prefix.address, address) {
-        (IpAddr::V4(prefix), IpAddr::V4(address)) => (u128::from(prefix.to_bits()), u128::from(address.to_bits()), 32),
+        (IpAddr::V4(prefix), IpAddr::V4(address)) => {
+            (u128::from(prefix.to_bits()), u128::from(address.to_bits()), 32)
+        }
         (IpAddr::V6(prefix), IpAddr::V6(address)) => (prefix.to_bits(), address.to_bits(), 128),
         _ => return false,
     };
@@ -98,7 +107,11 @@ fn covers(route: &Route, address: IpAddr) -> bool {
 fn neighbours(view: &KernelView) -> Vec<fib::Neighbour> {
     let known = |neighbour: &Neighbour| {
         let mac = neighbour.mac?;
-        Some(fib::Neighbour { port: PortIdx(neighbour.port), address: neighbour.address, mac: MacAddr(mac.0) })
+        Some(fib::Neighbour {
+            port: PortIdx(neighbour.port),
+            address: neighbour.address,
+            mac: MacAddr(mac.0),
+        })
     };
     view.neighbours.iter().filter_map(known).collect()
 }

@@ -4,33 +4,24 @@
 //! readers. A packet carries nothing but itself and the port it came in by: the owner starts from
 //! its bytes, with its own snapshot. Full rings drop, by name; they never wait.
 
-use penstock_dpdk::Mbuf;
-use penstock_forward::PortIdx;
-use rtrb::{Consumer, Producer, RingBuffer, chunks::ChunkError};
+use rtrb::{Consumer, Producer, RingBuffer};
 
 /// Packets a ring holds: eight bursts.
 const RING_PACKETS: usize = 256;
 
-/// A packet on its way to its owner.
-#[derive(Debug)]
-pub struct Handed {
-    /// The frame as it was received.
-    pub mbuf: Mbuf,
-    /// The port it was received on.
-    pub ingress: PortIdx,
-}
-
 /// One worker's ends of the rings: an outbox to, and an inbox from, every other worker.
-#[derive(Debug, Default)]
-pub struct HandOver {
-    outboxes: Vec<Option<Producer<Handed>>>,
-    inboxes: Vec<Consumer<Handed>>,
+#[derive(Debug)]
+pub struct HandOver<P> {
+    outboxes: Vec<Option<Producer<P>>>,
+    inboxes: Vec<Consumer<P>>,
+    first: usize, // the inbox to be served first: each in turn, so that none starves another
 }
 
-impl HandOver {
+impl<P> HandOver<P> {
     /// The ends for each of `workers` workers, in order.
     pub fn between(workers: usize) -> Vec<Self> {
-        let mut all: Vec<Self> = (0..workers).map(|_| Self::default()).collect();
+        let none = |_| Self { outboxes: Vec::new(), inboxes: Vec::new(), first: 0 };
+        let mut all: Vec<Self> = (0..workers).map(none).collect();
         for from in 0..workers {
             for to in 0..workers {
                 if from == to {
@@ -49,22 +40,68 @@ impl HandOver {
     ///
     /// # Errors
     /// The packet back if the owner's ring is full, or there is no such other worker.
-    pub fn give(&mut self, owner: usize, packet: Handed) -> Result<(), Handed> {
+    pub fn give(&mut self, owner: usize, packet: P) -> Result<(), P> {
         match self.outboxes.get_mut(owner) {
-            Some(Some(outbox)) => outbox.push(packet).map_err(|rtrb::PushError::Full(packet)| packet),
+            Some(Some(outbox)) => {
+                outbox.push(packet).map_err(|rtrb::PushError::Full(packet)| packet)
+            }
             _ => Err(packet),
         }
     }
 
     /// Takes at most `room` packets that others handed to this worker.
-    pub fn take(&mut self, mut room: usize, mut each: impl FnMut(Handed)) {
-        for inbox in &mut self.inboxes {
+    pub fn take(&mut self, mut room: usize, mut each: impl FnMut(P)) {
+        let (later, sooner) = self.inboxes.split_at_mut(self.first);
+        for inbox in sooner.iter_mut().chain(later) {
             let ready = inbox.slots().min(room);
-            match inbox.read_chunk(ready) {
-                Ok(chunk) => chunk.into_iter().for_each(&mut each),
-                Err(ChunkError::TooFewSlots(_)) => continue,
+            if let Ok(chunk) = inbox.read_chunk(ready) {
+                chunk.into_iter().for_each(&mut each);
+                room -= ready;
             }
-            room -= ready;
         }
+        self.first = (self.first + 1) % self.inboxes.len().max(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_reaches_its_owner_and_nobody_else() {
+        let mut workers = HandOver::between(3);
+        assert_eq!(workers[0].give(2, "a"), Ok(()));
+        assert_eq!(workers[1].give(2, "b"), Ok(()));
+        assert_eq!(workers[2].give(2, "to itself"), Err("to itself"));
+        assert_eq!(workers[2].give(7, "to nobody"), Err("to nobody"));
+        for (worker, expected) in [(0, vec![]), (1, vec![]), (2, vec!["a", "b"])] {
+            let mut taken = Vec::new();
+            workers[worker].take(32, |packet| taken.push(packet));
+            assert_eq!(taken, expected);
+        }
+    }
+
+    #[test]
+    fn a_full_ring_gives_the_packet_back() {
+        let mut workers = HandOver::between(2);
+        for packet in 0..RING_PACKETS {
+            assert_eq!(workers[0].give(1, packet), Ok(()));
+        }
+        assert_eq!(workers[0].give(1, 999), Err(999));
+    }
+
+    #[test]
+    fn a_flood_from_one_worker_does_not_starve_another() {
+        let mut workers = HandOver::between(3);
+        for packet in 0..64 {
+            assert_eq!(workers[0].give(2, packet), Ok(()));
+        }
+        assert_eq!(workers[1].give(2, 1000), Ok(()));
+        let mut taken = Vec::new();
+        for _ in 0..2 {
+            workers[2].take(32, |packet| taken.push(packet));
+        }
+        assert_eq!(taken.len(), 64);
+        assert!(taken.contains(&1000), "{taken:?}");
     }
 }

@@ -9,14 +9,15 @@ use arc_swap::{ArcSwap, Cache};
 use crossbeam_utils::CachePadded;
 use penstock_dpdk::{Mbuf, MbufBurst, RxChecksum, RxQueue, TxQueue};
 use penstock_forward::{
-    BURST, Burst, Checked, DropReason, Exit, Forwarder, NextHopKey, PortIdx, PuntClass, RxChecks, Tick,
+    BURST, Burst, Checked, DropReason, Exit, Forwarder, NextHopKey, PortIdx, PuntClass, RxChecks,
+    Tick,
 };
 use rtrb::{Consumer, Producer};
 
 use crate::{
     clock::Clock,
     exception::PuntOutbox,
-    handover::{HandOver, Handed},
+    handover::HandOver,
     hold::Hold,
     idle::Rest,
     published::Published,
@@ -68,9 +69,9 @@ pub struct Path {
     /// Ports by `PortIdx`.
     pub ports: Vec<WorkerPort>,
     /// Rings to and from the other workers.
-    pub handover: HandOver,
+    pub handover: HandOver<Handed>,
     /// Packets that wait for a MAC.
-    pub hold: Hold,
+    pub hold: Hold<Mbuf>,
     /// Next hops for which the main lcore shall ask the kernel.
     pub unresolved: Producer<NextHopKey>,
     /// Losses outside the forwarder.
@@ -113,6 +114,13 @@ impl Worker {
     }
 }
 
+/// A packet on its way to its owner: the frame as it was received, and by which port.
+#[derive(Debug)]
+pub struct Handed {
+    mbuf: Mbuf,
+    ingress: PortIdx,
+}
+
 /// A burst and the port each of its packets came in by.
 struct Arrivals {
     mbufs: MbufBurst,
@@ -120,10 +128,16 @@ struct Arrivals {
 }
 
 impl Path {
-    fn forward_received(&mut self, forwarder: &mut Forwarder<'_>, published: &Published, now: Tick) -> usize {
+    fn forward_received(
+        &mut self,
+        forwarder: &mut Forwarder<'_>,
+        published: &Published,
+        now: Tick,
+    ) -> usize {
         let mut packets = 0;
         for at in 0..self.ports.len() {
-            let mut arrivals = Arrivals { mbufs: MbufBurst::new(), ingress: [PortIdx(at as u16); BURST] };
+            let mut arrivals =
+                Arrivals { mbufs: MbufBurst::new(), ingress: [PortIdx(at as u16); BURST] };
             let received = self.ports[at].rx.receive(&mut arrivals.mbufs);
             if received > 0 {
                 self.activity.add(Activity::Received, received as u64);
@@ -134,7 +148,12 @@ impl Path {
         packets
     }
 
-    fn forward_handed(&mut self, forwarder: &mut Forwarder<'_>, published: &Published, now: Tick) -> usize {
+    fn forward_handed(
+        &mut self,
+        forwarder: &mut Forwarder<'_>,
+        published: &Published,
+        now: Tick,
+    ) -> usize {
         let mut arrivals = Arrivals { mbufs: MbufBurst::new(), ingress: [PortIdx(0); BURST] };
         self.handover.take(BURST, |Handed { mbuf, ingress }| {
             arrivals.ingress[arrivals.mbufs.len()] = ingress;
@@ -151,7 +170,13 @@ impl Path {
 
     /// One burst through the forwarder; each packet leaves exactly once: sent, punted, handed over,
     /// held, or dropped and counted.
-    fn forward(&mut self, mut arrivals: Arrivals, forwarder: &mut Forwarder<'_>, published: &Published, now: Tick) {
+    fn forward(
+        &mut self,
+        mut arrivals: Arrivals,
+        forwarder: &mut Forwarder<'_>,
+        published: &Published,
+        now: Tick,
+    ) {
         let mut exits = [(Exit::Punt(PuntClass::Other), 0); BURST];
         {
             let mut burst = Burst::new();
@@ -165,7 +190,9 @@ impl Path {
                 *exit = (packet.exit(), packet.len() as u16); // a burst cuts frames to what 16 bits hold
             }
         }
-        for ((mbuf, ingress), (exit, len)) in arrivals.mbufs.drain().zip(arrivals.ingress).zip(exits) {
+        for ((mbuf, ingress), (exit, len)) in
+            arrivals.mbufs.drain().zip(arrivals.ingress).zip(exits)
+        {
             self.dispatch(mbuf, ingress, exit, len, now);
         }
     }

@@ -20,8 +20,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::{info, warn};
 
 use crate::{
-    companions::Companions, kernel::Mirror, lcore::WorkerPort, published::Publisher, snapshot::Translator,
-    statistics::Statistics,
+    companions::Companions, kernel::Mirror, lcore::WorkerPort, published::Publisher,
+    snapshot::Translator, statistics::Statistics,
 };
 
 /// How long the thread waits when nothing happens: what a next hop may be late to be asked for.
@@ -113,8 +113,12 @@ impl MainLcore {
     }
 
     fn wait(&self) {
-        let mut fds: Vec<PollFd<'_>> =
-            self.server.poll_fds().into_iter().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        let mut fds: Vec<PollFd<'_>> = self
+            .server
+            .poll_fds()
+            .into_iter()
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+            .collect();
         fds.push(PollFd::new(&self.mirror, PollFlags::IN));
         let _ = poll(&mut fds, Some(&WAIT)); // interrupted is as good as elapsed
     }
@@ -142,7 +146,8 @@ impl MainLcore {
     fn republish(&mut self) -> Option<Unacknowledged> {
         let state = Arc::clone(self.server.state());
         self.companions.keep_addresses(&state, self.mirror.view());
-        let translation = self.translator.translate(&state, self.mirror.view(), &mut self.statistics);
+        let translation =
+            self.translator.translate(&state, self.mirror.view(), &mut self.statistics);
         for error in &translation.errors {
             warn!(object = %error.object, "{}", error.message);
         }

@@ -25,7 +25,9 @@ pub enum MemoryError {
         source: io::Error,
     },
     /// The directory is on another file system.
-    #[error("{path}: not a hugetlbfs; mount -t hugetlbfs -o uid=penstock-dataplane,mode=0700 none {path}")]
+    #[error(
+        "{path}: not a hugetlbfs; mount -t hugetlbfs -o uid=penstock-dataplane,mode=0700 none {path}"
+    )]
     NotHugetlbfs {
         /// The directory.
         path: PathBuf,
@@ -39,7 +41,9 @@ pub enum MemoryError {
         source: io::Error,
     },
     /// There are not enough free pages.
-    #[error("{path}: {bytes} bytes asked: {source}; raise vm.nr_hugepages, or lower flows.capacity")]
+    #[error(
+        "{path}: {bytes} bytes asked: {source}; raise vm.nr_hugepages, or lower flows.capacity"
+    )]
     NoPages {
         /// The file, or "memory".
         path: PathBuf,
@@ -57,12 +61,18 @@ pub enum MemoryError {
 ///
 /// # Errors
 /// [`MemoryError`], before any page is lost at run time: all pages are taken here.
-pub fn take(directory: Option<&Path>, name: &str, bytes: usize) -> Result<&'static mut [u8], MemoryError> {
+pub fn take(
+    directory: Option<&Path>,
+    name: &str,
+    bytes: usize,
+) -> Result<&'static mut [u8], MemoryError> {
     let map = match directory {
         Some(directory) => map_file(directory, name, bytes)?,
-        None => MmapOptions::new().len(bytes).populate().map_anon().map_err(|source| {
-            MemoryError::NoPages { path: "memory".into(), bytes, source }
-        })?,
+        None => MmapOptions::new()
+            .len(bytes)
+            .populate()
+            .map_anon()
+            .map_err(|source| MemoryError::NoPages { path: "memory".into(), bytes, source })?,
     };
     Ok(&mut Box::leak(Box::new(map))[..bytes])
 }
@@ -78,7 +88,8 @@ fn map_file(directory: &Path, name: &str, bytes: usize) -> Result<MmapMut, Memor
     let path = directory.join(name);
     let page = stat.f_bsize as usize;
     let bytes = bytes.next_multiple_of(page);
-    let file = new_locked_file(&path).map_err(|source| MemoryError::File { path: path.clone(), source })?;
+    let file = new_locked_file(&path)
+        .map_err(|source| MemoryError::File { path: path.clone(), source })?;
     let no_pages = |source| MemoryError::NoPages { path: path.clone(), bytes, source };
     file.set_len(bytes as u64).map_err(no_pages)?;
     let map = map_shared(&file, bytes).map_err(no_pages)?;
@@ -87,7 +98,13 @@ fn map_file(directory: &Path, name: &str, bytes: usize) -> Result<MmapMut, Memor
 }
 
 fn new_locked_file(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
     file.set_len(0)?; // what an earlier process left goes back as free pages
     Ok(file)

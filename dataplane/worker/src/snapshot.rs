@@ -12,8 +12,8 @@ use std::{
 
 use penstock_feed::{self as feed, Name, ObjectError, ObjectId, ObjectKind, State};
 use penstock_forward::{
-    BackendId, Group, L4Ports, Listener, ListenerSlot, Member, Mode, PortConfig, Protocol, Snapshot,
-    SnapshotBuilder, SnapshotError, Timeouts, maglev,
+    BackendId, Group, L4Ports, Listener, ListenerSlot, Member, Mode, PortConfig, Protocol,
+    Snapshot, SnapshotBuilder, SnapshotError, Timeouts, maglev,
 };
 
 use crate::{
@@ -51,7 +51,12 @@ pub struct Translator {
 
 impl Translator {
     /// Nothing is numbered yet.
-    pub fn new(ports: Vec<PortConfig>, box_snat: BTreeSet<IpAddr>, timeouts: Timeouts, workers: usize) -> Self {
+    pub fn new(
+        ports: Vec<PortConfig>,
+        box_snat: BTreeSet<IpAddr>,
+        timeouts: Timeouts,
+        workers: usize,
+    ) -> Self {
         let ports: Arc<[PortConfig]> = ports.into();
         Self {
             fib: fib::Builder::new(Arc::clone(&ports)),
@@ -69,7 +74,12 @@ impl Translator {
     }
 
     /// The snapshot of a state under a view of the kernel.
-    pub fn translate(&mut self, state: &Arc<State>, view: &KernelView, statistics: &mut Statistics) -> Translation {
+    pub fn translate(
+        &mut self,
+        state: &Arc<State>,
+        view: &KernelView,
+        statistics: &mut Statistics,
+    ) -> Translation {
         self.version = self.version.wrapping_add(1).max(1);
         self.state = Arc::clone(state);
         let mut errors = Vec::new();
@@ -92,7 +102,8 @@ impl Translator {
         self.groups = groups;
         builder.dnat_backends(self.dnat.iter().map(|(_, address, protocol)| (*address, *protocol)));
         let vips = state.listeners.values().map(|listener| listener.vip);
-        builder.local_addresses(view.addresses.iter().map(|own| own.address).chain(vips).chain(snat));
+        builder
+            .local_addresses(view.addresses.iter().map(|own| own.address).chain(vips).chain(snat));
         Translation { snapshot: build(&builder, self.version), errors }
     }
 
@@ -115,21 +126,35 @@ impl Translator {
             return Err(refuse(format!("{vip}: IPv6 is not forwarded yet; use an IPv4 VIP")));
         }
         if all_snat.contains(&vip) {
-            return Err(refuse(format!("{vip} is a SNAT address of this box; use another address for one of them")));
+            return Err(refuse(format!(
+                "{vip} is a SNAT address of this box; use another address for one of them"
+            )));
         }
         let snat = match &listener.snat_pool {
-            Some(pool) => self.state.snat_pools.get(pool).map(|pool| pool.addresses.clone()).unwrap_or_default(),
+            Some(pool) => self
+                .state
+                .snat_pools
+                .get(pool)
+                .map(|pool| pool.addresses.clone())
+                .unwrap_or_default(),
             None => self.box_snat.clone(),
         };
-        let snat: Arc<[IpAddr]> = snat.into_iter().filter(|address| address.is_ipv4() == vip.is_ipv4()).collect();
+        let snat: Arc<[IpAddr]> =
+            snat.into_iter().filter(|address| address.is_ipv4() == vip.is_ipv4()).collect();
         if listener.mode == feed::Mode::FullNat && snat.is_empty() {
-            return Err(refuse(format!("{vip}: full NAT needs a SNAT address of its family; give snat.addresses in the data plane's configuration")));
+            return Err(refuse(format!(
+                "{vip}: full NAT needs a SNAT address of its family; give snat.addresses in the data plane's configuration"
+            )));
         }
         let group = self.group(&listener.group, groups, statistics)?;
-        let slot = self.listeners.of(name).ok_or_else(|| refuse(format!("{LISTENER_ROWS} listeners are counted already; remove one")))?;
+        let slot = self.listeners.of(name).ok_or_else(|| {
+            refuse(format!("{LISTENER_ROWS} listeners are counted already; remove one"))
+        })?;
         let protocol = protocol(listener.protocol);
         if listener.mode == feed::Mode::Dnat {
-            self.dnat.extend(group.members().iter().map(|member| (member.id.0, member.address, protocol)));
+            self.dnat.extend(
+                group.members().iter().map(|member| (member.id.0, member.address, protocol)),
+            );
         }
         statistics.label_listener(slot, name, listener);
         Ok(Listener {
@@ -172,14 +197,22 @@ impl Translator {
         for (address, member) in &source.members {
             let key = (name.clone(), *address);
             let Some(id) = self.backends.of(&key) else {
-                return Err(refuse(format!("{BACKEND_ROWS} backends are counted already; remove some")));
+                return Err(refuse(format!(
+                    "{BACKEND_ROWS} backends are counted already; remove some"
+                )));
             };
             statistics.label_backend(id, name, *address, member);
-            members.push(Member { id: BackendId(id), address: *address, weight: member.weight, draining: member.draining });
+            members.push(Member {
+                id: BackendId(id),
+                address: *address,
+                weight: member.weight,
+                draining: member.draining,
+            });
         }
         let shares = members.len() + usize::from(source.refused_weight > 0);
         let size = maglev::size_for(shares, table_size);
-        let group = Group::new(members, source.refused_weight, Some(size)).map_err(|error| refuse(error.to_string()))?;
+        let group = Group::new(members, source.refused_weight, Some(size))
+            .map_err(|error| refuse(error.to_string()))?;
         let group = Arc::new(group);
         groups.insert(name.clone(), (source, Arc::clone(&group)));
         Ok(group)
@@ -192,19 +225,31 @@ impl Translator {
         let wanted = |(group, address): &BackendKey| {
             state.groups.get(group).is_some_and(|group| group.members.contains_key(address))
         };
-        let gone: Vec<(BackendKey, u32)> =
-            self.backends.iter().filter(|(key, _)| !wanted(key)).map(|(key, id)| (key.clone(), id)).collect();
+        let gone: Vec<(BackendKey, u32)> = self
+            .backends
+            .iter()
+            .filter(|(key, _)| !wanted(key))
+            .map(|(key, id)| (key.clone(), id))
+            .collect();
         for ((group, address), id) in &gone {
-            statistics.label_backend(*id, group, *address, &feed::Member { weight: 0, draining: true });
+            statistics.label_backend(
+                *id,
+                group,
+                *address,
+                &feed::Member { weight: 0, draining: true },
+            );
         }
         let workers = self.workers;
-        let released = self.backends.release(wanted, |id| statistics.backend_flows(workers, id) > 0);
+        let released =
+            self.backends.release(wanted, |id| statistics.backend_flows(workers, id) > 0);
         self.dnat.retain(|(id, ..)| !released.contains(id));
         for id in released {
             statistics.forget("backends", id);
         }
         let wanted = |name: &Name| state.listeners.contains_key(name);
-        for slot in self.listeners.release(wanted, |slot| statistics.listener_flows(workers, slot) > 0) {
+        for slot in
+            self.listeners.release(wanted, |slot| statistics.listener_flows(workers, slot) > 0)
+        {
             statistics.forget("listeners", slot);
         }
     }
@@ -213,7 +258,9 @@ impl Translator {
 fn build(builder: &SnapshotBuilder, version: u32) -> Snapshot {
     match builder.build(version) {
         Ok(snapshot) => snapshot,
-        Err(error @ SnapshotError::VipIsSnatAddress { .. }) => unreachable!("checked for every listener: {error}"),
+        Err(error @ SnapshotError::VipIsSnatAddress { .. }) => {
+            unreachable!("checked for every listener: {error}")
+        }
         Err(error) => unreachable!("refused when it was added: {error}"),
     }
 }

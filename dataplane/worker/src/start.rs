@@ -8,9 +8,14 @@ use std::{
 };
 
 use arc_swap::Cache;
-use penstock_dpdk::{ConfiguredPort, Eal, Lcore, Mempool, MempoolConfig, Port, PortConfig, RssConfig, RxQueue, TxQueue, UnconfiguredPort};
+use penstock_dpdk::{
+    ConfiguredPort, Eal, Lcore, Mempool, MempoolConfig, Port, PortConfig, RssConfig, RxQueue,
+    TxQueue, UnconfiguredPort,
+};
 use penstock_feed::{Server, StateFile};
-use penstock_forward::{self as forward, CacheLine, FlowMemory, Forwarder, MacAddr, NextHopKey, Timeouts, WorkerIdx};
+use penstock_forward::{
+    self as forward, CacheLine, FlowMemory, Forwarder, MacAddr, NextHopKey, Timeouts, WorkerIdx,
+};
 use rtrb::{Consumer, RingBuffer};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing::{info, warn};
@@ -54,14 +59,19 @@ pub fn start(config: Config) -> Result<MainLcore, Failed> {
     for signal in [SIGTERM, SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&terminate))?;
     }
-    fs::create_dir_all(&config.paths.state)
-        .map_err(|error| format!("{}: {error}; make it writable for this user", config.paths.state.display()))?;
+    fs::create_dir_all(&config.paths.state).map_err(|error| {
+        format!("{}: {error}; make it writable for this user", config.paths.state.display())
+    })?;
     let statistics = Statistics::create(&config.paths.run.join("dataplane.stats"), &config)?;
-    let state_file = StateFile::open(&config.paths.state.join("state"))?;
+    let state_file = StateFile::open(config.paths.state.join("state"))?;
     let own_user = rustix::process::getuid().as_raw();
     let feed_users = [config.feed_users.as_slice(), &[0, own_user]].concat();
     let server = Server::bind(&config.paths.run.join("dataplane.sock"), &feed_users, state_file)?;
-    info!(generation = server.generation(), listeners = server.state().listeners.len(), "last committed configuration");
+    info!(
+        generation = server.generation(),
+        listeners = server.state().listeners.len(),
+        "last committed configuration"
+    );
 
     let mut eal = Eal::init(&eal::arguments(&config))?;
     let mempool = make_mempool(&eal, &config)?;
@@ -70,7 +80,8 @@ pub fn start(config: Config) -> Result<MainLcore, Failed> {
     for port in &config.ports {
         ports.push(start_port(port, &mut available, &mempool, &config)?);
     }
-    Start { config, statistics, server, mempool, terminate, stop: Arc::default() }.launch(eal, ports)
+    Start { config, statistics, server, mempool, terminate, stop: Arc::default() }
+        .launch(eal, ports)
 }
 
 /// What has been made so far.
@@ -94,16 +105,27 @@ struct RunningPort {
 impl Start {
     fn launch(mut self, mut eal: Eal, ports: Vec<RunningPort>) -> Result<MainLcore, Failed> {
         let workers = self.config.workers.count;
-        let forward_ports: Vec<_> = ports.iter().zip(&self.config.ports).map(forward_port).collect();
-        let translator =
-            Translator::new(forward_ports, self.config.snat_addresses.clone(), timeouts(&self.config), workers);
+        let forward_ports: Vec<_> =
+            ports.iter().zip(&self.config.ports).map(forward_port).collect();
+        let translator = Translator::new(
+            forward_ports,
+            self.config.snat_addresses.clone(),
+            timeouts(&self.config),
+            workers,
+        );
         let mut wiring = Wiring::new(workers);
-        let (mut started, mut taps, mut facts, mut names) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut started, mut taps, mut facts, mut names) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (at, (running, port)) in ports.into_iter().zip(&self.config.ports).enumerate() {
             let mac = kernel::MacAddr(running.mac.0);
             let tap = Tap::open(&port.companion, mac, port.mtu_bytes.into(), true)?;
             let (to_port, own_frames) = RingBuffer::new(OWN_FRAMES);
-            facts.push(CompanionFacts { name: port.companion.clone(), index: tap.index(), mac, to_port });
+            facts.push(CompanionFacts {
+                name: port.companion.clone(),
+                index: tap.index(),
+                mac,
+                to_port,
+            });
             names.push((at as u16, port.companion.clone()));
             let (companion, outboxes, from_kernel) = Companion::new(tap, workers);
             taps.push(companion);
@@ -111,7 +133,8 @@ impl Start {
             wiring.port(port, running.rx, running.tx, outboxes, [from_kernel, own_frames])?;
         }
         let mirror = Mirror::open(&names)?;
-        let companions = Companions::new(facts, self.config.snat_addresses.clone(), self.mempool.clone())?;
+        let companions =
+            Companions::new(facts, self.config.snat_addresses.clone(), self.mempool.clone())?;
         let publisher = Publisher::new(empty_snapshot(), workers);
         let exception = ExceptionPath {
             companions: taps,
@@ -154,7 +177,9 @@ impl Start {
         let lcores = eal.lcores();
         let (mut running, mut unresolved) = (Vec::new(), Vec::new());
         let handovers = HandOver::between(self.config.workers.count);
-        for ((at, ports), (handover, lcore)) in wiring.workers.into_iter().enumerate().zip(handovers.into_iter().zip(lcores)) {
+        for ((at, ports), (handover, lcore)) in
+            wiring.workers.into_iter().enumerate().zip(handovers.into_iter().zip(lcores))
+        {
             let (asks, asked) = RingBuffer::new(UNRESOLVED_REQUESTS);
             unresolved.push(asked);
             let worker = Worker {
@@ -180,11 +205,19 @@ impl Start {
     fn forwarder(&self, at: usize, secret: [u8; 32]) -> Result<Forwarder<'static>, Failed> {
         let capacity = self.config.flows.capacity as usize;
         let bytes = FlowMemory::bytes_for(capacity);
-        let memory = memory::take(self.config.memory.hugepages.as_deref(), &format!("flows.{at}"), bytes)?;
-        let lines = <[CacheLine]>::mut_from_bytes(memory).map_err(|error| format!("flow memory: {error}"))?;
+        let memory =
+            memory::take(self.config.memory.hugepages.as_deref(), &format!("flows.{at}"), bytes)?;
+        let lines = <[CacheLine]>::mut_from_bytes(memory)
+            .map_err(|error| format!("flow memory: {error}"))?;
         let flows = FlowMemory::new(lines, capacity)?;
         let workers = self.config.workers.count as u8; // at most MAX_WORKERS
-        Ok(Forwarder::new(WorkerIdx(at as u8), workers, secret, flows, self.statistics.counters(at)))
+        Ok(Forwarder::new(
+            WorkerIdx(at as u8),
+            workers,
+            secret,
+            flows,
+            self.statistics.counters(at),
+        ))
     }
 
     fn label_ports(&mut self, ports: &[StartedPort]) -> Result<(), Failed> {
@@ -238,11 +271,15 @@ impl Wiring {
     ) -> Result<(), Failed> {
         let workers = self.workers.len();
         if rx.len() != workers || tx.len() != workers {
-            return Err(format!("port {}: {} queues for {workers} workers", config.name, rx.len()).into());
+            return Err(
+                format!("port {}: {} queues for {workers} workers", config.name, rx.len()).into()
+            );
         }
         tx.rotate_left(usize::from(config.transmit_queue_offset) % workers);
         let mut to_send = Some(Vec::from(to_send));
-        for (worker, ((rx, tx), punt)) in self.workers.iter_mut().zip(rx.into_iter().zip(tx).zip(outboxes)) {
+        for (worker, ((rx, tx), punt)) in
+            self.workers.iter_mut().zip(rx.into_iter().zip(tx).zip(outboxes))
+        {
             let to_send = to_send.take().unwrap_or_default();
             worker.push(WorkerPort::new(rx, tx, punt, to_send));
         }
@@ -253,7 +290,8 @@ impl Wiring {
 fn make_mempool(eal: &Eal, config: &Config) -> Result<Mempool, Failed> {
     let longest = config.ports.iter().map(|port| port.mtu_bytes).max().unwrap_or(1500);
     let data_room = (longest + FRAME_OVERHEAD_BYTES).max(2048);
-    let wanted = MempoolConfig { mbufs: config.memory.mbufs, cache: LCORE_CACHE, data_room, socket: None };
+    let wanted =
+        MempoolConfig { mbufs: config.memory.mbufs, cache: LCORE_CACHE, data_room, socket: None };
     Ok(Mempool::new(eal, "packets", &wanted)?)
 }
 
@@ -274,6 +312,7 @@ fn start_port(
     };
     let port = available.swap_remove(found);
     let workers = whole.workers.count as u16;
+    let in_software = port.driver() == "net_tap";
     let own_mac = port.mac()?;
     let mac = config.mac.unwrap_or(own_mac);
     let wanted = PortConfig {
@@ -283,8 +322,9 @@ fn start_port(
         tx_descriptors: config.descriptors,
         mtu: Some(config.mtu_bytes),
         rss: (workers > 1).then(RssConfig::default),
-        promiscuous: mac != own_mac && port.driver() != "net_tap", // a TAP shows every frame anyway
-        rx_checksums: true,
+        promiscuous: mac != own_mac && !in_software, // a TAP shows every frame anyway
+        rx_checksums: !in_software,                  // and would compute on our own time
+
         vlan_strip: false,
     };
     let driver = port.driver().to_owned();
@@ -309,7 +349,11 @@ fn empty_snapshot() -> forward::Snapshot {
 fn random_secret() -> Result<[u8; 32], Failed> {
     let mut secret = [0; 32];
     let got = rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())?;
-    if got == secret.len() { Ok(secret) } else { Err("the kernel gave too little randomness".into()) }
+    if got == secret.len() {
+        Ok(secret)
+    } else {
+        Err("the kernel gave too little randomness".into())
+    }
 }
 
 fn timeouts(config: &Config) -> Timeouts {

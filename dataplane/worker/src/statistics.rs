@@ -12,11 +12,11 @@ use std::{
     time::SystemTime,
 };
 
+use penstock_dpdk::{Mempool, Port};
 use penstock_feed::{
     Listener, Member, Name,
     stats::{Column, ProcessInfo, StatsError, StatsWriter, TableSpec},
 };
-use penstock_dpdk::{Mempool, Port};
 use penstock_forward::{
     BACKEND_COLUMNS, Counters, DropReason, LISTENER_COLUMNS, PuntClass, WORKER_COLUMNS,
     counters::{BackendColumn, ListenerColumn},
@@ -74,7 +74,8 @@ const PORT_COLUMNS: [Column; 11] = [
 ];
 
 const DROP_COLUMNS: [Column; 1] = [Column::counter("packets", "packets")];
-const PUNT_COLUMNS: [Column; 2] = [Column::counter("packets", "packets"), Column::counter("bytes", "bytes")];
+const PUNT_COLUMNS: [Column; 2] =
+    [Column::counter("packets", "packets"), Column::counter("bytes", "bytes")];
 
 fn add(cell: &AtomicU64, more: u64) {
     cell.store(cell.load(Ordering::Relaxed) + more, Ordering::Relaxed); // one writer: no RMW
@@ -279,16 +280,26 @@ impl Statistics {
 
     /// Flows that name a backend now, over all workers.
     pub fn backend_flows(&self, workers: usize, id: u32) -> u64 {
-        self.gauge("backends", workers, id as usize * BACKEND_COLUMNS.len() + BackendColumn::Flows as usize)
+        self.gauge(
+            "backends",
+            workers,
+            id as usize * BACKEND_COLUMNS.len() + BackendColumn::Flows as usize,
+        )
     }
 
     /// Flows that name a listener now, over all workers.
     pub fn listener_flows(&self, workers: usize, slot: u32) -> u64 {
-        self.gauge("listeners", workers, slot as usize * LISTENER_COLUMNS.len() + ListenerColumn::Flows as usize)
+        self.gauge(
+            "listeners",
+            workers,
+            slot as usize * LISTENER_COLUMNS.len() + ListenerColumn::Flows as usize,
+        )
     }
 
     fn gauge(&self, table: &str, workers: usize, cell: usize) -> u64 {
-        (0..workers).map(|worker| self.writer.cells(table, worker)[cell].load(Ordering::Relaxed)).sum()
+        (0..workers)
+            .map(|worker| self.writer.cells(table, worker)[cell].load(Ordering::Relaxed))
+            .sum()
     }
 }
 
@@ -296,7 +307,11 @@ impl Statistics {
 fn columns_of(columns: &'static [(&'static str, &'static str)]) -> Vec<Column> {
     let column = |(name, help): &(&'static str, &'static str)| {
         let unit = if name.starts_with("bytes") { "bytes" } else { "" };
-        if help.starts_with("Gauge") { Column::gauge(name, unit) } else { Column::counter(name, unit) }
+        if help.starts_with("Gauge") {
+            Column::gauge(name, unit)
+        } else {
+            Column::counter(name, unit)
+        }
     };
     columns.iter().map(column).collect()
 }

@@ -45,7 +45,7 @@ impl NeighbourFacts {
     }
 }
 
-/// Reads a neighbour; `None` for proxies, bridges and what has no IP address.
+/// Reads a neighbour; `None` for proxies, bridges, and groups, which the kernel lists as well.
 pub(super) fn decode(message: &NeighbourMessage) -> Option<(NeighbourKey, NeighbourFacts)> {
     if message.header.flags.contains(NeighbourFlags::Proxy) {
         return None;
@@ -65,7 +65,8 @@ pub(super) fn decode(message: &NeighbourMessage) -> Option<(NeighbourKey, Neighb
             _ => {}
         }
     }
-    let key = (Ifindex(message.header.ifindex), address?);
+    let address = address.filter(|address| !address.is_multicast())?;
+    let key = (Ifindex(message.header.ifindex), address);
     Some((key, NeighbourFacts { mac, state: message.header.state }))
 }
 

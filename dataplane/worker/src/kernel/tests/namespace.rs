@@ -31,6 +31,7 @@ pub(super) fn in_namespace(name: &str, test: impl FnOnce() + Send) {
             // memory, no descriptors.
             unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
             ip("link set lo up");
+            sysctl("net/ipv6/conf/default/addr_gen_mode", "1"); // no link-local addresses in their own time
             test();
         });
         if let Err(panic) = ran.join() {
@@ -73,7 +74,6 @@ pub(super) fn companion() -> Tap {
 /// A companion with addresses of both families, and a management interface beside it.
 pub(super) fn box_with_management() -> Tap {
     let tap = companion();
-    sysctl(&format!("net/ipv6/conf/{COMPANION}/addr_gen_mode"), "1");
     ip(&format!("address add 10.10.0.2/24 dev {COMPANION}"));
     ip(&format!("address add 2001:db8::2/64 dev {COMPANION} nodad"));
     ip("link add mgmt0 type veth peer name mgmt1");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::frames::{REPLY, REQUEST, arp_frame, arp_request_for, solicits};
 use super::namespace::{
     COMPANION, MAC, box_with_management, discard_frames, frame, in_namespace, ip, mirror, sysctl,
-    until,
+    until, until_is,
 };
 use crate::kernel::{Asked, MacAddr, Mirror, Neighbour, announcements};
 
@@ -137,7 +137,11 @@ fn a_host_that_asks_for_us_becomes_a_neighbour_and_others_do_not_show() {
         let routes = mirror.view().routes.clone();
         ip("neigh add 192.168.7.9 dev mgmt0 lladdr 02:00:00:00:00:79 nud permanent");
         ip("neigh add 10.10.0.13 dev pst0 lladdr 02:00:00:00:00:79 nud permanent");
-        until(&mut mirror, "the next", |mirror| mirror.view().neighbours.len() == 2);
+        let shown = |mirror: &Mirror| {
+            let neighbours = mirror.view().neighbours.iter();
+            neighbours.map(|neighbour| neighbour.address.to_string()).collect::<Vec<_>>()
+        };
+        until_is(&mut mirror, "its own only", shown, &vec!["10.10.0.11", "10.10.0.13"]);
         assert!(std::sync::Arc::ptr_eq(&routes, &mirror.view().routes), "routes are as they were");
     });
 }

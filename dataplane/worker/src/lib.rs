@@ -1,0 +1,42 @@
+//! `penstock-dataplane`: the process that owns the ports.
+//!
+//! It takes packets from DPDK ports, sends them through the forwarder and out again, on pinned
+//! workers that share nothing. It knows no Kubernetes and holds no secret: what to serve comes over
+//! the feed, and the last that was committed is on disk, so that it serves with nobody to ask.
+//!
+//! ```text
+//!  main thread   feed ─▶ state ─┐                    statistics, heartbeat
+//!                netlink ─▶ FIB ┴▶ snapshot ─▶ one pointer ─┐   ▲ next hops to resolve
+//!  worker lcore  queue ─▶ forwarder ─▶ queue      ◀─────────┘   │      (one each, pinned)
+//!                  │  ▲ hand over to the owner of the flow      │
+//!                  ▼  │ other workers      hold ────────────────┘
+//!  exception     companion TAP ◀─▶ the kernel: ARP, ICMP, BGP, SSH
+//! ```
+//!
+//! * [`config`]: the machine, said once in a file; [`eal`]: what of it DPDK is told.
+//! * [`start`]: everything that can fail, in order, before the first packet.
+//! * [`main_lcore`]: the thread that listens to feed and kernel, and publishes snapshots.
+//! * [`snapshot`]: state and kernel view to what the forwarder reads; [`slots`]: stable numbers.
+//! * [`published`]: the pointer, and when the old may be freed.
+//! * [`lcore`]: the worker's loop; [`handover`], [`hold`], [`idle`], [`clock`]: its parts.
+//! * [`exception`]: frames to and from the kernel; [`kernel`]: TAPs and netlink.
+//! * [`memory`]: hugepage files for the flow tables; [`statistics`]: what is counted, and where.
+
+pub mod clock;
+pub mod companions;
+pub mod config;
+pub mod eal;
+pub mod exception;
+pub mod fib;
+pub mod handover;
+pub mod hold;
+pub mod idle;
+pub mod kernel;
+pub mod lcore;
+pub mod main_lcore;
+pub mod memory;
+pub mod published;
+pub mod slots;
+pub mod snapshot;
+pub mod start;
+pub mod statistics;
