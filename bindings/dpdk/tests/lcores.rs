@@ -6,7 +6,7 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use penstock_dpdk::{MbufBurst, Mempool, MempoolConfig, PortConfig};
+use penstock_dpdk::{Eal, Lcore, MbufBurst, Mempool, MempoolConfig, PortConfig};
 
 /// The CPUs that this thread may run on, as the kernel prints them.
 fn own_cpus() -> String {
@@ -26,7 +26,7 @@ fn lcores_run_what_they_are_given_and_the_caller_keeps_its_cpus() {
     assert!(eal.tsc_hz() > 0 && penstock_dpdk::cycles() < penstock_dpdk::cycles());
 
     let mut lcores = eal.lcores();
-    assert_eq!(lcores.iter().map(penstock_dpdk::Lcore::id).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(lcores.iter().map(Lcore::id).collect::<Vec<_>>(), [1, 2]);
     assert!(eal.lcores().is_empty(), "each lcore is given out once");
     assert_eq!(lcores[0].cpus(), [cpu.parse::<u32>().unwrap()]);
 
@@ -39,9 +39,14 @@ fn lcores_run_what_they_are_given_and_the_caller_keeps_its_cpus() {
     let panicked = second.launch(|| panic!("worker {}", 2)).unwrap().join().expect_err("a panic");
     assert_eq!(panicked.to_string(), "lcore 2 panicked: worker 2");
 
-    // A worker that polls until told to stop, on an lcore that has worked before.
+    poll_until_told_to_stop(&mut eal, first);
+    eal.cleanup().unwrap();
+}
+
+/// A worker's life, on an lcore that has worked before.
+fn poll_until_told_to_stop(eal: &mut Eal, lcore: Lcore) {
     let pool = Mempool::new(
-        &eal,
+        eal,
         "mbufs",
         &MempoolConfig { mbufs: 1023, cache: 64, ..MempoolConfig::default() },
     )
@@ -52,7 +57,7 @@ fn lcores_run_what_they_are_given_and_the_caller_keeps_its_cpus() {
     let stop = Arc::new(AtomicBool::new(false));
     let (mut rx_queue, mut tx_queue, told) = (rx.remove(0), tx.remove(0), Arc::clone(&stop));
     let (give_back, queues) = std::sync::mpsc::channel();
-    let running = first
+    let running = lcore
         .launch(move || {
             let mut burst = MbufBurst::new();
             while !told.load(Ordering::Relaxed) {
@@ -68,11 +73,9 @@ fn lcores_run_what_they_are_given_and_the_caller_keeps_its_cpus() {
     assert!(!running.is_finished());
     stop.store(true, Ordering::Relaxed);
     let (rx_queue, tx_queue) = queues.recv().unwrap();
-    let lcore = running.join().unwrap();
+    let _lcore = running.join().unwrap();
     let stats = port.stats().unwrap();
     assert_eq!(stats.ipackets, stats.opackets);
     port.stop(vec![rx_queue], vec![tx_queue]).unwrap();
     assert_eq!(pool.in_use(), 0, "mbufs in the lcore's cache are free ones");
-    drop((lcore, pool));
-    eal.cleanup().unwrap();
 }

@@ -10,7 +10,8 @@ const POOL: MempoolConfig = MempoolConfig { mbufs: 4095, cache: 32, data_room: 2
 
 #[test]
 fn packets_are_counted_and_nothing_is_left_behind() {
-    let mut eal = eal::start(&["--vdev=net_null0", "--vdev=net_null1", "-l", "0"]);
+    let mut eal =
+        eal::start(&["--vdev=net_null0", "--vdev=net_null1", "--vdev=net_null2", "-l", "0"]);
     let again = Eal::init(&["--no-pci"]).expect_err("a second EAL");
     assert!(matches!(again, EalError::Again), "{again}");
 
@@ -54,6 +55,10 @@ fn packets_are_counted_and_nothing_is_left_behind() {
     let missing = first.stop(Vec::new(), other_tx).expect_err("a queue of another port");
     assert!(matches!(missing, PortError::ForeignQueue { .. }), "{missing}");
     drop((other_rx, kept));
+
+    let none = PortConfig { tx_descriptors: 0, ..PortConfig::default() };
+    let refused = ports.remove(0).configure(&none, &pool).expect_err("a ring of nothing");
+    assert_eq!(refused.to_string(), "port net_null2: 0 TX descriptors asked, PMD allows 1..=65535");
 
     assert_eq!((pool.available(), pool.in_use()), (4095, 0), "as before");
     drop(pool);

@@ -39,8 +39,9 @@ fn mbuf(pool: &Mempool, len: u16) -> Mbuf {
 }
 
 fn lengths_stay_inside_the_buffer(pool: &Mempool) {
-    type Change = fn(&mut Mbuf) -> Result<(), MbufError>;
-    let rows: [(&str, Change, Result<(), MbufError>, (usize, u16)); 11] = [
+    type Outcome = Result<(), MbufError>;
+    type Row = (&'static str, fn(&mut Mbuf) -> Outcome, Outcome, (usize, u16));
+    let rows: [Row; 11] = [
         // promise                        change of 100 bytes            answer                (len, headroom)
         ("it shrinks", |m| m.set_len(60), Ok(()), (60, 128)),
         ("it grows", |m| m.set_len(2048), Ok(()), (2048, 128)),
