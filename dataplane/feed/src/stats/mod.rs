@@ -37,6 +37,7 @@
 mod label;
 mod layout;
 mod mapping;
+mod process;
 mod reader;
 mod seqlock;
 #[cfg(test)]
@@ -49,6 +50,7 @@ use std::time::SystemTime;
 
 pub use label::MAX_LABEL_BYTES;
 pub use layout::{MAX_COLUMNS, MAX_NAME_BYTES, MAX_ROWS, MAX_TABLES, MAX_UNIT_BYTES, MAX_WORKERS};
+pub use process::is_running;
 pub use reader::{ColumnInfo, Life, Row, StatsReader, Table};
 pub use writer::{Cells, StatsWriter};
 

@@ -1,16 +1,13 @@
 //! Everybody else's side: opens a segment, believes nothing in it, and reads it while it is written.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::io::Errno;
-use rustix::process::{Pid, test_kill_process};
-
 use super::layout::{self, Place, Text};
 use super::mapping::{Mapping, WORD};
-use super::{Generation, Kind, ProcessInfo, StatsError, label, seqlock};
+use super::{Generation, Kind, ProcessInfo, StatsError, label, process, seqlock};
 
 /// A table as the file describes it.
 #[derive(Clone, Debug)]
@@ -127,7 +124,7 @@ impl StatsReader {
         let workers =
             count(words, layout::AT_WORKERS, "workers", layout::MAX_WORKERS).map_err(damaged)?;
         let tables = directory(words, workers).map_err(damaged)?;
-        let process = process(words).map_err(damaged)?;
+        let process = writer(words).map_err(damaged)?;
         let started_ticks = Some(load(words, layout::AT_PID_STARTED)).filter(|&ticks| ticks != 0);
         Ok(Self { mapping, process, started_ticks, workers, tables })
     }
@@ -155,7 +152,7 @@ impl StatsReader {
     #[must_use]
     pub fn life(&self, now: SystemTime) -> Life {
         let since = self.heartbeat();
-        if !is_running(self.process.pid, self.started_ticks) {
+        if !process::is_running(self.process.pid, self.started_ticks) {
             return Life::Gone { since };
         }
         match now.duration_since(since) {
@@ -260,7 +257,7 @@ fn text(words: &[AtomicU64], place: Text, what: &str) -> Result<String, String> 
     String::from_utf8(bytes).map_err(|_| format!("{what} is not text"))
 }
 
-fn process(words: &[AtomicU64]) -> Result<ProcessInfo, String> {
+fn writer(words: &[AtomicU64]) -> Result<ProcessInfo, String> {
     let pid = load(words, layout::AT_PID);
     let version = text(words, layout::AT_PROGRAM_VERSION, "the program's version")?;
     Ok(ProcessInfo {
@@ -338,40 +335,4 @@ fn column(words: &[AtomicU64], at: usize) -> Result<ColumnInfo, String> {
     let kind =
         layout::kind_from_word(kind).ok_or_else(|| format!("column {name}: no kind {kind}"))?;
     Ok(ColumnInfo { name, kind, unit })
-}
-
-/// Whether `pid` runs and, where the start of the process was recorded, is still the same process.
-fn is_running(pid: u32, recorded: Option<u64>) -> bool {
-    let Some(id) = i32::try_from(pid).ok().filter(|&id| id > 0).and_then(Pid::from_raw) else {
-        return false;
-    };
-    if !matches!(test_kill_process(id), Ok(()) | Err(Errno::PERM)) {
-        return false;
-    }
-    match (process_stat(pid), recorded) {
-        (Some(stat), _) if stat.is_dead => false,
-        (Some(stat), Some(recorded)) => stat.started_ticks == recorded,
-        _ => true, // /proc may hide other users' processes
-    }
-}
-
-/// When process `pid` started, in clock ticks since boot; `None` if `/proc` does not say.
-pub(super) fn started_ticks(pid: u32) -> Option<u64> {
-    process_stat(pid).map(|stat| stat.started_ticks)
-}
-
-struct ProcessStat {
-    is_dead: bool,
-    started_ticks: u64,
-}
-
-/// Fields 3 and 22 of `/proc/PID/stat` (proc(5)); the name before them may hold spaces and brackets.
-fn process_stat(pid: u32) -> Option<ProcessStat> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    let state = fields.next()?;
-    Some(ProcessStat {
-        is_dead: matches!(state, "Z" | "X"),
-        started_ticks: fields.nth(18)?.parse().ok()?,
-    })
 }

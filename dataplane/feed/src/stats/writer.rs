@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::label::TooLong;
 use super::layout::{self, Place, Plan, Text};
 use super::mapping::{Mapping, WORD};
-use super::{ProcessInfo, StatsError, TableSpec, label, reader, seqlock};
+use super::{ProcessInfo, StatsError, TableSpec, label, process, seqlock};
 
 /// The writing end, owned by one thread (the main lcore). Workers get their [`Cells`] from it.
 pub struct StatsWriter {
@@ -256,7 +256,7 @@ fn describe(
     put(layout::AT_TABLES, tables.len());
     put(layout::AT_PID, process.pid as usize);
     words[layout::AT_PID_STARTED]
-        .store(reader::started_ticks(process.pid).unwrap_or(0), Ordering::Relaxed);
+        .store(process::started_ticks(process.pid).unwrap_or(0), Ordering::Relaxed);
     words[layout::AT_STARTED].store(nanoseconds(process.started), Ordering::Relaxed);
     words[layout::AT_HEARTBEAT].store(nanoseconds(process.started), Ordering::Relaxed);
     layout::AT_PROGRAM_VERSION.put(words, process.version.as_bytes());
