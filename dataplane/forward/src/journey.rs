@@ -4,7 +4,7 @@ use crate::BURST;
 use crate::flow::{Entry, FlowKey};
 
 /// What `parse` found in one packet.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Headers {
     pub(crate) kind: Kind,
     /// Where the IP header begins.

@@ -1,5 +1,7 @@
 //! Bytes to headers and 5-tuples. What is no packet we could understand takes its `Exit` here.
 
+mod plain;
+
 use crate::burst::{Checked, Slip};
 use crate::exit::ShortExit;
 use crate::flow::{FlowKey, V4, V6};
@@ -40,6 +42,21 @@ fn parse_one(
     headers: &mut Headers,
 ) -> Result<Kind, ShortExit> {
     let port = snapshot.port(slip.ingress).ok_or(DropReason::UnknownPort)?;
+    if plain::parse(frame, port, slip.checks, key, headers).is_some() {
+        return Ok(Kind::Tuple);
+    }
+    look_closely(frame, slip, port, key, headers)
+}
+
+/// Any packet, header by header.
+#[cold]
+fn look_closely(
+    frame: &[u8],
+    slip: &Slip,
+    port: &PortConfig,
+    key: &mut FlowKey,
+    headers: &mut Headers,
+) -> Result<Kind, ShortExit> {
     let frame = EthernetView::new(frame).map_err(|_| DropReason::Truncated)?;
     if frame.destination() != port.mac
         || frame.ether_type() != ethernet::IPV4
@@ -199,5 +216,94 @@ fn l4_header_reason(error: Malformed) -> DropReason {
     match error {
         Malformed::Truncated => DropReason::Truncated,
         Malformed::Version | Malformed::HeaderLen | Malformed::TotalLen => DropReason::L4Header,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::RxChecks;
+    use crate::testing::{BOX_MAC, TestPacket};
+
+    /// What either way of parsing says: the kind, and key and headers if it is a tuple.
+    type Said = Result<(Kind, Option<(FlowKey, Headers)>), ShortExit>;
+
+    fn port(vlan: Option<u16>) -> PortConfig {
+        PortConfig { mac: BOX_MAC, vlan, mtu: 1500 }
+    }
+
+    fn plainly(frame: &[u8], slip: &Slip, port: &PortConfig) -> Option<(FlowKey, Headers)> {
+        let (mut key, mut headers) = (FlowKey::default(), Headers::default());
+        plain::parse(frame, port, slip.checks, &mut key, &mut headers)?;
+        Some((key, headers))
+    }
+
+    fn closely(frame: &[u8], slip: &Slip, port: &PortConfig) -> Said {
+        let (mut key, mut headers) = (FlowKey::default(), Headers::default());
+        let kind = look_closely(frame, slip, port, &mut key, &mut headers)?;
+        Ok((kind, (kind == Kind::Tuple).then_some((key, headers))))
+    }
+
+    fn packets() -> impl Strategy<Value = Vec<u8>> {
+        let flips = prop::collection::vec((0..60_usize, any::<u8>()), 0..3);
+        let lens = prop_oneof![3 => Just(usize::MAX), 1 => 0..80_usize];
+        (any::<bool>(), prop::collection::vec(any::<u8>(), 0..30), flips, lens, any::<bool>())
+            .prop_map(|(tcp, payload, flips, len, mend)| {
+                let protocol = if tcp { Protocol::Tcp } else { Protocol::Udp };
+                let ends = ["203.0.113.7:40000", "192.0.2.10:80"].map(|end| end.parse().unwrap());
+                let packet = TestPacket::between(ends[0], ends[1], protocol).carrying(&payload);
+                let mut frame = packet.padded_to(64).bytes();
+                for (at, byte) in flips {
+                    frame[at % 60] = byte;
+                }
+                if mend {
+                    frame[24..26].copy_from_slice(&[0, 0]);
+                    let sum = !crate::wire::checksum::sum(&frame[14..34]);
+                    frame[24..26].copy_from_slice(&sum.to_ne_bytes());
+                }
+                frame.truncate(len);
+                frame
+            })
+    }
+
+    fn checked() -> impl Strategy<Value = Checked> {
+        prop_oneof![Just(Checked::Unknown), Just(Checked::Good), Just(Checked::Bad)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        /// What is plain is what a close look says it is; and the packets we live from are plain.
+        #[test]
+        fn a_plain_packet_says_the_same_looked_at_closely(
+            frame in packets(),
+            (ip, l4) in (checked(), checked()),
+            vlan in prop_oneof![3 => Just(None), 1 => Just(Some(5_u16))],
+        ) {
+            let slip = Slip { checks: RxChecks { ip, l4 }, ..Slip::default() };
+            let (port, close) = (port(vlan), closely(&frame, &slip, &port(vlan)));
+            if let Some((key, headers)) = plainly(&frame, &slip, &port) {
+                prop_assert_eq!(close, Ok((Kind::Tuple, Some((key, headers)))));
+            } else if let Ok((Kind::Tuple, Some((_, headers)))) = close {
+                let options = headers.l4 - headers.l3 > 20;
+                prop_assert!(options || headers.l3 > 14, "missed a plain packet: {headers:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_checksum_is_right_for_one_value_of_sixty_five_thousand() {
+        let ends = ["203.0.113.7:40000", "192.0.2.10:80"].map(|end| end.parse().unwrap());
+        let frame = TestPacket::between(ends[0], ends[1], Protocol::Tcp).bytes();
+        let mut header: [u8; 20] = frame[14..34].try_into().unwrap();
+        let right: Vec<u16> = (0..=u16::MAX)
+            .filter(|sum| {
+                header[10..12].copy_from_slice(&sum.to_ne_bytes());
+                crate::wire::checksum::header_is_right(&header)
+            })
+            .collect();
+        assert_eq!(right, [u16::from_ne_bytes([frame[24], frame[25]])]);
     }
 }

@@ -4,7 +4,7 @@ use super::state::{Direction, FlowState};
 use super::table::{Entry, FlowTable};
 use crate::journey::{Headers, Walk};
 use crate::snapshot::Snapshot;
-use crate::wire::tcp::{ACK, RST, SYN};
+use crate::wire::tcp::{ACK, FIN, RST, SYN};
 use crate::{BackendId, Burst, DropReason, ListenerSlot, Protocol, Tick};
 
 /// The room: each packet with an entry follows its flow, leaves, or becomes a stranger because its
@@ -17,17 +17,12 @@ pub(crate) fn track(
     now: Tick,
 ) {
     for at in walk.tuples.iter() {
-        let entry = walk.entries[at];
+        let (entry, headers) = (walk.entries[at], &walk.headers[at]);
         if !entry.is_some() {
             walk.strangers.insert(at);
-            continue;
-        }
-        let headers = &walk.headers[at];
-        if headers.ttl <= 1 {
+        } else if headers.ttl <= 1 {
             burst.leave(at, DropReason::TtlExpired.into());
-            continue;
-        }
-        if follow(entry, headers, flows, snapshot, now) {
+        } else if follow(entry, headers, flows, snapshot, now) {
             walk.pinned.insert(at);
         } else {
             walk.strangers.insert(at);
@@ -45,36 +40,43 @@ pub(crate) fn follow(
     snapshot: &Snapshot,
     now: Tick,
 ) -> bool {
-    let direction = entry.direction();
     let flow = flows.record_mut(entry);
+    // Nearly every packet: data or an acknowledgement of an established connection, either way.
+    if flow.state == FlowState::Established as u8 && headers.tcp_flags & (SYN | RST | FIN) == 0 {
+        flow.last_seen = now.0;
+        return true;
+    }
+    match next_state(entry, headers, flows, snapshot) {
+        Some(state) => {
+            let flow = flows.record_mut(entry);
+            flow.state = state as u8;
+            flow.last_seen = now.0;
+            true
+        }
+        None => false,
+    }
+}
+
+/// The flow's state after a packet; `None` if the packet does not belong to it any more.
+#[inline(never)]
+fn next_state(
+    entry: Entry,
+    headers: &Headers,
+    flows: &mut FlowTable,
+    snapshot: &Snapshot,
+) -> Option<FlowState> {
+    let (flow, direction) = (flows.record(entry), entry.direction());
     // An earlier packet of this burst may have unlinked it.
-    let Some(state) = flow.state().filter(|state| *state != FlowState::Unlinked) else {
-        return false;
-    };
-    let flags = headers.tcp_flags;
-    let next = if flow.protocol == Protocol::Udp.number() {
-        if direction == Direction::Forward
-            && flow.link != snapshot.version()
-            && !still_serves(entry, flows, snapshot)
-        {
-            return false;
-        }
-        state.after_udp(direction)
-    } else if state == FlowState::Established && flags & (SYN | RST | 1) == 0 {
-        state
-    } else {
-        if flags & (SYN | ACK | RST) == SYN
-            && direction == Direction::Forward
-            && !syn_may_stay(entry, state, flows, snapshot)
-        {
-            return false;
-        }
-        state.after_tcp(flags, direction)
-    };
-    let flow = flows.record_mut(entry);
-    flow.state = next as u8;
-    flow.last_seen = now.0;
-    true
+    let state = flow.state().filter(|state| *state != FlowState::Unlinked)?;
+    let from_client = direction == Direction::Forward;
+    if flow.protocol == Protocol::Udp.number() {
+        let asks = from_client && flow.link != snapshot.version();
+        let stays = !asks || still_serves(entry, flows, snapshot);
+        return stays.then(|| state.after_udp(direction));
+    }
+    let opens = from_client && headers.tcp_flags & (SYN | ACK | RST) == SYN;
+    let stays = !opens || syn_may_stay(entry, state, flows, snapshot);
+    stays.then(|| state.after_tcp(headers.tcp_flags, direction))
 }
 
 /// Whether a SYN of the client belongs to the flow as it is. If not, the flow is unlinked.

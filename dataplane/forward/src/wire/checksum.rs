@@ -22,15 +22,19 @@ pub fn sum(bytes: &[u8]) -> u16 {
     fold_wide(sum)
 }
 
-/// The sum of an IPv4 header without options: 0xffff if its checksum is right.
+/// Whether the checksum of an IPv4 header without options is right.
+///
+/// The one's complement sum of 16-bit words is the number they make modulo 2¹⁶ - 1, since 2¹⁶ is 1
+/// there, as are 2⁶⁴ and so every carry out of 64 bits. Right means a sum of 0xffff, which is 0.
 #[inline]
 #[must_use]
-pub(crate) fn header_sum(header: &[u8; 20]) -> u16 {
-    let mut sum = 0_u64;
-    for word in header.as_chunks::<4>().0 {
-        sum += u64::from(u32::from_ne_bytes(*word));
-    }
-    fold_wide(sum)
+pub(crate) fn header_is_right(header: &[u8; 20]) -> bool {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t] = *header;
+    let (sum, carry) = u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+        .overflowing_add(u64::from_ne_bytes([i, j, k, l, m, n, o, p]));
+    let last = u64::from(u32::from_ne_bytes([q, r, s, t])) + u64::from(carry);
+    let (sum, carry) = sum.overflowing_add(last);
+    (sum + u64::from(carry)).is_multiple_of(0xffff)
 }
 
 #[inline]

@@ -41,7 +41,7 @@ impl<'a> Ipv4View<'a> {
     #[must_use]
     pub fn checksum_is_right(&self) -> bool {
         if self.header_len == MIN_HEADER_LEN {
-            return checksum::header_sum(self.head) == 0xffff;
+            return checksum::header_is_right(self.head);
         }
         checksum::sum(self.bytes.get(..self.header_len).unwrap_or_default()) == 0xffff
     }
