@@ -165,18 +165,10 @@ impl Producer {
     /// # Errors
     /// [`ConnectError`], each variant with the socket and the next move.
     pub fn connect(path: &Path, timeout: Duration) -> Result<Self, ConnectError> {
-        Self::connect_as(path, timeout, FEED_VERSION.into())
-    }
-
-    pub(crate) fn connect_as(
-        path: &Path,
-        timeout: Duration,
-        version: u32,
-    ) -> Result<Self, ConnectError> {
         let deadline = Instant::now() + timeout;
         let socket = open_socket(path, deadline)?;
         // A refusal may have come before our first message could be sent; it is read below.
-        let _ = send(&socket, &connect_message(version), SendFlags::NOSIGNAL);
+        let _ = send(&socket, &connect_message(FEED_VERSION.into()), SendFlags::NOSIGNAL);
         let (hello, geometry, descriptors) = wait_for_hello(&socket, path, deadline)?;
         let broken = |reason: String| ConnectError::Broken { path: path.into(), reason };
         let [memfd, doorbell] = <[OwnedFd; 2]>::try_from(descriptors)

@@ -216,24 +216,39 @@ pub(crate) fn receive_from_producer(socket: impl AsFd) -> Received<FromProducer>
 pub(crate) fn receive_from_consumer(
     socket: impl AsFd,
 ) -> Received<(Option<FromConsumer>, Vec<OwnedFd>)> {
-    let mut bytes = [0; MAX_SOCKET_MESSAGE_BYTES];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-    match recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
-        Ok(message) if message.bytes == 0 => Received::HungUp,
-        Ok(message) => {
-            let mut descriptors = Vec::new();
-            for part in control.drain() {
-                if let RecvAncillaryMessage::ScmRights(rights) = part {
-                    descriptors.extend(rights);
-                }
-            }
-            Received::Message((parse_from_consumer(&bytes[..message.bytes]), descriptors))
-        }
+    let socket = socket.as_fd();
+    match receive_with_descriptors(socket) {
+        // It hung up with something of ours unread. That is told once, before what it said last.
+        Err(Errno::CONNRESET) => received(receive_with_descriptors(socket)),
+        first => received(first),
+    }
+}
+
+fn received(
+    result: Result<(Vec<u8>, Vec<OwnedFd>), Errno>,
+) -> Received<(Option<FromConsumer>, Vec<OwnedFd>)> {
+    match result {
+        Ok((bytes, _)) if bytes.is_empty() => Received::HungUp,
+        Ok((bytes, descriptors)) => Received::Message((parse_from_consumer(&bytes), descriptors)),
         Err(Errno::AGAIN | Errno::INTR) => Received::Nothing,
         Err(_) => Received::HungUp,
     }
+}
+
+fn receive_with_descriptors(socket: BorrowedFd<'_>) -> Result<(Vec<u8>, Vec<OwnedFd>), Errno> {
+    let mut bytes = vec![0; MAX_SOCKET_MESSAGE_BYTES];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let message = recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)?;
+    bytes.truncate(message.bytes);
+    let mut descriptors = Vec::new();
+    for part in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = part {
+            descriptors.extend(rights);
+        }
+    }
+    Ok((bytes, descriptors))
 }
 
 #[cfg(test)]

@@ -1,0 +1,6 @@
+//! What the feed promises over the real socket and the real rings, both ends in one process.
+
+mod hostile;
+mod kills;
+mod session;
+mod support;
