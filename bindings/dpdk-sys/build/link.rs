@@ -36,8 +36,8 @@ const WHOLE: [&str; 21] = [
 /// Without these no device can be found, or no mempool made.
 const INDISPENSABLE: [&str; 3] = ["bus_pci", "bus_vdev", "mempool_ring"];
 
-/// Libraries outside DPDK that the archives above refer to, where they exist as shared ones.
-const OUTSIDE: [&str; 5] = ["numa", "fdt", "bsd", "elf", "m"];
+/// Libraries outside DPDK that the archives above refer to, if pkg-config knows them.
+const OUTSIDE: [&str; 3] = ["-lnuma", "-lbsd", "-lm"];
 
 pub(crate) fn libraries(libdpdk: &Libdpdk) -> Result<(), String> {
     if env::var_os("CARGO_FEATURE_STATIC_DPDK").is_some() { archives(libdpdk) } else { shared() }
@@ -75,10 +75,12 @@ fn archives(libdpdk: &Libdpdk) -> Result<(), String> {
             println!("cargo::rustc-link-lib=static:-bundle=rte_{library}");
         }
     }
-    for library in OUTSIDE {
-        if Path::new(&folder).join(format!("lib{library}.so")).exists() {
-            println!("cargo::rustc-link-lib=dylib={library}");
-        }
+    let mut outside = ask(&["--static", "--libs"])?;
+    outside.retain(|word| OUTSIDE.contains(&word.as_str()));
+    outside.sort();
+    outside.dedup();
+    for word in outside {
+        println!("cargo::rustc-link-lib=dylib={}", &word[2..]);
     }
     Ok(())
 }

@@ -72,9 +72,17 @@ pub(crate) fn ask(question: &[&str]) -> Result<Vec<String>, String> {
         format!("{program}: {failed}: apt-get install pkg-config libdpdk-dev (Debian 12)")
     })?;
     if !answer.status.success() {
-        return Err(MISSING.to_owned());
+        return Err(match question {
+            ["--modversion"] => MISSING.to_owned(),
+            _ => format!("{program} {} libdpdk: {}", question.join(" "), one_line(&answer.stderr)),
+        });
     }
     Ok(words(&String::from_utf8_lossy(&answer.stdout)))
+}
+
+/// Cargo takes one line for an error.
+fn one_line(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Splits as a shell would: pkg-config escapes blanks inside a word with a backslash.
