@@ -4,7 +4,6 @@
 //! every condition that would not hold, each with file and line.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,7 +28,7 @@ pub fn check<P: AsRef<Path>>(paths: &[P]) -> Vec<Finding> {
     for path in paths {
         for file in files(path.as_ref(), &mut findings) {
             let name = file.display().to_string();
-            match fs::read_to_string(&file) {
+            match folder::text(&file) {
                 Ok(text) => set.read(&name, &text, &mut findings),
                 Err(error) => findings.push(about_file(&name, format!("cannot be read: {error}"))),
             }

@@ -33,6 +33,9 @@ pub struct Contents {
     pub findings: Vec<Finding>,
     /// Whether every document was YAML. If not, the file may be half-written.
     pub whole: bool,
+    /// Whether the file looks cut off: it is empty, ends within a line, or its last document is wrong. Then
+    /// objects that are missing may just not have been written yet.
+    pub cut: bool,
 }
 
 /// Reads a file's text. `file` is its name in findings.
@@ -40,9 +43,13 @@ pub struct Contents {
 pub fn read(file: &str, text: &str) -> Contents {
     let contents = Contents { whole: true, ..Contents::default() };
     let mut reader = Reader { file, contents, lines: BTreeMap::new() };
+    let mut last_is_wrong = false;
     for document in yaml::documents(text) {
+        let before = reader.errors();
         reader.document(document);
+        last_is_wrong = reader.errors() > before;
     }
+    reader.contents.cut = last_is_wrong || !text.ends_with('\n');
     reader.contents
 }
 
@@ -54,6 +61,11 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    fn errors(&self) -> usize {
+        let findings = self.contents.findings.iter();
+        findings.filter(|finding| finding.severity == Severity::Error).count()
+    }
+
     fn document(&mut self, document: Document<'_>) {
         match yaml::parse(document) {
             Ok(node) => self.node(&node),

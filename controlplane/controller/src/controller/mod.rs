@@ -92,7 +92,7 @@ pub async fn run(paths: Paths) -> Result<(), StartError> {
             Some(event) = events.recv() => take(event, &mut events, &mut round),
             Some(change) = reading.changes.recv() => reading.note(change),
             () = tokio::time::sleep_until(wake) => reading.look(&mut round),
-            () = round.overdue() => round.data_plane_is_lost(),
+            () = round.overdue() => round.time_passed(),
         }
     }
     info!("control process ends; the data plane goes on with what it has");

@@ -23,6 +23,9 @@ use crate::translate::{Translation, translate};
 
 /// How long the data plane may be away before `Programmed` is doubted: longer than a restart takes.
 const LOST_AFTER: Duration = Duration::from_secs(10);
+/// How long a new process waits for the data plane's word before it writes the first status: what an earlier
+/// process wrote is probably still true.
+const FIRST_WORD: Duration = Duration::from_secs(2);
 
 /// Everything between the sources and the files we write.
 pub(super) struct Round {
@@ -35,6 +38,8 @@ pub(super) struct Round {
     translated: bool,
     progress: Progress,
     away_since: Option<Instant>,
+    /// Until then no status is written; `None` once the data plane's word is known.
+    silent_until: Option<Instant>,
     folder_trouble: Option<Finding>,
     statuses: Statuses,
     status_files: StatusFiles,
@@ -74,6 +79,7 @@ impl Round {
             translated: false,
             progress: Progress::default(),
             away_since: Some(Instant::now()),
+            silent_until: Some(Instant::now() + FIRST_WORD),
             folder_trouble: None,
             statuses: status_files.statuses(),
             status_files,
@@ -141,6 +147,9 @@ impl Round {
 
     /// Takes in what happened on the way to the data plane.
     pub(super) fn hear(&mut self, event: Event) {
+        // After these it is known whether what an earlier process wrote still holds.
+        let same = event.is_about_what_it_holds();
+        self.silent_until = self.silent_until.filter(|_| same);
         match event {
             Event::Connected { generation, digest, epoch } => {
                 info!(generation, %digest, epoch, "data plane connected");
@@ -184,34 +193,43 @@ impl Round {
         *self.report.publishes.entry(name).or_default() += 1;
     }
 
-    /// Waits until the data plane has been away for too long; for ever if it is not.
+    /// Waits until time itself changes a status; for ever if it does not.
     pub(super) async fn overdue(&self) {
-        match self.away_since.filter(|_| !self.progress.lost) {
-            Some(since) => tokio::time::sleep_until(since + LOST_AFTER).await,
+        let lost = self.away_since.filter(|_| !self.progress.lost).map(|since| since + LOST_AFTER);
+        match lost.into_iter().chain(self.silent_until).min() {
+            Some(when) => tokio::time::sleep_until(when).await,
             None => std::future::pending().await,
         }
     }
 
-    pub(super) fn data_plane_is_lost(&mut self) {
-        self.progress.lost = true;
+    /// Does what [`Self::overdue`] waited for.
+    pub(super) fn time_passed(&mut self) {
+        let now = Instant::now();
+        self.progress.lost |= self.away_since.is_some_and(|since| since + LOST_AFTER <= now);
+        self.silent_until = self.silent_until.filter(|until| *until > now);
         self.conclude();
     }
 
     /// Writes status and report, where they changed.
     pub(super) fn conclude(&mut self) {
-        let now = now();
-        let stamp = Stamp { now: &now, previous: &self.statuses };
-        let statuses =
-            status::conclude(&self.in_force.objects, &self.translation, &self.progress, &stamp);
-        self.statuses = statuses;
-        match self.status_files.write(&self.statuses) {
-            Ok(written) => debug!(written.files, written.removed, "status written"),
-            Err(error) => error!(%error, "status not written: free or repair the run directory"),
+        if self.silent_until.is_none() {
+            self.write_status();
         }
         self.report.objects = self.in_force.objects.len();
         self.report.refused = self.findings().iter().map(Into::into).collect();
         if let Err(error) = self.report_file.write(&self.report) {
             error!(%error, "report not written: free or repair the run directory");
+        }
+    }
+
+    fn write_status(&mut self) {
+        let now = now();
+        let stamp = Stamp { now: &now, previous: &self.statuses };
+        let (objects, translation) = (&self.in_force.objects, &self.translation);
+        self.statuses = status::conclude(objects, translation, &self.progress, &stamp);
+        match self.status_files.write(&self.statuses) {
+            Ok(written) => debug!(written.files, written.removed, "status written"),
+            Err(error) => error!(%error, "status not written: free or repair the run directory"),
         }
     }
 

@@ -76,6 +76,17 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Whether this says nothing against the data plane holding what it was told by an earlier process.
+    #[must_use]
+    pub fn is_about_what_it_holds(&self) -> bool {
+        matches!(
+            self,
+            Self::Connected { .. } | Self::Published { kind: PublishedKind::Nothing, .. }
+        )
+    }
+}
+
 /// Where the data plane is, and where we remember what it was told.
 #[derive(Debug)]
 pub struct Target {

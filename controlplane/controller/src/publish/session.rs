@@ -14,7 +14,7 @@ use super::{Event, LONGEST_PAUSE, Shared, Target};
 /// How long the data plane may take to say hello.
 const HELLO: Duration = Duration::from_secs(2);
 /// How long it may take to read a state.
-const READING: Duration = Duration::from_secs(10);
+const READING: Duration = Duration::from_secs(5);
 /// The shortest pause between two attempts to connect.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 /// The pause before a state that was not committed is sent again.
@@ -57,6 +57,9 @@ struct Publishing<'a> {
     last: Option<Arc<State>>,
     /// States by digest that may yet be acknowledged, the newest last.
     in_flight: VecDeque<(Digest, Arc<State>)>,
+    /// An acknowledgement of a state that we do not know yet: the data plane speaks first, and what it holds
+    /// may be what will be wanted.
+    early: Option<Ack>,
 }
 
 impl<'a> Publishing<'a> {
@@ -74,6 +77,7 @@ impl<'a> Publishing<'a> {
             generations: Generations::default(),
             last: None,
             in_flight: VecDeque::new(),
+            early: None,
         };
         if let Some((generation, state)) = loaded {
             let digest = state.digest();
@@ -92,62 +96,77 @@ impl<'a> Publishing<'a> {
     /// Serves one connection. Returns why it ended; `None` if we are to stop.
     fn session(&mut self, mut producer: Producer, shared: &Shared) -> Option<String> {
         let hello = *producer.hello();
+        self.early = None;
         self.generations.meet(hello.generation, hello.digest);
         if let Some(last) = &self.last {
             producer.adopt(last);
         }
         let (generation, digest, epoch) = (hello.generation, hello.digest, hello.epoch);
         self.tell(Event::Connected { generation, digest, epoch });
-        let mut told: Option<Arc<State>> = None; // on this connection
-        let mut not_before = Instant::now();
+        let mut round = Round { told: None, retry_at: None };
         loop {
             let wanted = shared.wanted();
             if wanted.stop {
                 return None;
             }
-            let new = wanted
-                .state
-                .filter(|state| !told.as_ref().is_some_and(|told| Arc::ptr_eq(told, state)));
-            if let Some(state) = new.filter(|_| Instant::now() >= not_before) {
-                match self.publish(&mut producer, &state) {
-                    Ok(()) => told = Some(state),
-                    Err(Failure::Gone(reason)) => return Some(reason),
-                    Err(Failure::Later) => not_before = Instant::now() + RETRY,
-                    Err(Failure::Never) => told = Some(state),
-                }
+            let told = round.told.as_ref();
+            let new =
+                wanted.state.filter(|state| !told.is_some_and(|told| Arc::ptr_eq(told, state)));
+            let ended = match new.filter(|_| round.retry_at.is_none_or(|at| at <= Instant::now())) {
+                Some(state) => self.tell_it(&mut producer, state, &mut round),
+                None => Ok(()),
+            };
+            if let Err(reason) = ended.and_then(|()| self.listen(&mut producer, &mut round)) {
+                return Some(reason);
             }
-            match producer.wait(Duration::ZERO) {
-                Ok(acks) => {
-                    for ack in acks {
-                        if self.acknowledged(ack) {
-                            told = None;
-                            not_before = Instant::now() + RETRY;
-                        }
-                    }
-                }
-                Err(error) => return Some(error.to_string()),
-            }
-            let pending =
-                told.is_none().then(|| not_before.saturating_duration_since(Instant::now()));
-            let pending = pending.filter(|left| !left.is_zero());
-            shared.wait(Some(&producer), pending);
+            let longest = round.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
+            shared.wait(Some(&producer), longest);
         }
+    }
+
+    /// Publishes a state. An error is why the connection ended.
+    fn tell_it(
+        &mut self,
+        producer: &mut Producer,
+        state: Arc<State>,
+        round: &mut Round,
+    ) -> Result<(), String> {
+        round.retry_at = None;
+        match self.publish(producer, &state) {
+            Ok(()) | Err(Failure::Never) => round.told = Some(state),
+            Err(Failure::Later) => round.retry_at = Some(Instant::now() + RETRY),
+            Err(Failure::Gone(reason)) => return Err(reason),
+        }
+        Ok(())
+    }
+
+    /// Takes what the data plane said. An error is why the connection ended.
+    fn listen(&mut self, producer: &mut Producer, round: &mut Round) -> Result<(), String> {
+        let acks = producer.wait(Duration::ZERO).map_err(|gone| gone.to_string())?;
+        for ack in acks {
+            if self.acknowledged(ack) {
+                *round = Round { told: None, retry_at: Some(Instant::now() + RETRY) };
+            }
+        }
+        Ok(())
     }
 
     fn publish(&mut self, producer: &mut Producer, state: &Arc<State>) -> Result<(), Failure> {
         let digest = state.digest();
         let generation = self.generations.give(digest);
-        if !self.in_flight.iter().any(|(known, _)| *known == digest) {
-            self.in_flight.push_back((digest, Arc::clone(state)));
-            let surplus = self.in_flight.len().saturating_sub(MOST_IN_FLIGHT);
-            self.in_flight.drain(..surplus);
-        }
+        self.in_flight.retain(|(known, _)| *known != digest);
+        self.in_flight.push_back((digest, Arc::clone(state)));
+        let surplus = self.in_flight.len().saturating_sub(MOST_IN_FLIGHT);
+        self.in_flight.drain(..surplus);
         match producer.publish(generation, state, Instant::now() + READING) {
             Ok(published) => {
                 let (kind, records) = (published.kind, published.records);
                 self.tell(Event::Published { generation, digest, kind, records });
                 if kind != PublishedKind::Nothing || self.last.is_none() {
                     self.remember(generation, state);
+                }
+                if let Some(ack) = self.early.take_if(|ack| ack.digest == digest) {
+                    self.acknowledged(ack);
                 }
                 Ok(())
             }
@@ -181,15 +200,28 @@ impl<'a> Publishing<'a> {
             self.tell(Event::Refused { reason, errors: ack.errors });
             return ack.wants_snapshot;
         }
+        let wants_snapshot = ack.wants_snapshot;
         let known = self.in_flight.iter().position(|(digest, _)| *digest == ack.digest);
-        if let Some(at) = known.filter(|_| ack.generation > 0) {
+        if ack.generation == 0 {
+            // It forwards by nothing yet.
+        } else if let Some(at) = known {
             self.in_flight.drain(..at); // older ones will not be acknowledged any more
             let state = Arc::clone(&self.in_flight[0].1);
             let (generation, errors) = (ack.generation, ack.errors);
             self.tell(Event::Acknowledged { generation, state, errors });
+        } else {
+            self.early = Some(ack);
         }
-        ack.wants_snapshot
+        wants_snapshot
     }
+}
+
+/// How far one connection is.
+struct Round {
+    /// The state that was told on it.
+    told: Option<Arc<State>>,
+    /// When to try again what failed.
+    retry_at: Option<Instant>,
 }
 
 /// Why a state was not published.

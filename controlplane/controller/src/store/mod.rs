@@ -1,7 +1,8 @@
 //! The objects in force: what the files say now, or said when they were last good.
 //!
-//! * A file with a document that is no YAML may be half-written. Its last good objects stay in force, all of
-//!   them; only a file that never was good is read for the documents that are.
+//! * A file with a document that is no YAML may be half-written. So may one that is empty, ends within a line
+//!   or in an object that does not fit, if objects are missing that it had. The last good objects of such a
+//!   file stay in force, all of them; only a file that never was good is read for what is good in it.
 //! * An object whose values do not fit stays in force as it was, as an API server would have it.
 //! * A file that cannot be read keeps its objects; a file that is gone has none.
 //! * Of an object in two files, the one in the file that sorts first is in force.
@@ -12,7 +13,7 @@
 mod history;
 mod saved;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use penstock_gateway_types::Time;
 use xxhash_rust::xxh3::xxh3_128;
@@ -116,11 +117,20 @@ impl StoredFile {
         self.read = Some(hash);
         let contents = manifest::read(name, text);
         self.findings = contents.findings;
-        match contents.whole || self.manifests.is_empty() {
-            true => self.take(contents.manifests, &contents.unreadable),
-            false => self.findings.push(kept(name)),
+        let missing = self.missing(&contents.manifests, &contents.unreadable);
+        if self.manifests.is_empty() || (contents.whole && !(contents.cut && missing > 0)) {
+            self.take(contents.manifests, &contents.unreadable);
+        } else {
+            self.findings.push(kept(name, missing));
         }
         true
+    }
+
+    /// How many objects are in force that the file does not name any more.
+    fn missing(&self, manifests: &[Manifest], unreadable: &[ObjectKey]) -> usize {
+        let read: BTreeSet<_> = manifests.iter().map(|m| m.object.key()).collect();
+        let old = self.manifests.iter().map(|m| m.object.key());
+        old.filter(|key| !read.contains(key) && !unreadable.contains(key)).count()
     }
 
     /// Replaces the objects, and keeps those that now cannot be read as they were.
@@ -139,10 +149,168 @@ impl StoredFile {
     }
 }
 
-fn kept(name: &str) -> Finding {
-    about(name, "it may be half-written: its last good objects stay in force".to_owned())
+fn kept(name: &str, missing: usize) -> Finding {
+    let message = match missing {
+        0 => "its last good objects stay in force until every document is valid YAML".to_owned(),
+        missing => format!(
+            "it looks cut off, and {missing} of its objects are missing: its last good objects stay in force. \
+             To remove objects, leave the file whole, with a new line at its end; to remove all, remove it"
+        ),
+    };
+    about(name, message)
 }
 
 fn about(file: &str, message: String) -> Finding {
     Finding { file: file.to_owned(), place: None, severity: Severity::Error, object: None, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use penstock_gateway_types::k8s_openapi::jiff::Timestamp;
+
+    use super::*;
+
+    fn at(seconds: i64) -> Time {
+        Time(Timestamp::from_second(seconds).unwrap())
+    }
+
+    fn service(name: &str, port: u16) -> String {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{port: {port}}}]}}\n---\n"
+        )
+    }
+
+    fn gateway(port: &str) -> String {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: web}}\nspec:\n  \
+             gatewayClassName: penstock\n  listeners: [{{name: a, protocol: TCP, port: {port}}}]\n"
+        )
+    }
+
+    fn texts(files: &[(&str, &str)]) -> Texts {
+        files.iter().map(|(name, text)| ((*name).to_owned(), Ok((*text).to_owned()))).collect()
+    }
+
+    /// The Services in force, as `name:port`.
+    fn services(store: &mut Store) -> Vec<String> {
+        let objects = store.in_force(&at(0)).objects;
+        let port = |service: &penstock_gateway_types::Service| {
+            service.spec.as_ref().unwrap().ports.as_ref().unwrap()[0].port
+        };
+        objects.services.iter().map(|(name, s)| format!("{}:{}", name.name, port(s))).collect()
+    }
+
+    #[test]
+    fn what_was_good_stays_in_force() {
+        let (a, b) = (service("a", 1), service("b", 2));
+        let good = format!("{a}{b}");
+        for (promise, next, expected) in [
+            ("an object that goes is gone", a.clone(), vec!["a:1"]),
+            (
+                "an object that changes has changed",
+                format!("{}{b}", service("a", 9)),
+                vec!["a:9", "b:2"],
+            ),
+            ("no YAML keeps the whole file", format!("{}: [", service("a", 9)), vec!["a:1", "b:2"]),
+            (
+                "a value that does not fit keeps its object",
+                format!("{}{b}", a.replace("port: 1", "port: x")),
+                vec!["a:1", "b:2"],
+            ),
+            ("an empty file is half-written", String::new(), vec!["a:1", "b:2"]),
+            (
+                "a line that does not end is half-written",
+                a.trim_end().to_owned(),
+                vec!["a:1", "b:2"],
+            ),
+            (
+                "a last object that does not fit, too",
+                "apiVersion: v1\nkind: Service\n".to_owned(),
+                vec!["a:1", "b:2"],
+            ),
+            ("a whole file without objects has none", "# nothing\n".to_owned(), vec![]),
+        ] {
+            let mut store = Store::default();
+            assert!(store.update(texts(&[("x.yaml", &good)])), "{promise}");
+            assert!(!store.update(texts(&[("x.yaml", &good)])), "{promise}: nothing changed");
+            assert!(store.update(texts(&[("x.yaml", &next)])), "{promise}");
+            assert_eq!(services(&mut store), expected, "{promise}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_never_was_good_is_read_for_what_is() {
+        let mut store = Store::default();
+        store.update(texts(&[(
+            "x.yaml",
+            &format!("{}: [\n---\n{}", service("a", 1), service("b", 2)),
+        )]));
+        assert_eq!(services(&mut store), ["a:1", "b:2"]);
+    }
+
+    #[test]
+    fn a_file_that_is_gone_or_unreadable() {
+        let mut store = Store::default();
+        store.update(texts(&[("x.yaml", &service("a", 1)), ("y.yaml", &service("b", 2))]));
+        let mut next = texts(&[("y.yaml", &service("b", 2))]);
+        assert!(store.update(next.clone()));
+        assert_eq!(services(&mut store), ["b:2"], "gone is gone");
+        next.insert("y.yaml".into(), Err("cannot be read: permission denied".into()));
+        assert!(store.update(next.clone()));
+        assert!(!store.update(next), "and it is said once");
+        assert_eq!(services(&mut store), ["b:2"], "unreadable keeps its objects");
+        assert_eq!(store.in_force(&at(0)).findings.len(), 1);
+    }
+
+    #[test]
+    fn of_two_files_with_one_object_the_first_by_name_counts() {
+        let mut store = Store::default();
+        store.update(texts(&[("b.yaml", &service("a", 2)), ("a.yaml", &service("a", 1))]));
+        assert_eq!(services(&mut store), ["a:1"]);
+        let findings = store.in_force(&at(0)).findings;
+        let expected = "b.yaml:1:1: error: Service default/a: given twice: a.yaml has it already, and that one is in force";
+        assert_eq!(findings[0].to_string(), expected);
+    }
+
+    #[test]
+    fn a_generation_rises_with_the_spec_and_outlives_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("objects.json");
+        let stamp = |store: &mut Store, seconds: i64| {
+            let objects = store.in_force(&at(seconds)).objects;
+            let metadata = objects.gateways.values().next().unwrap().metadata.clone();
+            (metadata.generation.unwrap(), metadata.creation_timestamp.unwrap().0.as_second())
+        };
+        let mut store = Store::default();
+        store.update(texts(&[("x.yaml", &gateway("1"))]));
+        assert_eq!(stamp(&mut store, 10), (1, 10));
+        store.update(texts(&[(
+            "x.yaml",
+            &gateway("1").replace("name: web", "name: web, labels: {a: b}"),
+        )]));
+        assert_eq!(stamp(&mut store, 20), (1, 10), "metadata is no spec");
+        store.update(texts(&[("y.yaml", &gateway("2"))]));
+        assert_eq!(stamp(&mut store, 30), (2, 10), "another file is no other object");
+        store.save(&file).unwrap();
+        let mut store = Store::load(&file).unwrap();
+        assert_eq!(stamp(&mut store, 40), (2, 10), "before any file is read");
+        store.update(texts(&[("y.yaml", &gateway("x"))]));
+        assert_eq!(stamp(&mut store, 50), (2, 10), "the last good one, from before the restart");
+        store.update(texts(&[("y.yaml", "# none\n")]));
+        store.in_force(&at(60));
+        store.update(texts(&[("y.yaml", &gateway("2"))]));
+        assert_eq!(stamp(&mut store, 70), (1, 70), "what comes back is new");
+    }
+
+    #[test]
+    fn a_saved_file_that_is_not_ours_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("objects.json");
+        assert!(Store::load(&file).unwrap().is_empty(), "none yet");
+        for text in ["", "{", "{\"version\":2,\"files\":{},\"history\":[]}"] {
+            std::fs::write(&file, text).unwrap();
+            let error = Store::load(&file).unwrap_err().to_string();
+            assert!(error.contains("objects.json") && error.contains("remove it"), "{error}");
+        }
+    }
 }

@@ -1,0 +1,383 @@
+//! The control process as a whole: a real folder, a real ring, a data plane that only says yes or no.
+
+use std::fs;
+use std::future::Future;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use penstock_controlplane::controller::{self, Paths};
+use penstock_feed::{ObjectError, ObjectId, ObjectKind, Server, State, StateFile, Step};
+use serde_json::Value;
+
+const CLASS: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: penstock}
+spec: {controllerName: penstock.dev/gateway-controller}
+---
+";
+
+fn gateway(name: &str, port: u16) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: {name}}}
+spec:
+  gatewayClassName: penstock
+  addresses: [{{value: 192.0.2.10}}]
+  listeners: [{{name: tcp, protocol: TCP, port: {port}}}]
+---
+"
+    )
+}
+
+/// Folders of one test, gone with it.
+struct Appliance {
+    _root: tempfile::TempDir,
+    paths: Paths,
+}
+
+impl Appliance {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        fs::create_dir(path("config")).unwrap();
+        fs::create_dir(path("run")).unwrap();
+        let paths = Paths {
+            config_dir: path("config"),
+            run_dir: path("run"),
+            state_dir: path("state"),
+            dataplane_socket: path("run").join("dataplane.sock"),
+        };
+        Self { _root: root, paths }
+    }
+
+    fn config(&self, name: &str) -> PathBuf {
+        self.paths.config_dir.join(name)
+    }
+
+    /// As an editor saves: beside, then renamed.
+    fn replace(&self, name: &str, text: &str) {
+        let beside = self.config(&format!(".{name}.tmp"));
+        fs::write(&beside, text).unwrap();
+        fs::rename(beside, self.config(name)).unwrap();
+    }
+
+    fn report(&self) -> Value {
+        let text = fs::read(self.paths.run_dir.join("controlplane.json")).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    fn status(&self, kind_and_name: &str) -> Option<String> {
+        let file = self.paths.run_dir.join("status").join(format!("{kind_and_name}.yaml"));
+        fs::read_to_string(file).ok()
+    }
+
+    /// `Programmed` of a Gateway: its status and reason.
+    fn programmed(&self, gateway: &str) -> Option<(String, String)> {
+        let text = self.status(&format!("Gateway/default/{gateway}"))?;
+        let object: Value = serde_saphyr::from_str(&text).ok()?;
+        let conditions = object["status"]["conditions"].as_array()?.clone();
+        let found = conditions.into_iter().find(|condition| condition["type"] == "Programmed")?;
+        let text = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
+        Some((text("status"), text("reason")))
+    }
+
+    fn is_programmed(&self, gateway: &str) -> bool {
+        self.programmed(gateway).is_some_and(|(status, _)| status == "True")
+    }
+
+    /// Runs a control process while `scenario` runs.
+    async fn while_running(&self, scenario: impl Future<Output = ()>) {
+        tokio::select! {
+            ended = controller::run(self.paths.clone()) => panic!("it ended: {ended:?}"),
+            done = tokio::time::timeout(Duration::from_secs(60), scenario) => done.expect("in time"),
+        }
+    }
+}
+
+/// Waits until `condition` holds; the test's own time limit ends a wait that is in vain.
+async fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A generation and its state.
+type Commit = (u64, Arc<State>);
+
+/// A consumer of the feed that acknowledges what it commits, if it is allowed to.
+struct DataPlane {
+    stop: Arc<AtomicBool>,
+    willing: Arc<AtomicBool>,
+    committed: Arc<Mutex<Vec<Commit>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl DataPlane {
+    fn start(appliance: &Appliance) -> Self {
+        Self::start_refusing(appliance, &[])
+    }
+
+    /// Acknowledges everything except `refused`, the names of listeners.
+    fn start_refusing(appliance: &Appliance, refused: &[&str]) -> Self {
+        let uid = fs::metadata(&appliance.paths.config_dir).unwrap().uid();
+        let store = StateFile::open(appliance.paths.run_dir.join("dataplane.state")).unwrap();
+        let mut server = Server::bind(&appliance.paths.dataplane_socket, &[uid], store).unwrap();
+        let error = |name: &&str| ObjectError {
+            object: ObjectId { kind: ObjectKind::Listener, name: (*name).try_into().unwrap() },
+            message: "no port has this VIP".into(),
+        };
+        let errors: Vec<_> = refused.iter().map(error).collect();
+        let stop = Arc::new(AtomicBool::new(false));
+        let willing = Arc::new(AtomicBool::new(true));
+        let committed = Arc::new(Mutex::new(Vec::new()));
+        let (stopped, agrees, commits) =
+            (Arc::clone(&stop), Arc::clone(&willing), Arc::clone(&committed));
+        let thread = std::thread::spawn(move || {
+            let mut acknowledged = None;
+            while !stopped.load(Ordering::Relaxed) {
+                match server.step(1000) {
+                    Step::Committed => {
+                        let now = (server.generation(), Arc::clone(server.state()));
+                        commits.lock().unwrap().push(now);
+                    }
+                    Step::More => {}
+                    Step::Idle => std::thread::sleep(Duration::from_millis(1)),
+                }
+                let generation = server.generation();
+                if agrees.load(Ordering::Relaxed) && acknowledged != Some(generation) {
+                    server.acknowledge(generation, &errors);
+                    acknowledged = Some(generation);
+                }
+            }
+        });
+        Self { stop, willing, committed, thread: Some(thread) }
+    }
+
+    fn commits(&self) -> Vec<Commit> {
+        self.committed.lock().unwrap().clone()
+    }
+
+    fn listeners(&self) -> usize {
+        self.commits().last().map_or(0, |(_, state)| state.listeners.len())
+    }
+}
+
+impl Drop for DataPlane {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn programmed_waits_for_the_acknowledgement() {
+    let appliance = Appliance::new();
+    fs::write(appliance.config("a.yaml"), CLASS.to_owned() + &gateway("web", 80)).unwrap();
+    let plane = DataPlane::start(&appliance);
+    plane.willing.store(false, Ordering::Relaxed);
+    appliance
+        .while_running(async {
+            until(|| plane.listeners() == 1).await;
+            until(|| appliance.report()["generation"] == 1).await;
+            let pending = Some(("False".to_owned(), "Pending".to_owned()));
+            assert_eq!(appliance.programmed("web"), pending, "committed is not acknowledged");
+            plane.willing.store(true, Ordering::Relaxed);
+            until(|| appliance.is_programmed("web")).await;
+            assert_eq!(appliance.report()["acknowledged"], 1);
+
+            plane.willing.store(false, Ordering::Relaxed);
+            fs::write(appliance.config("b.yaml"), gateway("other", 81)).unwrap();
+            until(|| plane.listeners() == 2).await;
+            until(|| appliance.programmed("other") == pending).await;
+            assert!(appliance.is_programmed("web"), "a change elsewhere takes nothing away");
+            plane.willing.store(true, Ordering::Relaxed);
+            until(|| appliance.is_programmed("other")).await;
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_restart_with_the_same_objects_sends_nothing() {
+    let appliance = Appliance::new();
+    fs::write(appliance.config("a.yaml"), CLASS.to_owned() + &gateway("web", 80)).unwrap();
+    let plane = DataPlane::start(&appliance);
+    appliance.while_running(until(|| appliance.is_programmed("web"))).await;
+    let file = appliance.paths.run_dir.join("status/Gateway/default/web.yaml");
+    let inode = || fs::metadata(&file).unwrap().ino(); // a file that is replaced has another
+    let before = inode();
+    for _ in 0..3 {
+        fs::remove_file(appliance.paths.run_dir.join("controlplane.json")).unwrap();
+        appliance
+            .while_running(async {
+                until(|| appliance.report()["publishes"]["nothing"] == 1).await;
+                until(|| appliance.report()["acknowledged"] == 1).await;
+                assert_eq!(appliance.report()["generation"], 1);
+            })
+            .await;
+    }
+    assert_eq!(plane.commits().len(), 1, "the data plane was told once");
+    assert_eq!(inode(), before, "and so was the operator");
+    fs::write(appliance.config("b.yaml"), gateway("other", 81)).unwrap();
+    appliance.while_running(until(|| appliance.is_programmed("other"))).await;
+    assert_eq!(
+        appliance.report()["publishes"]["delta"],
+        1,
+        "what changed meanwhile is told as a difference"
+    );
+    assert_eq!(appliance.report()["generation"], 2);
+}
+
+#[tokio::test]
+async fn a_restart_without_its_state_adopts_the_data_planes_generation() {
+    let appliance = Appliance::new();
+    fs::write(appliance.config("a.yaml"), CLASS.to_owned() + &gateway("web", 80)).unwrap();
+    let plane = DataPlane::start(&appliance);
+    appliance
+        .while_running(async {
+            until(|| appliance.is_programmed("web")).await;
+            fs::write(appliance.config("b.yaml"), gateway("other", 81)).unwrap();
+            until(|| appliance.is_programmed("other")).await;
+        })
+        .await;
+    fs::remove_dir_all(&appliance.paths.state_dir).unwrap();
+    fs::remove_dir_all(appliance.paths.run_dir.join("status")).unwrap();
+    appliance.while_running(until(|| appliance.is_programmed("other"))).await;
+    assert_eq!(appliance.report()["generation"], 2);
+    assert_eq!(plane.commits().len(), 2);
+}
+
+#[tokio::test]
+async fn a_data_plane_that_restarts_is_told_at_once() {
+    let appliance = Appliance::new();
+    fs::write(appliance.config("a.yaml"), CLASS.to_owned() + &gateway("web", 80)).unwrap();
+    let plane = DataPlane::start(&appliance);
+    appliance
+        .while_running(async {
+            until(|| appliance.is_programmed("web")).await;
+            drop(plane);
+            until(|| appliance.report()["connected"] == false).await;
+            assert!(
+                appliance.report()["trouble"]
+                    .as_str()
+                    .is_some_and(|text| text.contains("data plane"))
+            );
+            fs::remove_file(appliance.paths.run_dir.join("dataplane.state")).unwrap();
+            let again = DataPlane::start(&appliance);
+            until(|| again.listeners() == 1).await;
+            until(|| appliance.report()["connected"] == true).await;
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn an_object_that_the_data_plane_cannot_serve_is_said_to_be_so() {
+    let appliance = Appliance::new();
+    fs::write(
+        appliance.config("a.yaml"),
+        CLASS.to_owned() + &gateway("web", 80) + &gateway("other", 81),
+    )
+    .unwrap();
+    let _plane = DataPlane::start_refusing(&appliance, &["default/web/tcp"]);
+    appliance
+        .while_running(async {
+            until(|| appliance.is_programmed("other")).await;
+            assert_eq!(appliance.programmed("web"), Some(("False".into(), "Invalid".into())));
+            let status = appliance.status("Gateway/default/web").unwrap();
+            assert!(status.contains("no port has this VIP"), "{status}");
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn the_folder_is_followed_as_people_use_it() {
+    let appliance = Appliance::new();
+    let plane = DataPlane::start(&appliance);
+    appliance
+        .while_running(async {
+            appliance.replace("class.yaml", CLASS);
+            appliance.replace("a.yaml", &gateway("a", 80));
+            until(|| appliance.is_programmed("a")).await;
+
+            // Saved by an editor: renamed over the old one.
+            appliance.replace("a.yaml", &gateway("a", 8080));
+            until(|| {
+                appliance
+                    .status("Gateway/default/a")
+                    .is_some_and(|text| text.contains("generation: 2"))
+            })
+            .await;
+            until(|| appliance.is_programmed("a")).await;
+
+            // Half-written, and the writer dies.
+            let whole = gateway("a", 8081) + &gateway("b", 8082);
+            fs::write(appliance.config("a.yaml"), &whole[..whole.len() / 3]).unwrap();
+            until(|| !appliance.report()["refused"].as_array().is_none_or(Vec::is_empty)).await;
+            assert!(appliance.is_programmed("a"), "its last good objects stay in force");
+            let found = appliance.report()["refused"].to_string();
+            assert!(found.contains("a.yaml") && found.contains("stay in force"), "{found}");
+            fs::write(appliance.config("a.yaml"), &whole).unwrap();
+            until(|| appliance.is_programmed("b")).await;
+            assert_eq!(appliance.report()["refused"], serde_json::json!([]));
+
+            // Removed, together with its status.
+            fs::remove_file(appliance.config("a.yaml")).unwrap();
+            until(|| appliance.status("Gateway/default/a").is_none() && plane.listeners() == 0)
+                .await;
+
+            // A burst of files is few generations.
+            let before = plane.commits().len();
+            for number in 0..100 {
+                fs::write(
+                    appliance.config(&format!("{number}.yaml")),
+                    gateway(&format!("g{number}"), 1000 + number),
+                )
+                .unwrap();
+            }
+            until(|| plane.listeners() == 100).await;
+            until(|| appliance.is_programmed("g99")).await;
+            let commits = plane.commits().len() - before;
+            assert!(commits < 50, "{commits} generations for one burst");
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_folder_that_breaks_changes_nothing_not_even_over_a_restart() {
+    let appliance = Appliance::new();
+    fs::write(appliance.config("a.yaml"), CLASS.to_owned() + &gateway("web", 80)).unwrap();
+    let aside = appliance.paths.config_dir.with_file_name("aside");
+    let plane = DataPlane::start(&appliance);
+    appliance
+        .while_running(async {
+            until(|| appliance.is_programmed("web")).await;
+            fs::rename(&appliance.paths.config_dir, &aside).unwrap();
+            until(|| appliance.report()["refused"].to_string().contains("cannot be read")).await;
+            assert!(appliance.is_programmed("web"));
+        })
+        .await;
+    fs::remove_dir_all(appliance.paths.run_dir.join("status")).unwrap();
+    appliance
+        .while_running(async {
+            until(|| appliance.is_programmed("web")).await;
+            fs::rename(&aside, &appliance.paths.config_dir).unwrap();
+            until(|| appliance.report()["refused"] == serde_json::json!([])).await;
+            fs::write(appliance.config("b.yaml"), gateway("other", 81)).unwrap();
+            until(|| appliance.is_programmed("other")).await;
+        })
+        .await;
+    assert_eq!(plane.commits().len(), 2);
+}
+
+#[tokio::test]
+async fn a_directory_that_cannot_be_used_is_named_with_its_flag() {
+    let appliance = Appliance::new();
+    let mut paths = appliance.paths.clone();
+    paths.state_dir = Path::new("/proc/nowhere").into();
+    let error = controller::run(paths).await.unwrap_err().to_string();
+    assert!(error.contains("/proc/nowhere") && error.contains("--state-dir"), "{error}");
+}

@@ -1,0 +1,112 @@
+//! What is larger than a data plane takes is left out, the youngest first, and told so.
+
+use std::fmt::Write as _;
+
+use penstock_controlplane::manifest;
+use penstock_controlplane::translate::{Translation, translate};
+use penstock_feed::model::limits;
+
+const HEAD: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: penstock}
+spec: {controllerName: penstock.dev/gateway-controller}
+---
+";
+
+fn translated(text: &str) -> Translation {
+    let contents = manifest::read("in.yaml", text);
+    assert_eq!(contents.findings, []);
+    let translation = translate(&contents.manifests.into_iter().map(|m| m.object).collect());
+    assert_eq!(translation.state.check(), []);
+    translation
+}
+
+/// A Gateway with `listeners` of them, younger with a higher `number`.
+fn gateway(number: usize, listeners: usize) -> String {
+    let (day, address) = (number % 28 + 1, number % 250 + 1);
+    let (month, net) = (number / 28 + 1, number / 250);
+    let listeners: Vec<_> = (1..=listeners)
+        .map(|port| format!("{{name: p{port}, protocol: TCP, port: {port}}}"))
+        .collect();
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: g{number:03}, creationTimestamp: \"2024-{month:02}-{day:02}T00:00:00Z\"}}
+spec: {{gatewayClassName: penstock, addresses: [{{value: 10.1.{net}.{address}}}], listeners: [{}]}}
+---
+",
+        listeners.join(", ")
+    )
+}
+
+#[test]
+fn the_youngest_listeners_are_left_out_beyond_the_limit() {
+    let full = limits::LISTENERS / 64;
+    let mut text = HEAD.to_owned();
+    for number in 0..=full {
+        text += &gateway(number, 64);
+    }
+    let translation = translated(&text);
+    assert_eq!(translation.state.listeners.len(), limits::LISTENERS);
+    for (name, gateway) in &translation.gateways {
+        let youngest = name.name == format!("g{full:03}");
+        for listener in &gateway.listeners {
+            assert_eq!(
+                listener.serving.obstacles.is_empty(),
+                !youngest,
+                "{name} {}",
+                listener.name
+            );
+        }
+        let reason = if youngest { "ListenersNotValid" } else { "Accepted" };
+        assert_eq!(gateway.accepted.reason, reason, "{name}");
+    }
+}
+
+#[test]
+fn a_group_that_does_not_fit_is_left_out_with_its_listener() {
+    let mut text = HEAD.to_owned();
+    // 70 Services of 1000 endpoints, a Gateway and a route each: 70 000 members of 65 536.
+    for number in 0..70 {
+        text += &gateway(number, 1);
+        let _ = write!(
+            text,
+            "apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata: {{name: r{number}}}
+spec: {{parentRefs: [{{name: g{number:03}}}], rules: [{{backendRefs: [{{name: s{number}, port: 80}}]}}]}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: s{number}}}
+spec: {{ports: [{{port: 80}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: s{number}, labels: {{kubernetes.io/service-name: s{number}}}}}
+addressType: IPv4
+ports: [{{port: 80}}]
+endpoints:
+"
+        );
+        for endpoint in 0..1000 {
+            let _ = writeln!(
+                text,
+                "- addresses: [10.{}.{}.{}]",
+                number + 10,
+                endpoint / 250,
+                endpoint % 250 + 1
+            );
+        }
+        text += "---\n";
+    }
+    let translation = translated(&text);
+    let members: usize = translation.state.groups.values().map(|group| group.members.len()).sum();
+    assert_eq!(members, 65_000);
+    let served =
+        translation.gateways.values().filter(|gateway| gateway.accepted.reason == "Accepted");
+    assert_eq!(served.count(), 65);
+    let youngest = translation.gateways.values().next_back().unwrap();
+    let message = &youngest.listeners[0].serving.obstacles[0];
+    assert!(message.contains("65536") && message.contains("does not fit"), "{message}");
+}
