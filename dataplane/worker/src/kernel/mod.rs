@@ -32,8 +32,9 @@
 //!
 //! Needs CAP_NET_ADMIN, and no sysctl: the kernel's defaults serve with a VIP on the companion or
 //! on `lo`, and with `rp_filter` 0, 1 or 2. (`net.ipv6.conf.NAME.disable_ipv6=1` would keep IPv6
-//! VIPs off; `ip_forward` is not needed, as the kernel forwards nothing of ours.) Everything acts on
-//! the network namespace of the thread that opens it.
+//! VIPs off, and `addr_gen_mode=1` the link-local address that the kernel asks for IPv6 neighbours
+//! from; `ip_forward` is not needed, as the kernel forwards nothing of ours.) Everything acts on the
+//! network namespace of the thread that opens it.
 
 pub mod addresses;
 pub mod announce;

@@ -5,6 +5,10 @@
 //! "as if a packet had just been sent there": an unknown neighbour is asked for at once, a stale one
 //! is probed (after `delay_first_probe_time`, 5 s, and by unicast), and the rest of its state
 //! machine (RFC 4861 §7.3, used for ARP as well) takes its course, with our mirror listening.
+//!
+//! For IPv6 the kernel asks from the companion's link-local address, and keeps silent without one.
+//! By default it makes that address itself, usable a second or two after the interface first came
+//! up (DAD); an interface with `addr_gen_mode` 1 needs one by hand.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

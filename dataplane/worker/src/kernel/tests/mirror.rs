@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::namespace::{
-    COMPANION, MAC, box_with_management, companion, in_namespace, ip, ip_batch, mirror, until,
-    until_is,
+    COMPANION, MAC, box_with_management, companion, in_namespace, ip, ip_batch, mirror, reopen,
+    until, until_is,
 };
-use crate::kernel::{Mirror, RouteKind, Table, Tap};
+use crate::kernel::{Mirror, RouteKind, Table};
 
 #[test]
 fn a_companion_is_recognised_by_name_whenever_it_comes() {
@@ -34,7 +34,7 @@ fn a_companion_is_recognised_by_name_whenever_it_comes() {
         until(&mut mirror, "and back", connected);
         drop(tap);
         until(&mut mirror, "it went", |mirror| mirror.companion(0).is_none());
-        let again = Tap::open(COMPANION, MAC, 1500, false).unwrap();
+        let again = reopen(COMPANION, MAC, 1500, false);
         until(&mut mirror, "it came again", |mirror| mirror.companion(0) == Some(again.index()));
     });
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid, UnshareFlags};
 
-use crate::kernel::{MacAddr, Mirror, Tap};
+use crate::kernel::{KernelError, MacAddr, Mirror, Tap};
 
 /// The companion of every test, of port 0.
 pub(super) const COMPANION: &str = "pst0";
@@ -53,6 +53,14 @@ pub(super) fn ip_says(words: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Asks `ip` until what it prints is right.
+pub(super) fn ip_will_say(words: &str, promise: &str, right: impl Fn(&str) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !right(&ip_says(words)) {
+        assert!(Instant::now() < deadline, "{promise}: ip {words} says {}", ip_says(words));
+    }
+}
+
 /// Runs many `ip` commands in one process, which is fast.
 pub(super) fn ip_batch(lines: impl Iterator<Item = String>) {
     let mut child = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().unwrap();
@@ -69,6 +77,18 @@ pub(super) fn sysctl(path: &str, value: &str) {
 /// The companion, up, and nothing on it.
 pub(super) fn companion() -> Tap {
     Tap::open(COMPANION, MAC, 1500, false).unwrap()
+}
+
+/// Opens a TAP that this test let go of a moment ago. Another test's thread may start a process in
+/// that moment, and that holds a copy of every descriptor until it has become another program.
+pub(super) fn reopen(name: &str, mac: MacAddr, mtu_bytes: u32, persist: bool) -> Tap {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match Tap::open(name, mac, mtu_bytes, persist) {
+            Err(KernelError::Busy { .. }) if Instant::now() < deadline => std::thread::yield_now(),
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 /// A companion with addresses of both families, and a management interface beside it.

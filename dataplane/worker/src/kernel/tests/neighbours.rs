@@ -113,6 +113,7 @@ fn a_stale_neighbour_in_use_is_probed_and_one_not_in_use_is_left_alone() {
 fn ipv6_neighbours_are_asked_for_and_told_by_advertisements() {
     in_namespace("ipv6_neighbours_are_asked_for_and_told_by_advertisements", || {
         let tap = box_with_management();
+        ip("address add fe80::2/64 dev pst0 nodad"); // the kernel asks from a link-local address
         let host: IpAddr = "2001:db8::11".parse().unwrap();
         let mut mirror = mirror();
         assert_eq!(mirror.resolve(0, host, seconds(1)).unwrap(), Asked::Now);
@@ -142,6 +143,7 @@ fn a_host_that_asks_for_us_becomes_a_neighbour_and_others_do_not_show() {
             neighbours.map(|neighbour| neighbour.address.to_string()).collect::<Vec<_>>()
         };
         until_is(&mut mirror, "its own only", shown, &vec!["10.10.0.11", "10.10.0.13"]);
+        assert_eq!(routes, mirror.view().routes);
         assert!(std::sync::Arc::ptr_eq(&routes, &mirror.view().routes), "routes are as they were");
     });
 }

@@ -4,7 +4,8 @@ use rustix::thread::CapabilitySet;
 
 use super::frames::{REPLY, REQUEST, arp, arp_frame};
 use super::namespace::{
-    COMPANION, MAC, become_ordinary_user, companion, frame, in_namespace, ip, ip_says, mirror,
+    COMPANION, MAC, become_ordinary_user, companion, frame, in_namespace, ip, ip_says, ip_will_say,
+    mirror, reopen,
 };
 use crate::kernel::{Addresses, Asked, KernelError, MacAddr, Tap};
 
@@ -20,7 +21,9 @@ fn a_new_companion_is_up_with_its_mac_and_mtu() {
         }
         assert!(shown.starts_with(&format!("{}:", tap.index())));
         drop(tap);
-        assert!(!ip_says("link").contains(COMPANION), "one not persistent goes with its holder");
+        ip_will_say("link", "one not persistent goes with its holder", |links| {
+            !links.contains(COMPANION)
+        });
     });
 }
 
@@ -68,22 +71,22 @@ fn a_persistent_companion_outlives_its_holder_and_is_adopted() {
             assert!(ip_says("-6 route").contains("2001:db8:1::/64 via 2001:db8::1"), "{when}");
         };
         kept("while nobody holds it");
-        assert!(ip_says("-o link show dev pst0").contains("NO-CARRIER"));
+        ip_will_say("-o link show dev pst0", "nobody holds it", |link| link.contains("NO-CARRIER"));
 
-        let second = Tap::open(COMPANION, MAC, 1500, true).unwrap();
+        let second = reopen(COMPANION, MAC, 1500, true);
         assert_eq!(second.index(), index, "the same interface");
         kept("adopted");
         assert!(ip_says("-o link show dev pst0").contains("LOWER_UP"));
         drop(second);
 
         let other = MacAddr([0x02, 0, 0, 0, 0, 0x02]);
-        let third = Tap::open(COMPANION, other, 1400, false).unwrap();
+        let third = reopen(COMPANION, other, 1400, false);
         let shown = ip_says("-o link show dev pst0");
         assert_eq!(third.index(), index);
         assert!(shown.contains("02:00:00:00:00:02") && shown.contains("mtu 1400"), "{shown}");
         kept("adopted with another MAC and MTU");
         drop(third);
-        assert!(!ip_says("link").contains(COMPANION), "adopted to be let go");
+        ip_will_say("link", "adopted to be let go", |links| !links.contains(COMPANION));
     });
 }
 
@@ -121,7 +124,7 @@ fn an_ordinary_user_with_cap_net_admin_can_do_everything() {
         let first = Tap::open(COMPANION, MAC, 1500, true).unwrap();
         drop(first); // by root, so that adoption is tried too
         become_ordinary_user(CapabilitySet::NET_ADMIN);
-        let tap = Tap::open(COMPANION, MacAddr([2, 0, 0, 0, 0, 9]), 1400, true).unwrap();
+        let tap = reopen(COMPANION, MacAddr([2, 0, 0, 0, 0, 9]), 1400, true);
         let _new = Tap::open("pst1", MAC, 1500, true).unwrap();
         let mut mirror = mirror();
         assert_eq!(mirror.companion(0), Some(tap.index()));
