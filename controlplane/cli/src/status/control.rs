@@ -1,0 +1,113 @@
+//! The control process, by the file that it keeps about itself.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::SystemTime;
+
+use penstock_feed::stats::is_running;
+use penstock_gateway_types::k8s_openapi::jiff::Timestamp;
+use serde::Deserialize;
+
+use super::report::{ControlPlane, ControlSays, Process, State, timestamp};
+
+/// The process, as `controlplane.json` has it.
+#[derive(Deserialize)]
+struct File {
+    pid: u32,
+    #[serde(default)]
+    version: Option<String>,
+    #[serde(default)]
+    started: Option<Timestamp>,
+    #[serde(flatten)]
+    says: ControlSays,
+}
+
+/// Reads `path` and sees whether the process it names runs.
+pub(super) fn look(path: &Path, now: SystemTime) -> ControlPlane {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return ControlPlane::default(),
+        Err(error) => return unreadable(path, &error.to_string()),
+    };
+    let file: File = match serde_json::from_slice(&text) {
+        Ok(file) => file,
+        Err(error) => return unreadable(path, &error.to_string()),
+    };
+    let runs = is_running(file.pid, None) && is_called_so(file.pid);
+    let process = Process {
+        state: if runs { State::Running } else { State::Down },
+        error: None,
+        pid: Some(file.pid),
+        version: file.version,
+        started: file.started,
+        uptime_seconds: file
+            .started
+            .filter(|_| runs)
+            .and_then(|started| seconds_since(started, now)),
+    };
+    ControlPlane { process, says: Some(file.says) }
+}
+
+fn unreadable(path: &Path, error: &str) -> ControlPlane {
+    let error = Some(format!("{}: {error}", path.display()));
+    let process = Process { state: State::Unreadable, error, ..Process::default() };
+    ControlPlane { process, says: None }
+}
+
+/// Whether process `pid` bears the program's name: ids come round again. Where `/proc` does not say, being
+/// there is enough. The kernel keeps 15 bytes of a name.
+fn is_called_so(pid: u32) -> bool {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+    name.map_or(true, |name| name.trim_end() == "penstock-contro")
+}
+
+fn seconds_since(started: Timestamp, now: SystemTime) -> Option<u64> {
+    let now = timestamp(now)?;
+    u64::try_from(now.as_second() - started.as_second()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    fn control(text: &str) -> ControlPlane {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("controlplane.json");
+        fs::write(&path, text).unwrap();
+        look(&path, UNIX_EPOCH)
+    }
+
+    #[test]
+    fn without_its_file_it_never_ran() {
+        let found = look(Path::new("/nonexistent/controlplane.json"), UNIX_EPOCH);
+        assert_eq!(found.process.state, State::NeverRan);
+        assert!(found.says.is_none());
+    }
+
+    #[test]
+    fn a_process_of_the_same_id_and_another_name_is_not_it() {
+        let found = control(&format!("{{\"pid\": {}}}", std::process::id()));
+        assert_eq!(found.process.state, State::Down);
+    }
+
+    #[test]
+    fn fields_of_another_release_are_no_error() {
+        let found =
+            control(r#"{"pid": 0, "generation": 7, "new-in-2031": {"a": 1}, "objects": 3}"#);
+        let says = found.says.unwrap();
+        assert_eq!((says.generation, says.objects, says.connected), (7, 3, false));
+    }
+
+    #[test]
+    fn a_file_that_is_not_its_own_is_named_with_the_reason() {
+        for text in ["", "{", "[]", "{\"pid\": \"one\"}", "\u{0}"] {
+            let found = control(text);
+            assert_eq!(found.process.state, State::Unreadable, "{text:?}");
+            let error = found.process.error.unwrap();
+            assert!(error.contains("controlplane.json: ") && error.contains("line 1"), "{error}");
+        }
+    }
+}

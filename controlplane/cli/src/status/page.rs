@@ -1,0 +1,345 @@
+//! The report as a page for people: the verdict first, then what runs, what is served, what was lost.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::report::{ByThread, ControlPlane, Counted, Counters, DataPlane, Item, Labels, Listener};
+use super::report::{Process, Refused, Report, State, Worker};
+use crate::layout::{Cell, Grid, Paint, Span, Style};
+
+/// Columns of a port that count frames it lost.
+const PORT_LOSSES: [&str; 4] = ["missed", "receive_errors", "transmit_errors", "no_mbuf"];
+/// Columns of a port that are laid out.
+const PORT_LAID_OUT: [&str; 5] =
+    ["link_up", "received_packets", "received_bytes", "sent_packets", "sent_bytes"];
+/// Columns of listeners and backends that are laid out, as the one and the other call them.
+const TRAFFIC: [[&str; 2]; 6] = [
+    ["flows", "flows"],
+    ["flows_new", "flows_new"],
+    ["packets_in", "packets_to"],
+    ["bytes_in", "bytes_to"],
+    ["packets_out", "packets_from"],
+    ["bytes_out", "bytes_from"],
+];
+/// Columns of workers that are laid out.
+const WORKER_LAID_OUT: [&str; 7] =
+    ["received", "transmitted", "handed_over", "handed_in", "punted", "dropped", "flows"];
+
+/// The whole page.
+pub(super) fn page(report: &Report, style: Style) -> String {
+    let mut page = verdict(report, style);
+    let sections = [
+        ("", processes(report).render(style)),
+        ("", generations(report).render(style)),
+        ("Refused or doubtful", refused(&report.controlplane)),
+    ];
+    let counted = counted(&report.counted, style);
+    for (title, text) in sections.into_iter().chain(counted) {
+        if text.is_empty() {
+            continue;
+        }
+        page.push('\n');
+        if !title.is_empty() {
+            let _ = writeln!(page, "{title}"); // writing to a String cannot fail
+        }
+        page.push_str(&text);
+    }
+    page
+}
+
+fn verdict(report: &Report, style: Style) -> String {
+    if report.ok {
+        return style.paint("ok: both programs run and serve the same generation", Paint::Good)
+            + "\n";
+    }
+    let problems = report.problems.iter().map(|problem| format!("! {problem}"));
+    let mut text: String =
+        problems.map(|problem| style.paint(&problem, Paint::Bad) + "\n").collect();
+    let state = report.dataplane.process.state;
+    if matches!(state, State::Down | State::Silent) {
+        text.push_str("  Ports, workers, listeners and drops below are as they were then.\n");
+    }
+    text
+}
+
+fn processes(report: &Report) -> Grid {
+    let mut grid = Grid::new(&["PROCESS", "STATE", "PID", "VERSION", "UPTIME", "NOTE"]);
+    let (dataplane, control) = (&report.dataplane, &report.controlplane);
+    grid.row(process_row("data plane", &dataplane.process, beat(dataplane)));
+    grid.row(process_row("control process", &control.process, errand(control)));
+    grid
+}
+
+fn process_row(name: &str, process: &Process, note: String) -> [Cell; 6] {
+    let (state, paint) = match process.state {
+        State::Running => ("running", Paint::Good),
+        State::Silent => ("silent", Paint::Bad),
+        State::Down => ("down", Paint::Bad),
+        State::NeverRan => ("never ran", Paint::Bad),
+        State::Unreadable => ("unknown", Paint::Bad),
+    };
+    let uptime =
+        process.uptime_seconds.map(|seconds| Span(Duration::from_secs(seconds)).to_string());
+    [
+        name.into(),
+        Cell::painted(state, paint),
+        process.pid.map(|pid| pid.to_string()).unwrap_or_default().into(),
+        process.version.clone().unwrap_or_default().into(),
+        uptime.unwrap_or_default().into(),
+        note.into(),
+    ]
+}
+
+fn beat(dataplane: &DataPlane) -> String {
+    let age = dataplane.heartbeat_age_ms.map(|age| Span(Duration::from_millis(age)));
+    age.map_or_else(String::new, |age| format!("last beat {age} ago"))
+}
+
+fn errand(control: &ControlPlane) -> String {
+    let Some(says) = &control.says else { return String::new() };
+    let connected = if says.connected { "connected" } else { "not connected" };
+    format!("{connected}, {} objects from {}", says.objects, says.config_dir)
+}
+
+fn generations(report: &Report) -> Grid {
+    let mut grid = Grid::new(&["GENERATION", ">NUMBER", "DIGEST", "NOTE"]);
+    if let Some(says) = &report.controlplane.says {
+        let told = |kind: &str| says.publishes.get(kind).copied().unwrap_or(0);
+        let note = format!(
+            "told by snapshot {}, by delta {}, nothing to tell {}",
+            told("snapshot"),
+            told("delta"),
+            told("nothing")
+        );
+        grid.row([
+            "published".into(),
+            says.generation.to_string().into(),
+            says.digest.clone().into(),
+            note.into(),
+        ]);
+        grid.row(["acknowledged".into(), says.acknowledged.to_string().into()]);
+    }
+    if let Some(serves) = &report.dataplane.serves {
+        let ready = if serves.ready { "by every worker" } else { "not by every worker yet" };
+        let note = format!("{ready}, epoch {}", serves.epoch);
+        grid.row([
+            "served".into(),
+            serves.generation.to_string().into(),
+            serves.digest.clone().into(),
+            note.into(),
+        ]);
+    }
+    grid
+}
+
+/// A line each, as compilers write it.
+fn refused(control: &ControlPlane) -> String {
+    let refused = control.says.iter().flat_map(|says| &says.refused);
+    refused.map(|refused| format!("  {}\n", refused_line(refused))).collect()
+}
+
+fn refused_line(refused: &Refused) -> String {
+    let mut place = refused.file.clone().unwrap_or_default();
+    for number in [refused.line, refused.column].into_iter().flatten() {
+        let _ = write!(place, ":{number}"); // writing to a String cannot fail
+    }
+    let place = Some(place).filter(|place| !place.is_empty());
+    let parts =
+        [place, refused.severity.clone(), refused.object.clone(), Some(refused.reason.clone())];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(": ")
+}
+
+/// The sections that come from the statistics segment; without one there are none.
+fn counted(counted: &Counted, style: Style) -> Vec<(&'static str, String)> {
+    if counted.ports.is_empty() && counted.workers.is_empty() && counted.listeners.is_empty() {
+        return Vec::new();
+    }
+    let or_none = |grid: Grid, none: &str| {
+        if grid.is_empty() { format!("{none}\n") } else { grid.render(style) }
+    };
+    vec![
+        ("", or_none(ports(&counted.ports, style), "No ports.")),
+        ("", or_none(workers(&counted.workers, style), "No workers.")),
+        ("", or_none(listeners(counted, style), "No listeners: nothing is served.")),
+        ("", or_none(drops(&counted.drops, style), "No packet was dropped.")),
+        ("", or_none(punts(&counted.punts, style), "No packet went to the kernel.")),
+        ("", if style.verbose { other_tables(counted, style) } else { String::new() }),
+    ]
+}
+
+fn ports(ports: &[Item], style: Style) -> Grid {
+    let mut grid = Grid::new(&[
+        "PORT",
+        "LINK",
+        "MAC",
+        "DEVICE",
+        "COMPANION",
+        ">PACKETS IN",
+        ">BYTES IN",
+        ">PACKETS OUT",
+        ">BYTES OUT",
+        ">LOST",
+        "NOTE",
+    ]);
+    for port in ports {
+        let link = match port.counters.get("link_up") {
+            Some(0) => Cell::painted("down", Paint::Bad),
+            Some(_) => Cell::painted("up", Paint::Good),
+            None => Cell::default(),
+        };
+        let lost = PORT_LOSSES
+            .iter()
+            .filter_map(|name| port.counters.get(name))
+            .fold(0, u64::wrapping_add);
+        let label = |key| Cell::from(style.name(port.labels.get(key)));
+        let traffic = PORT_LAID_OUT[1..].iter().map(|name| number(&port.counters, name, style));
+        let head = [label("name"), link, label("mac"), label("device"), label("companion")];
+        let tail = [style.count(lost).into(), note(&port.counters, &PORT_LAID_OUT, style)];
+        grid.row(head.into_iter().chain(traffic).chain(tail));
+    }
+    grid
+}
+
+fn workers(workers: &[Worker], style: Style) -> Grid {
+    let mut grid = Grid::new(&[
+        "WORKER",
+        ">BUSY",
+        ">CYCLES/PACKET",
+        ">RECEIVED",
+        ">SENT",
+        ">HANDED OVER",
+        ">TAKEN OVER",
+        ">PUNTED",
+        ">DROPPED",
+        ">FLOWS",
+        "NOTE",
+    ]);
+    for worker in workers {
+        let busy =
+            worker.busy_ratio.map(|ratio| format!("{:.1} %", ratio * 100.0)).unwrap_or_default();
+        let cycles =
+            worker.cycles_per_packet.map(|cycles| format!("{cycles:.0}")).unwrap_or_default();
+        let head = [worker.worker.to_string().into(), busy.into(), cycles.into()];
+        let counts = WORKER_LAID_OUT.iter().map(|name| number(&worker.counters, name, style));
+        let rest = if style.verbose {
+            note(&worker.counters, &WORKER_LAID_OUT, style)
+        } else {
+            Cell::default()
+        };
+        grid.row(head.into_iter().chain(counts).chain([rest]));
+    }
+    grid
+}
+
+/// Each listener, and under it its backends.
+fn listeners(counted: &Counted, style: Style) -> Grid {
+    let mut grid = Grid::new(&[
+        "LISTENER",
+        "ADDRESS",
+        "MODE",
+        ">FLOWS",
+        ">NEW",
+        ">PACKETS IN",
+        ">BYTES IN",
+        ">PACKETS OUT",
+        ">BYTES OUT",
+        "NOTE",
+    ]);
+    let mut row = |name: String, address: &str, mode: Cell, counters: &Counters| {
+        let known = TRAFFIC.as_flattened();
+        let head = [name.into(), address.into(), mode];
+        let traffic = TRAFFIC.iter().map(|names| {
+            let name = names.iter().find(|name| counters.get(name).is_some());
+            name.map_or_else(Cell::default, |name| number(counters, name, style))
+        });
+        grid.row(head.into_iter().chain(traffic).chain([note(counters, known, style)]));
+    };
+    for Listener { item, backends } in &counted.listeners {
+        let (labels, counters) = (&item.labels, &item.counters);
+        row(
+            style.name(labels.get("name")),
+            &listener_address(labels),
+            labels.get("mode").into(),
+            counters,
+        );
+        for backend in backends {
+            row(
+                "  backend".into(),
+                backend.labels.get("address"),
+                share(&backend.labels),
+                &backend.counters,
+            );
+        }
+    }
+    for backend in &counted.other_backends {
+        let name = format!("(of {})", style.name(backend.labels.get("group")));
+        row(name, backend.labels.get("address"), share(&backend.labels), &backend.counters);
+    }
+    grid
+}
+
+/// `192.0.2.10:80/tcp`, `[2001:db8::1]:80/tcp`.
+fn listener_address(labels: &Labels) -> String {
+    let (vip, ports, protocol) = (labels.get("vip"), labels.get("ports"), labels.get("protocol"));
+    let vip = if vip.contains(':') { format!("[{vip}]") } else { vip.to_owned() };
+    format!("{vip}:{ports}/{protocol}").to_lowercase()
+}
+
+fn share(labels: &Labels) -> Cell {
+    if labels.get("draining") == "true" {
+        "draining".into()
+    } else {
+        format!("weight {}", labels.get("weight")).into()
+    }
+}
+
+fn drops(drops: &[ByThread], style: Style) -> Grid {
+    let mut grid = Grid::new(&["DROPPED", ">PACKETS", "WHAT IT MEANS"]);
+    for ByThread { item, .. } in drops {
+        let packets = item.counters.get("packets").unwrap_or(0);
+        if packets > 0 || style.verbose {
+            let label = |key| Cell::from(item.labels.get(key));
+            grid.row([label("reason"), style.count(packets).into(), label("help")]);
+        }
+    }
+    grid
+}
+
+fn punts(punts: &[Item], style: Style) -> Grid {
+    let mut grid = Grid::new(&["TO THE KERNEL", ">PACKETS", ">BYTES"]);
+    for punt in punts {
+        if punt.counters.get("packets") != Some(0) || style.verbose {
+            let number = |name| number(&punt.counters, name, style);
+            grid.row([punt.labels.get("class").into(), number("packets"), number("bytes")]);
+        }
+    }
+    grid
+}
+
+/// Tables that this program does not know: labels, then numbers.
+fn other_tables(counted: &Counted, style: Style) -> String {
+    let mut text = String::new();
+    for (name, items) in &counted.other_tables {
+        for item in items {
+            let labels = item.labels.0.iter().map(|(key, value)| format!("{key}={value}"));
+            let numbers =
+                item.counters.0.iter().map(|(key, value)| format!("{key} {}", style.count(*value)));
+            let parts: Vec<String> = labels.chain(numbers).collect();
+            let _ = writeln!(text, "{name}  {}", parts.join(", ")); // writing to a String cannot fail
+        }
+    }
+    text
+}
+
+fn number(counters: &Counters, name: &str, style: Style) -> Cell {
+    counters.get(name).map(|value| style.count(value)).unwrap_or_default().into()
+}
+
+/// The columns that have no place of their own, where they are not zero: `refused 3, no_backend 1`.
+fn note(counters: &Counters, laid_out: &[&str], style: Style) -> Cell {
+    let rest =
+        counters.0.iter().filter(|(name, value)| *value != 0 && !laid_out.contains(&name.as_str()));
+    let parts: Vec<String> =
+        rest.map(|(name, value)| format!("{name} {}", style.count(*value))).collect();
+    parts.join(", ").into()
+}

@@ -1,0 +1,198 @@
+//! Whether the box does what it was told, and what to do if not.
+
+use std::path::Path;
+
+use super::report::{ControlPlane, DataPlane, State};
+
+/// What is not well, each a sentence with its next move. Empty: both programs run, the data plane is connected,
+/// and what was published, what was acknowledged and what is served are one generation with one digest.
+pub(super) fn problems(
+    dataplane: &DataPlane,
+    control: &ControlPlane,
+    run_dir: &Path,
+) -> Vec<String> {
+    let mut problems = Vec::new();
+    problems.extend(dataplane_problem(dataplane, run_dir));
+    problems.extend(control_problem(control, run_dir));
+    if problems.is_empty() {
+        problems.extend(disagreement(dataplane, control));
+    }
+    problems
+}
+
+fn dataplane_problem(dataplane: &DataPlane, run_dir: &Path) -> Option<String> {
+    let since = dataplane.heartbeat.map_or_else(String::new, |time| format!(" since {time:.0}"));
+    let unit = "penstock-dataplane";
+    match dataplane.process.state {
+        State::Running => None,
+        State::Silent => Some(format!(
+            "data plane silent{since}: its process is there, but its main lcore does not beat; see journalctl -u {unit}"
+        )),
+        State::Down => Some(format!(
+            "data plane down{since}: see journalctl -u {unit}, then systemctl start {unit}"
+        )),
+        State::NeverRan => Some(never_ran("data plane", "dataplane.stats", unit, run_dir)),
+        State::Unreadable => Some(unreadable("data plane", dataplane.process.error.as_deref())),
+    }
+}
+
+fn control_problem(control: &ControlPlane, run_dir: &Path) -> Option<String> {
+    let unit = "penstock-controlplane";
+    match control.process.state {
+        State::Running => None,
+        State::Silent | State::Down => Some(format!(
+            "control process down: packets flow by the last configuration, changes wait; \
+             see journalctl -u {unit}, then systemctl start {unit}"
+        )),
+        State::NeverRan => Some(never_ran("control process", "controlplane.json", unit, run_dir)),
+        State::Unreadable => Some(unreadable("control process", control.process.error.as_deref())),
+    }
+}
+
+fn never_ran(who: &str, file: &str, unit: &str, run_dir: &Path) -> String {
+    let path = run_dir.join(file);
+    format!(
+        "{who} has never run here: there is no {}; systemctl start {unit}, or give its folder with --run-dir",
+        path.display()
+    )
+}
+
+fn unreadable(who: &str, error: Option<&str>) -> String {
+    format!("{who} unknown: {}", error.unwrap_or("its file cannot be read"))
+}
+
+/// Both run: do they serve and publish the same?
+fn disagreement(dataplane: &DataPlane, control: &ControlPlane) -> Option<String> {
+    let says = control.says.as_ref()?;
+    let Some(serves) = &dataplane.serves else {
+        return Some("data plane: which generation it serves cannot be read; see journalctl -u penstock-dataplane".into());
+    };
+    if !says.connected {
+        let why = says.trouble.as_deref().unwrap_or("see journalctl -u penstock-controlplane");
+        return Some(format!("control process is not connected to the data plane: {why}"));
+    }
+    if says.generation != says.acknowledged {
+        let why = says.trouble.as_deref().unwrap_or("ask again in a second");
+        return Some(format!(
+            "generation {} is published, {} acknowledged: {why}",
+            says.generation, says.acknowledged
+        ));
+    }
+    if !serves.ready {
+        return Some(format!(
+            "generation {} has not reached every worker: ask again in a second",
+            serves.generation
+        ));
+    }
+    if (serves.generation, serves.digest.as_str()) != (says.generation, says.digest.as_str()) {
+        return Some(format!(
+            "generation {} with digest {} is served, {} with {} was acknowledged: ask again in a second; \
+             if it stays so, systemctl restart penstock-controlplane",
+            serves.generation, serves.digest, says.generation, says.digest
+        ));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::{ControlSays, Process, Serves};
+    use super::*;
+
+    /// Both run and agree on generation 7.
+    fn well() -> (DataPlane, ControlPlane) {
+        let running = Process { state: State::Running, ..Process::default() };
+        let serves = Serves { generation: 7, digest: "ab".into(), epoch: 1, ready: true };
+        let heartbeat = Some("2026-11-23T10:00:00.25Z".parse().unwrap());
+        let dataplane = DataPlane {
+            process: running.clone(),
+            heartbeat,
+            heartbeat_age_ms: None,
+            serves: Some(serves),
+        };
+        let says = ControlSays {
+            generation: 7,
+            acknowledged: 7,
+            digest: "ab".into(),
+            connected: true,
+            ..ControlSays::default()
+        };
+        (dataplane, ControlPlane { process: running, says: Some(says) })
+    }
+
+    #[test]
+    fn each_fault_is_named_with_the_next_move() {
+        type Break = fn(&mut DataPlane, &mut ControlPlane);
+        let rows: [(&str, Break, &[&str]); 11] = [
+            ("all is well", |_, _| {}, &[]),
+            (
+                "down",
+                |d, _| d.process.state = State::Down,
+                &[
+                    "data plane down since 2026-11-23T10:00:00Z: see journalctl -u penstock-dataplane, then",
+                ],
+            ),
+            (
+                "silent",
+                |d, _| d.process.state = State::Silent,
+                &["its process is there, but its main lcore does not beat"],
+            ),
+            (
+                "never ran",
+                |d, _| d.process.state = State::NeverRan,
+                &["there is no /r/dataplane.stats; systemctl start penstock-dataplane, or give"],
+            ),
+            (
+                "both are down",
+                |d, c| (d.process.state, c.process.state) = (State::Down, State::Down),
+                &["data plane down", "packets flow by the last configuration, changes wait"],
+            ),
+            (
+                "no control process yet",
+                |_, c| c.process.state = State::NeverRan,
+                &["there is no /r/controlplane.json"],
+            ),
+            (
+                "damaged",
+                |d, _| {
+                    (d.process.state, d.process.error) =
+                        (State::Unreadable, Some("/r/x: damaged".into()));
+                },
+                &["data plane unknown: /r/x: damaged"],
+            ),
+            (
+                "another release",
+                |_, c| {
+                    let says = c.says.as_mut().unwrap();
+                    (says.connected, says.trouble) =
+                        (false, Some("data plane speaks feed 1: upgrade".into()));
+                },
+                &["not connected to the data plane: data plane speaks feed 1: upgrade"],
+            ),
+            (
+                "on its way",
+                |_, c| c.says.as_mut().unwrap().generation = 8,
+                &["generation 8 is published, 7 acknowledged: ask again"],
+            ),
+            (
+                "not everywhere",
+                |d, _| d.serves.as_mut().unwrap().ready = false,
+                &["generation 7 has not reached every worker"],
+            ),
+            (
+                "another digest",
+                |d, _| d.serves.as_mut().unwrap().digest = "cd".into(),
+                &["with digest cd is served, 7 with ab was acknowledged"],
+            ),
+        ];
+        for (promise, damage, expected) in rows {
+            let (mut dataplane, mut control) = well();
+            damage(&mut dataplane, &mut control);
+            let said = problems(&dataplane, &control, Path::new("/r"));
+            assert_eq!(said.len(), expected.len(), "{promise}: {said:?}");
+            for (said, expected) in said.iter().zip(expected) {
+                assert!(said.contains(expected), "{promise}: {said}");
+            }
+        }
+    }
+}
