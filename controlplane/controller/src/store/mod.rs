@@ -8,7 +8,7 @@
 //! * Of an object in two files, the one in the file that sorts first is in force.
 //!
 //! What an API server would add is added here and kept in the state directory: a creation time, and a
-//! generation that rises when the spec changes ([`history`]).
+//! generation that rises when the spec changes.
 
 mod history;
 mod saved;

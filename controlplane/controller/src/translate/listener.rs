@@ -60,6 +60,14 @@ impl<'a> Plan<'a> {
         (!allowed).then(|| format!("listener {name} takes no routes from namespace {namespace}"))
     }
 
+    /// Attaches a route, once. Returns the older route that serves in its stead.
+    pub(super) fn attach(&mut self, route: &NamespacedName) -> Option<&NamespacedName> {
+        if !self.routes.contains(route) {
+            self.routes.push(route.clone());
+        }
+        self.routes.first().filter(|oldest| *oldest != route)
+    }
+
     /// `supportedKinds` of its status.
     pub(super) fn supported_kinds(&self) -> Vec<RouteGroupKind> {
         let entry = |kind: &Kind| RouteGroupKind {

@@ -213,23 +213,14 @@ fn attach_to(
     }
     let (mut behind, mut refused, mut attached) = (Vec::new(), Vec::new(), false);
     for listener in meant {
-        match listener.refuses(route.key.kind, &route.name.namespace, objects) {
-            Some(fault) => refused.push(fault),
-            None => {
-                attached = true;
-                match listener.routes.first() {
-                    Some(older) if older != route.name => {
-                        behind.push(format!(
-                            "{} is served by the older {} {older}",
-                            listener.spec.name, route.key.kind
-                        ));
-                    }
-                    _ => {}
-                }
-                if !listener.routes.contains(route.name) {
-                    listener.routes.push(route.name.clone());
-                }
-            }
+        if let Some(fault) = listener.refuses(route.key.kind, &route.name.namespace, objects) {
+            refused.push(fault);
+            continue;
+        }
+        attached = true;
+        if let Some(older) = listener.attach(route.name) {
+            let (older, kind) = (older.clone(), route.key.kind);
+            behind.push(format!("{} is served by the older {kind} {older}", listener.spec.name));
         }
     }
     match (attached, behind.as_slice()) {

@@ -4,7 +4,7 @@
 //! and backup files of editors, which have other endings. Symbolic links are followed, so that a mounted
 //! ConfigMap works.
 //!
-//! A change is read when it has settled ([`settle`]): a rename is whole at once, a file being written is not
+//! A change is read when it has settled ([`Settle`]): a rename is whole at once, a file being written is not
 //! until its writer closes it. Events may get lost, so [`Watch`] only says "look again", and the control
 //! process looks by itself now and then.
 

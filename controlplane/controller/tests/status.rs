@@ -1,0 +1,176 @@
+//! When a condition holds, since when, and where it is written.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use penstock_controlplane::manifest;
+use penstock_controlplane::object::{Kind, NamespacedName, ObjectKey, Objects};
+use penstock_controlplane::status::files::{StatusFiles, Written};
+use penstock_controlplane::status::{self, Progress, Stamp, Statuses};
+use penstock_controlplane::translate::translate;
+use penstock_feed::{ObjectError, ObjectId, ObjectKind};
+use penstock_gateway_types::Time;
+use penstock_gateway_types::k8s_openapi::jiff::Timestamp;
+
+const WEB: &str = include_str!("../../../deploy/examples/web.yaml");
+
+fn objects(text: &str) -> Objects {
+    manifest::read("web.yaml", text).manifests.into_iter().map(|m| m.object).collect()
+}
+
+fn at(seconds: i64) -> Time {
+    Time(Timestamp::from_second(seconds).unwrap())
+}
+
+fn statuses(objects: &Objects, progress: &Progress, now: i64, previous: &Statuses) -> Statuses {
+    let stamp = Stamp { now: &at(now), previous };
+    status::conclude(objects, &translate(objects), progress, &stamp)
+}
+
+fn acknowledged(objects: &Objects) -> Progress {
+    Progress { acknowledged: Some(translate(objects).state), ..Progress::default() }
+}
+
+fn gateway() -> ObjectKey {
+    ObjectKey::of(Kind::Gateway, &NamespacedName::new("default", "web"))
+}
+
+/// `Programmed` of the Gateway and its two listeners: status, reason, and since when.
+fn programmed(statuses: &Statuses) -> Vec<(String, String, i64)> {
+    let conditions = status::conditions(&statuses[&gateway()]);
+    let found = conditions.into_iter().filter(|(_, condition)| condition.type_ == "Programmed");
+    found
+        .map(|(_, c)| (c.status.clone(), c.reason.clone(), c.last_transition_time.0.as_second()))
+        .collect()
+}
+
+fn error(kind: ObjectKind, name: &str) -> ObjectError {
+    let object = ObjectId { kind, name: name.try_into().unwrap() };
+    ObjectError { object, message: "no room".into() }
+}
+
+#[test]
+fn programmed_follows_what_the_data_plane_says() {
+    let web = objects(WEB);
+    let (yes, no, unknown) = (("True", "Programmed"), ("False", "Pending"), ("Unknown", "Pending"));
+    let invalid = ("False", "Invalid");
+    let said = acknowledged(&web);
+    let with = |errors: Vec<ObjectError>| Progress { errors, ..said.clone() };
+    let older = |from: &str, to: &str| acknowledged(&objects(&WEB.replace(from, to)));
+    for (promise, progress, expected) in [
+        ("nothing was said", Progress::default(), [no, no, no]),
+        ("all was said", said.clone(), [yes, yes, yes]),
+        (
+            "another listener was said",
+            older("port: 80\n  - name: echo", "port: 81\n  - name: echo"),
+            [no, no, yes],
+        ),
+        (
+            "another mode was said",
+            older(
+                "# annotations:\n  #   penstock.dev/mode: dnat ",
+                "annotations:\n    penstock.dev/mode: dnat ",
+            ),
+            [no, no, no],
+        ),
+        ("other weights change no listener", older("weight: 75", "weight: 1"), [yes, yes, yes]),
+        (
+            "a listener is refused",
+            with(vec![error(ObjectKind::Listener, "default/web/http")]),
+            [invalid, invalid, yes],
+        ),
+        (
+            "a group is refused",
+            with(vec![error(ObjectKind::Group, "udproute/default/echo/0")]),
+            [invalid, yes, invalid],
+        ),
+        (
+            "an object of somebody else is refused",
+            with(vec![error(ObjectKind::Listener, "x")]),
+            [yes, yes, yes],
+        ),
+        (
+            "it is away for long",
+            Progress { lost: true, ..said.clone() },
+            [unknown, unknown, unknown],
+        ),
+        ("it never was there", Progress { lost: true, ..Progress::default() }, [no, no, no]),
+    ] {
+        let found = programmed(&statuses(&web, &progress, 1, &Statuses::new()));
+        let found: Vec<_> = found.iter().map(|(s, r, _)| (s.as_str(), r.as_str())).collect();
+        assert_eq!(found, expected, "{promise}");
+    }
+}
+
+#[test]
+fn a_condition_keeps_its_time_until_its_status_changes() {
+    let web = objects(WEB);
+    let first = statuses(&web, &Progress::default(), 10, &Statuses::new());
+    let second = statuses(&web, &acknowledged(&web), 20, &first);
+    let third = statuses(&web, &acknowledged(&web), 30, &second);
+    let since = |statuses: &Statuses| {
+        programmed(statuses).iter().map(|(.., since)| *since).collect::<Vec<_>>()
+    };
+    assert_eq!(since(&first), [10, 10, 10]);
+    assert_eq!(since(&second), [20, 20, 20]);
+    assert_eq!(second, third, "nothing changed");
+}
+
+#[test]
+fn a_status_file_is_written_when_it_changes_and_goes_with_its_object() {
+    let folder = tempfile::tempdir().unwrap();
+    let web = objects(WEB);
+    let now = statuses(&web, &acknowledged(&web), 1, &Statuses::new());
+    let mut files = StatusFiles::open(folder.path());
+    assert_eq!(files.write(&now).unwrap(), Written { files: 4, removed: 0 });
+    let file = folder.path().join("status/TCPRoute/default/web.yaml");
+    let inode = fs::metadata(&file).unwrap().ino();
+    assert_eq!(files.write(&now).unwrap(), Written::default(), "said already");
+
+    let mut again = StatusFiles::open(folder.path());
+    assert_eq!(again.statuses(), now, "a restart reads what it wrote");
+    assert_eq!(again.write(&now).unwrap(), Written::default());
+    assert_eq!(fs::metadata(&file).unwrap().ino(), inode, "and leaves it alone");
+
+    let fewer: Statuses = now.into_iter().filter(|(key, _)| key.kind != Kind::TcpRoute).collect();
+    assert_eq!(again.write(&fewer).unwrap(), Written { files: 0, removed: 1 });
+    assert!(!file.exists());
+    let class = folder.path().join("status/GatewayClass/penstock.yaml");
+    assert!(class.exists(), "a kind without namespaces has no folder for them");
+}
+
+#[test]
+fn a_stranger_in_the_status_folder_is_removed_and_a_broken_file_written_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("status/Gateway/default");
+    fs::create_dir_all(&place).unwrap();
+    fs::write(place.join("gone.yaml"), "kind: Gateway").unwrap();
+    fs::write(place.join("web.yaml"), "not: [yaml").unwrap();
+    let web = objects(WEB);
+    let mut files = StatusFiles::open(folder.path());
+    let now = statuses(&web, &acknowledged(&web), 1, &files.statuses());
+    assert_eq!(files.write(&now).unwrap(), Written { files: 4, removed: 1 });
+    assert_eq!(StatusFiles::open(folder.path()).statuses(), now);
+    let names: Vec<_> = fs::read_dir(place).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["web.yaml"], "and nothing temporary stays");
+}
+
+#[test]
+fn a_route_is_answered_for_each_parent_as_it_wrote_it() {
+    let two = "parentRefs:\n  - name: web\n    sectionName: http\n  - {name: web, namespace: default, port: 80}\n";
+    let text = WEB.replace("parentRefs:\n  - name: web\n    sectionName: http\n", two);
+    let web = objects(&text);
+    let statuses = statuses(&web, &Progress::default(), 1, &Statuses::new());
+    let key = ObjectKey::of(Kind::TcpRoute, &NamespacedName::new("default", "web"));
+    let penstock_controlplane::object::Object::TcpRoute(route) = &statuses[&key] else { panic!() };
+    let parents = &Arc::clone(route).status.clone().unwrap().parents;
+    let said: Vec<_> = parents
+        .iter()
+        .map(|p| {
+            (p.parent_ref.kind.as_deref(), p.parent_ref.namespace.as_deref(), p.parent_ref.port)
+        })
+        .collect();
+    assert_eq!(said, [(Some("Gateway"), None, None), (Some("Gateway"), Some("default"), Some(80))]);
+    assert!(parents.iter().all(|p| p.controller_name == "penstock.dev/gateway-controller"));
+}
