@@ -50,6 +50,9 @@ pub struct StartedPort {
     pub port: Port,
 }
 
+/// What the control process was told last.
+type Told = (u64, Vec<ObjectError>);
+
 /// The main thread with everything it owns.
 pub struct MainLcore {
     /// Ends when every port is stopped.
@@ -87,6 +90,7 @@ pub struct MainLcore {
 impl MainLcore {
     /// Runs until SIGTERM or SIGINT; then workers finish their burst and ports are left stopped.
     pub fn run(mut self) {
+        let mut told: Option<Told> = None;
         let mut unacknowledged = self.republish();
         let (mut statistics_due, mut refresh_due) = (Instant::now(), Instant::now());
         while !self.terminate.load(Ordering::Relaxed) {
@@ -96,7 +100,7 @@ impl MainLcore {
             if committed || kernel_changed {
                 unacknowledged = self.republish();
             }
-            unacknowledged = self.acknowledge(unacknowledged);
+            unacknowledged = self.acknowledge(unacknowledged, &mut told);
             self.publisher.reclaim();
             self.resolve_next_hops();
             let now = Instant::now();
@@ -156,20 +160,24 @@ impl MainLcore {
         Some(Unacknowledged { generation, serial, errors: translation.errors })
     }
 
-    /// Tells the control process what every worker does now.
-    fn acknowledge(&mut self, waiting: Option<Unacknowledged>) -> Option<Unacknowledged> {
+    /// Tells the control process what every worker does now, unless it knows.
+    fn acknowledge(
+        &mut self,
+        waiting: Option<Unacknowledged>,
+        told: &mut Option<Told>,
+    ) -> Option<Unacknowledged> {
         let waiting = waiting?;
         if self.publisher.passed() < waiting.serial {
             return Some(waiting);
         }
-        self.server.acknowledge(waiting.generation, &waiting.errors);
         self.companions.announce();
-        self.statistics.writer.set_generation(
-            waiting.generation,
-            self.server.digest().to_bits(),
-            self.server.epoch(),
-            true,
-        );
+        let now = (waiting.generation, waiting.errors);
+        if told.as_ref() != Some(&now) {
+            self.server.acknowledge(now.0, &now.1);
+            let (digest, epoch) = (self.server.digest().to_bits(), self.server.epoch());
+            self.statistics.writer.set_generation(now.0, digest, epoch, true);
+            *told = Some(now);
+        }
         None
     }
 
