@@ -115,3 +115,89 @@ fn neighbours(view: &KernelView) -> Vec<fib::Neighbour> {
     };
     view.neighbours.iter().filter_map(known).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use penstock_forward::fib::Hop;
+
+    use super::*;
+    use crate::kernel::{self, Ifindex, Prefix};
+
+    fn ip(last: [u8; 4]) -> IpAddr {
+        Ipv4Addr::from(last).into()
+    }
+
+    fn route(
+        table: Table,
+        kind: RouteKind,
+        prefix: ([u8; 4], u8),
+        gateway: Option<IpAddr>,
+    ) -> Route {
+        let hop = kernel::NextHop { port: 0, index: Ifindex(7), gateway, weight: 1 };
+        Route {
+            table,
+            prefix: Prefix { address: ip(prefix.0), len: prefix.1 },
+            kind,
+            next_hops: if kind == RouteKind::Unicast { vec![hop] } else { Vec::new() },
+            mtu_bytes: None,
+        }
+    }
+
+    fn view() -> KernelView {
+        let routes = [
+            route(Table::Local, RouteKind::Local, ([10, 0, 0, 2], 32), None),
+            route(Table::Main, RouteKind::Unicast, ([0, 0, 0, 0], 0), Some(ip([10, 0, 0, 1]))),
+            route(Table::Main, RouteKind::Unicast, ([10, 0, 0, 0], 24), None),
+            route(Table::Main, RouteKind::Blackhole, ([198, 51, 100, 0], 24), None),
+            route(Table::Main, RouteKind::Elsewhere, ([172, 16, 0, 0], 12), None),
+        ];
+        let known = Neighbour {
+            port: 0,
+            address: ip([10, 0, 0, 1]),
+            mac: Some(kernel::MacAddr([2, 0, 0, 0, 0, 9])),
+            failed: false,
+        };
+        KernelView { routes: routes.into(), neighbours: [known].into(), ..KernelView::default() }
+    }
+
+    fn builder() -> Builder {
+        let port = PortConfig { mac: MacAddr([2, 0, 0, 0, 0, 1]), vlan: None, mtu: 1500 };
+        Builder::new([port].into())
+    }
+
+    #[test]
+    fn packets_go_where_the_kernel_would_send_them_and_nowhere_else() {
+        let mut state = State::default();
+        state.next_hops.insert(ip([203, 0, 113, 5]), NextHop { via: ip([10, 0, 0, 7]) });
+        state.next_hops.insert(ip([203, 0, 113, 6]), NextHop { via: ip([192, 168, 9, 9]) });
+        let fib = builder().build(&view(), &state);
+        let rows = [
+            ("the gateway's MAC is known", [192, 0, 2, 9], "ready"),
+            ("a neighbour's is not", [10, 0, 0, 11], "10.0.0.11"),
+            ("the box itself is no next hop", [10, 0, 0, 2], "unreachable"),
+            ("a blackhole swallows", [198, 51, 100, 1], "unreachable"),
+            ("a management interface is not ours to send by", [172, 16, 3, 4], "unreachable"),
+            ("a hint beats the default route", [203, 0, 113, 5], "10.0.0.7"),
+            ("a hint to a gateway on no link of ours is none", [203, 0, 113, 6], "ready"),
+        ];
+        for (promise, destination, expected) in rows {
+            let found = match fib.look_up(ip(destination), 0) {
+                Hop::Ready(_) => "ready".to_owned(),
+                Hop::Unresolved(next_hop) => next_hop.address.to_string(),
+                Hop::Unreachable => "unreachable".to_owned(),
+            };
+            assert_eq!(found, expected, "{promise}");
+        }
+    }
+
+    #[test]
+    fn what_did_not_change_is_not_built_anew() {
+        let (mut builder, view, state) = (builder(), view(), State::default());
+        let first = builder.build(&view, &state);
+        assert!(Arc::ptr_eq(&first, &builder.build(&view, &state)));
+        let fewer = KernelView { neighbours: [].into(), ..view };
+        assert_ne!(builder.build(&fewer, &state).version(), first.version());
+    }
+}

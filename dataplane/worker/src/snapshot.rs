@@ -275,3 +275,6 @@ fn protocol(protocol: feed::Protocol) -> Protocol {
 fn refused(kind: ObjectKind, name: &Name, message: &impl ToString) -> ObjectError {
     ObjectError { object: ObjectId { kind, name: name.clone() }, message: message.to_string() }
 }
+
+#[cfg(test)]
+mod tests;
