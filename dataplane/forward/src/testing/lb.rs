@@ -1,8 +1,8 @@
 //! A load balancer in a table.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
 
 use super::packet::{ANY_PORT, BOX_MAC, ROUTER, TestPacket, mac_towards};
 use crate::fib::{Neighbour, Prefix, Route, RouteHop};
@@ -98,9 +98,9 @@ impl Cells {
 ///  clients ── router 192.0.2.1 ──┬── box: VIPs, local 192.0.2.2 and 10.0.0.2
 ///                                └── backends, on-link in 10.0.0.0/8, .1 to .40 resolved
 /// ```
-pub struct TestLb {
-    workers: Vec<Forwarder<'static>>,
-    cells: Vec<&'static Cells>,
+pub struct TestLb<'m> {
+    workers: Vec<Forwarder<'m>>,
+    cells: Vec<&'m Cells>,
     /// The configuration; replace it to change it.
     pub snapshot: Snapshot,
     /// The clock.
@@ -110,7 +110,24 @@ pub struct TestLb {
     listeners: Vec<Listener>,
 }
 
-impl TestLb {
+/// What the workers of a [`TestLb`] live in.
+pub struct TestMemory {
+    capacity: usize,
+    tables: Vec<Vec<CacheLine>>,
+    cells: Vec<Cells>,
+}
+
+impl TestMemory {
+    /// Room for `capacity` flows on each of `workers`.
+    #[must_use]
+    pub fn new(workers: u8, capacity: usize) -> Self {
+        let table = vec![CacheLine::ZERO; FlowMemory::lines_for(capacity)];
+        let cells = (0..workers).map(|_| Cells::new()).collect();
+        Self { capacity, tables: vec![table; usize::from(workers)], cells }
+    }
+}
+
+impl TestLb<'static> {
     /// One worker with the listeners of `spec`, one a line:
     /// `192.0.2.10:80/tcp mode=full-nat backend=10.0.0.3:8080 backend=10.0.0.4:80*2 snat=10.0.0.200 refused=1`
     /// (`*2` is a weight, `*drain` drains; ports may be a range `80-90`).
@@ -128,11 +145,19 @@ impl TestLb {
     /// As [`Self::with_workers`], with room for `capacity` flows a worker.
     #[must_use]
     pub fn sized(workers: u8, capacity: usize, spec: &str) -> Self {
-        let cells: Vec<&'static Cells> =
-            (0..workers).map(|_| &*Box::leak(Box::new(Cells::new()))).collect();
-        let forwarder = |(worker, cells): (u8, &&'static Cells)| {
-            let lines = vec![CacheLine::ZERO; FlowMemory::lines_for(capacity)].leak();
-            let memory = FlowMemory::new(lines, capacity).expect("memory for the test");
+        TestLb::in_memory(Box::leak(Box::new(TestMemory::new(workers, capacity))), spec)
+    }
+}
+
+impl<'m> TestLb<'m> {
+    /// As [`TestLb::with`], in memory that the test gives and gets back.
+    #[must_use]
+    pub fn in_memory(memory: &'m mut TestMemory, spec: &str) -> Self {
+        let TestMemory { capacity, tables, cells } = memory;
+        let cells: Vec<&'m Cells> = cells.iter().collect();
+        let workers = u8::try_from(cells.len()).expect("255 workers at most");
+        let forwarder = |(worker, (lines, cells)): (u8, (&'m mut Vec<CacheLine>, &&'m Cells))| {
+            let memory = FlowMemory::new(lines, *capacity).expect("memory for the test");
             let counters = Counters {
                 drops: &cells.drops,
                 listeners: &cells.listeners,
@@ -141,7 +166,7 @@ impl TestLb {
             };
             Forwarder::new(WorkerIdx(worker), workers, [42; 32], memory, counters)
         };
-        let workers = (0..).zip(&cells).map(forwarder).collect();
+        let workers = (0..).zip(tables.iter_mut().zip(&cells)).map(forwarder).collect();
         let listeners = parse_listeners(spec);
         let snapshot = network(&listeners).build(1).expect("a snapshot for the test");
         Self { workers, cells, snapshot, now: Tick(1000), port: ANY_PORT, listeners }
@@ -255,7 +280,7 @@ impl TestLb {
     }
 
     /// A worker.
-    pub fn worker(&mut self, worker: WorkerIdx) -> &mut Forwarder<'static> {
+    pub fn worker(&mut self, worker: WorkerIdx) -> &mut Forwarder<'m> {
         &mut self.workers[usize::from(worker.0)]
     }
 
@@ -415,6 +440,9 @@ fn ports() -> [PortConfig; 1] {
     [PortConfig { mac: BOX_MAC, vlan: None, mtu: 1500 }]
 }
 
+/// The FIB of the test network.
+static FIB: LazyLock<Arc<Fib>> = LazyLock::new(|| Arc::new(fib_of(&ports(), 1)));
+
 /// Everything but the version.
 fn network(listeners: &[Listener]) -> SnapshotBuilder {
     let mut builder = SnapshotBuilder::new();
@@ -423,7 +451,7 @@ fn network(listeners: &[Listener]) -> SnapshotBuilder {
     let dnat = listeners.iter().filter(|listener| listener.mode == Mode::Dnat);
     builder
         .ports(ports())
-        .fib(Arc::new(fib_of(&ports(), 1)))
+        .fib(FIB.clone())
         .local_addresses(vips.chain(local))
         .snat_addresses(listeners.iter().flat_map(|listener| listener.snat.iter().copied()))
         .dnat_backends(dnat.flat_map(|listener| {

@@ -11,5 +11,5 @@
 mod lb;
 mod packet;
 
-pub use lb::{Dropped, Handed, Held, Leaves, Punted, Row, TestLb, Tx, fib_of};
+pub use lb::{Dropped, Handed, Held, Leaves, Punted, Row, TestLb, TestMemory, Tx, fib_of};
 pub use packet::{ANY_PORT, BOX_MAC, ROUTER, TestPacket, arp_who_has, mac_towards, tcp, udp};

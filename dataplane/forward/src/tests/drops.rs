@@ -8,7 +8,7 @@ use crate::testing::{BOX_MAC, TestLb, fib_of, tcp, udp};
 use crate::wire::tcp::{ACK, SYN};
 use crate::{Burst, Checked, DropReason, Exit, MacAddr, PortConfig, PortIdx, RxChecks, WorkerIdx};
 
-fn lb() -> TestLb {
+fn lb() -> TestLb<'static> {
     TestLb::with(FULL_NAT)
 }
 

@@ -7,7 +7,7 @@ use crate::testing::{BOX_MAC, Dropped, TestLb, TestPacket, Tx, tcp};
 use crate::wire::tcp::SYN;
 use crate::{DropReason, PortConfig, SnapshotBuilder};
 
-fn on_vlan(vlan: Option<u16>) -> TestLb {
+fn on_vlan(vlan: Option<u16>) -> TestLb<'static> {
     let mut lb = TestLb::with(FULL_NAT);
     let ports = [PortConfig { mac: BOX_MAC, vlan, mtu: 1500 }];
     let fib = crate::testing::fib_of(&ports, 2);

@@ -1,0 +1,123 @@
+//! A life of the box: packets in bursts to two workers, some of them liars, configuration that
+//! changes, time that passes, in any order. No panic, one exit a packet, and the flow tables stay
+//! within their bounds.
+
+#![no_main]
+
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+use penstock_forward::testing::{TestLb, TestMemory, TestPacket};
+use penstock_forward::{Exit, Protocol, Snapshot, WorkerIdx};
+
+const CONFIGURATIONS: [&str; 3] = [
+    "192.0.2.10:80/tcp backend=10.0.0.3:8080 backend=10.0.0.4:80 snat=10.0.0.200
+     192.0.2.11:80/tcp mode=dnat backend=10.0.0.3:8080
+     192.0.2.12:80/tcp mode=dnat backend=10.0.0.3:8080
+     192.0.2.10:53/udp backend=10.0.0.3:5300 snat=10.0.0.200
+     192.0.2.11:53/udp mode=dnat backend=10.0.0.3:5300",
+    "192.0.2.10:80/tcp backend=10.0.0.3:8080*drain backend=10.0.0.5:80 snat=10.0.0.201 refused=1
+     192.0.2.10:53/udp backend=10.0.1.99:5300 snat=10.0.0.200",
+    "192.0.2.10:1-65535/tcp mode=dnat backend=10.66.0.1:80 backend=10.0.0.3:8080",
+];
+const ENDS: [&str; 14] = [
+    "203.0.113.7:1024",
+    "203.0.113.7:1025",
+    "203.0.113.8:1024",
+    "192.0.2.10:80",
+    "192.0.2.11:80",
+    "192.0.2.12:80",
+    "192.0.2.10:53",
+    "192.0.2.11:53",
+    "10.0.0.3:8080",
+    "10.0.0.3:5300",
+    "10.0.0.4:80",
+    "10.0.0.200:2000",
+    "192.0.2.2:22",
+    "198.51.100.1:7",
+];
+/// The configurations, built once: only packets and their order are fuzzed.
+static SNAPSHOTS: LazyLock<Vec<Snapshot>> = LazyLock::new(|| {
+    let mut lb = TestLb::with("");
+    let build = |spec: &&str| {
+        lb.reconfigure(spec);
+        lb.snapshot.clone()
+    };
+    CONFIGURATIONS.iter().map(build).collect()
+});
+const WORKERS: u8 = 2;
+const CAPACITY: usize = 8;
+
+fuzz_target!(|script: &[u8]| {
+    let mut memory = TestMemory::new(WORKERS, CAPACITY);
+    let mut lb = TestLb::in_memory(&mut memory, "");
+    lb.snapshot = SNAPSHOTS[0].clone();
+    let mut burst = Vec::new();
+    for step in script.chunks_exact(4) {
+        let [what, a, b, c] = [step[0], step[1], step[2], step[3]];
+        match what % 16 {
+            0 => lb.snapshot = SNAPSHOTS[usize::from(a) % SNAPSHOTS.len()].clone(),
+            1 => lb.sleep_ms(u32::from(a) << (b % 20)),
+            2 => replies_to_flows(&lb, c, &mut burst),
+            3 => flush(&mut lb, a, &mut burst),
+            _ => burst.push(packet(what, a, b, c)),
+        }
+        if burst.len() >= 24 {
+            flush(&mut lb, what, &mut burst);
+        }
+    }
+    flush(&mut lb, 0, &mut burst);
+    for worker in (0..WORKERS).map(WorkerIdx) {
+        assert!(lb.worker(worker).live_flows() <= CAPACITY);
+    }
+    // Whatever happened, all flows end.
+    for _ in 0..4 {
+        lb.sleep_ms(100_000_000);
+    }
+    assert_eq!(lb.flows(), []);
+});
+
+/// A packet between two of the ends, perhaps with one byte overwritten or cut short.
+fn packet(what: u8, a: u8, b: u8, c: u8) -> Vec<u8> {
+    let end = |n: u8| ENDS[usize::from(n) % ENDS.len()].parse().expect("an address");
+    let protocol = if what & 0x10 == 0 { Protocol::Tcp } else { Protocol::Udp };
+    let mut packet = TestPacket::between(end(a), end(b), protocol);
+    packet.flags = c & 0x1f;
+    let mut frame = packet.carrying(&[c; 3]).bytes();
+    match what >> 5 {
+        6 => {
+            let at = usize::from(a) % frame.len();
+            frame[at] = c;
+        }
+        7 => frame.truncate(usize::from(c)),
+        _ => {}
+    }
+    frame
+}
+
+/// What the backends of all flows answer.
+fn replies_to_flows(lb: &TestLb, flags: u8, burst: &mut Vec<Vec<u8>>) {
+    for flow in lb.flows().iter().take(4) {
+        let mut packet = TestPacket::between(flow.backend, flow.outside, flow.protocol);
+        packet.flags = flags & 0x1f;
+        burst.push(packet.bytes());
+    }
+}
+
+fn flush(lb: &mut TestLb, worker: u8, burst: &mut Vec<Vec<u8>>) {
+    let frames = std::mem::take(burst);
+    let arrived = frames.clone();
+    for (before, (exit, after)) in
+        arrived.iter().zip(lb.send_burst(WorkerIdx(worker % WORKERS), frames))
+    {
+        match exit {
+            Exit::Punt(_) => assert_eq!(*before, after),
+            Exit::HandOver(owner) => {
+                assert_eq!(*before, after);
+                let (_, exit, _) = lb.send_and_follow(owner, after);
+                assert!(!matches!(exit, Exit::HandOver(_)), "one hand-over at most");
+            }
+            Exit::Send(_) | Exit::Hold(_) | Exit::Drop(_) => assert!(after.len() <= before.len()),
+        }
+    }
+}

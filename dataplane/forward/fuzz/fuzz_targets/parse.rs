@@ -1,0 +1,58 @@
+//! One frame of any bytes: every view, then the whole journey on a fresh box. No panic, one exit.
+
+#![no_main]
+
+use std::sync::{LazyLock, Mutex};
+
+use libfuzzer_sys::fuzz_target;
+use penstock_forward::testing::{BOX_MAC, TestLb};
+use penstock_forward::wire::{
+    ethernet::EthernetView, ipv4::Ipv4View, ipv6::Ipv6View, tcp::TcpView, udp::UdpView,
+};
+use penstock_forward::{Exit, WorkerIdx};
+
+const LISTENERS: &str = "192.0.2.10:80/tcp backend=10.0.0.3:8080 snat=10.0.0.200
+     192.0.2.11:53/udp mode=dnat backend=10.0.0.3:5300
+     192.0.2.12:80/tcp snat=10.0.0.200";
+
+static LB: LazyLock<Mutex<TestLb<'static>>> = LazyLock::new(|| Mutex::new(TestLb::with(LISTENERS)));
+
+fuzz_target!(|frame: &[u8]| {
+    views(frame);
+    // As it is, and as if it were for us: few mutations hit six bytes of MAC.
+    let mut ours = frame.to_vec();
+    if let Some(mac) = ours.first_chunk_mut() {
+        *mac = BOX_MAC.0;
+    }
+    let mut lb = LB.lock().expect("one thread");
+    for frame in [frame.to_vec(), ours] {
+        let (exit, mut left) = lb.send_to(WorkerIdx(0), frame.clone());
+        match exit {
+            Exit::Punt(_) | Exit::HandOver(_) => assert_eq!(left, frame, "unchanged"),
+            Exit::Send(_) | Exit::Hold(_) | Exit::Drop(_) => assert!(left.len() <= frame.len()),
+        }
+        let snapshot = lb.snapshot.clone();
+        let _ = lb.worker(WorkerIdx(0)).resume(&mut left, &snapshot);
+    }
+    lb.sleep_ms(1_000_000_000);
+});
+
+/// After a view is made, none of its accessors panics.
+fn views(bytes: &[u8]) {
+    if let Ok(frame) = EthernetView::new(bytes) {
+        let _ = (frame.destination(), frame.vlan(), frame.ether_type(), frame.payload());
+        if let Ok(ip) = Ipv4View::new(frame.payload()) {
+            assert!(ip.header_len() + ip.payload().len() == ip.total_len());
+            let _ = (ip.checksum_is_right(), ip.is_fragment(), ip.addresses(), ip.ttl());
+            if let Ok(tcp) = TcpView::new(ip.payload()) {
+                let _ = (tcp.ports(), tcp.flags(), tcp.sequence(), tcp.sequence_len());
+            }
+            if let Ok(udp) = UdpView::new(ip.payload()) {
+                let _ = udp.ports();
+            }
+        }
+        if let Ok(ip) = Ipv6View::new(frame.payload()) {
+            let _ = (ip.addresses(), ip.is_neighbour_discovery(), ip.payload());
+        }
+    }
+}
