@@ -214,9 +214,8 @@ impl Path {
                 }
             }
             Exit::HandOver(owner) => {
-                if self.handover.give(usize::from(owner.0), Handed { mbuf, ingress }).is_err() {
-                    self.drops.count(DropReason::HandOverFull);
-                }
+                let lost = self.handover.give(usize::from(owner.0), Handed { mbuf, ingress });
+                self.drops.count_many(DropReason::HandOverFull, lost as u64);
             }
             Exit::Hold(next_hop) => {
                 if mbuf.set_len(len).is_ok() {
@@ -269,9 +268,10 @@ impl Path {
         debug_assert!(pushed.is_ok(), "a flushed burst is empty");
     }
 
-    /// Sends what this turn has collected. What a full transmit queue does not take is dropped: to
+    /// Hands over and sends what this turn has collected. What a full transmit queue does not take is dropped: to
     /// wait here would only move the queue to where nobody counts it.
     fn flush(&mut self) {
+        self.drops.count_many(DropReason::HandOverFull, self.handover.flush() as u64);
         for port in &mut self.ports {
             Self::flush_port(port, self.drops, self.activity);
         }

@@ -26,8 +26,10 @@ use crate::{
 
 /// How long the thread waits when nothing happens: what a next hop may be late to be asked for.
 const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
-/// Records of the feed taken in one turn.
+/// Records of the feed taken in one step, and steps in one turn: what a burst of commits may delay
+/// the requests of workers, and how many of them become one snapshot.
 const FEED_RECORDS: usize = 4096;
+const FEED_STEPS: usize = 8;
 /// Requests for next hops taken from a worker in one turn.
 const RESOLVE_REQUESTS: usize = 64;
 /// How often ports, labels and the heartbeat are brought up to date.
@@ -127,16 +129,22 @@ impl MainLcore {
         let _ = poll(&mut fds, Some(&WAIT)); // interrupted is as good as elapsed
     }
 
-    /// Takes what the feed has; whether a transaction was committed.
+    /// Takes what the feed has, within a bound; whether a transaction was committed.
     fn take_feed(&mut self) -> bool {
-        match self.server.step(FEED_RECORDS) {
-            Step::Committed => {
-                let listeners = self.server.state().listeners.len();
-                info!(generation = self.server.generation(), listeners, "configuration committed");
-                true
+        let mut committed = false;
+        for _ in 0..FEED_STEPS {
+            match self.server.step(FEED_RECORDS) {
+                Step::Idle => break,
+                Step::More => {}
+                Step::Committed => committed = true,
             }
-            Step::Idle | Step::More => false,
         }
+        if committed {
+            let (generation, listeners) =
+                (self.server.generation(), self.server.state().listeners.len());
+            info!(generation, listeners, "configuration committed");
+        }
+        committed
     }
 
     fn mirror_kernel(&mut self) -> bool {

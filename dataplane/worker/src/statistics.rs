@@ -93,6 +93,9 @@ impl Drops {
 
     /// So many packets were lost.
     pub fn count_many(self, reason: DropReason, packets: u64) {
+        if packets == 0 {
+            return; // a turn without losses touches no counter
+        }
         add(&self.0[reason as usize], packets);
     }
 }
