@@ -72,11 +72,13 @@ paths:
 EOF
 }
 
+# The folder of objects; the machine's file beside them is an example of another folder.
 copy_examples() {
   [[ -z $config ]] || return 0
   config=$DIR/config
   mkdir -p "$config"
   cp "$ROOT"/deploy/examples/*.yaml "$config"
+  rm -f "$config/dataplane.yaml"
 }
 
 check_config_readable() {
