@@ -73,10 +73,8 @@ pub enum EalError {
 /// Why [`Eal::cleanup`] left EAL's memory mapped. Nothing is lost by it: the process ending frees all.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CleanupError {
-    /// Values made from EAL still exist.
-    #[error(
-        "EAL is still in use: {0} of its ports, queues, mempool handles and lcores exist, drop or join them first"
-    )]
+    /// Values made from EAL still exist, or work goes on on an lcore.
+    #[error("EAL is held by {0} values (ports, queues, mempools, lcores): drop or join them first")]
     InUse(usize),
     /// Somebody still holds packets.
     #[error("mempool {pool}: {mbufs} mbufs are still out, drop them first")]
