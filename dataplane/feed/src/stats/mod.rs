@@ -30,7 +30,7 @@
 //!
 //! **Cost.** The blocks of cells are allocated when the file is created, so that a worker neither waits
 //! for a page nor dies of a full `/run`; labels take a page when a row is first named. With 4096
-//! listeners of 8 columns and 16 384 backends of 8, two workers: 2.6 MiB of cells, a file of 25 MiB of
+//! listeners of 8 columns and 16 384 backends of 8, two workers: 2.5 MiB of cells, a file of 24 MiB of
 //! which the labels' 21 MiB are holes until rows are named (test `a_large_segment_costs_its_cells`).
 //! A counter costs its worker one load and one store on a line of its own.
 
@@ -138,8 +138,11 @@ pub enum StatsError {
         /// The system's answer.
         source: io::Error,
     },
-    /// The file is something else, or empty.
-    #[error("{}: not a Penstock statistics segment; look for dataplane.stats in the run directory", path.display())]
+    /// The file is something else, or cut short.
+    #[error(
+        "{}: not a Penstock statistics segment, or cut short; restart penstock-dataplane, which writes it anew",
+        path.display()
+    )]
     Foreign {
         /// The file.
         path: PathBuf,
