@@ -50,7 +50,8 @@ pub(super) fn look(path: &Path, now: SystemTime) -> ControlPlane {
 }
 
 fn unreadable(path: &Path, error: &str) -> ControlPlane {
-    let error = Some(format!("{}: {error}", path.display()));
+    let anew = "restart penstock-controlplane, which writes it anew";
+    let error = Some(format!("{}: {error}; {anew}", path.display()));
     let process = Process { state: State::Unreadable, error, ..Process::default() };
     ControlPlane { process, says: None }
 }

@@ -24,6 +24,9 @@ use report::Report;
 
 /// Shows processes, generations, ports, workers, listeners with their backends, drops and punts.
 ///
+/// Counters are those since the data plane started, and so are the busy ratio of a worker and its cycles a packet.
+/// Bytes are of Ethernet frames without FCS.
+///
 /// Exit code: 0 if both programs run and agree on what is served, 1 if not; all that is known is printed
 /// either way.
 #[derive(clap::Args)]

@@ -97,8 +97,12 @@ fn beat(dataplane: &DataPlane) -> String {
 
 fn errand(control: &ControlPlane) -> String {
     let Some(says) = &control.says else { return String::new() };
-    let connected = if says.connected { "connected" } else { "not connected" };
-    format!("{connected}, {} objects from {}", says.objects, says.config_dir)
+    let connected = match (control.process.state, says.connected) {
+        (State::Running, true) => "connected, ",
+        (State::Running, false) => "not connected, ",
+        _ => "", // what it said before it died
+    };
+    format!("{connected}{} objects from {}", says.objects, says.config_dir)
 }
 
 fn generations(report: &Report) -> Grid {

@@ -13,7 +13,8 @@ pub(super) fn problems(
 ) -> Vec<String> {
     let mut problems = Vec::new();
     problems.extend(dataplane_problem(dataplane, run_dir));
-    problems.extend(control_problem(control, run_dir));
+    let flows = dataplane.process.state == State::Running;
+    problems.extend(control_problem(control, flows, run_dir));
     if problems.is_empty() {
         problems.extend(disagreement(dataplane, control));
     }
@@ -36,14 +37,20 @@ fn dataplane_problem(dataplane: &DataPlane, run_dir: &Path) -> Option<String> {
     }
 }
 
-fn control_problem(control: &ControlPlane, run_dir: &Path) -> Option<String> {
+fn control_problem(control: &ControlPlane, flows: bool, run_dir: &Path) -> Option<String> {
     let unit = "penstock-controlplane";
     match control.process.state {
         State::Running => None,
-        State::Silent | State::Down => Some(format!(
-            "control process down: packets flow by the last configuration, changes wait; \
-             see journalctl -u {unit}, then systemctl start {unit}"
-        )),
+        State::Silent | State::Down => {
+            let rest = if flows {
+                "packets flow by the last configuration, changes wait"
+            } else {
+                "changes wait"
+            };
+            Some(format!(
+                "control process down: {rest}; see journalctl -u {unit}, then systemctl start {unit}"
+            ))
+        }
         State::NeverRan => Some(never_ran("control process", "controlplane.json", unit, run_dir)),
         State::Unreadable => Some(unreadable("control process", control.process.error.as_deref())),
     }
@@ -123,7 +130,7 @@ mod tests {
     #[test]
     fn each_fault_is_named_with_the_next_move() {
         type Break = fn(&mut DataPlane, &mut ControlPlane);
-        let rows: [(&str, Break, &[&str]); 11] = [
+        let rows: [(&str, Break, &[&str]); 12] = [
             ("all is well", |_, _| {}, &[]),
             (
                 "down",
@@ -145,7 +152,12 @@ mod tests {
             (
                 "both are down",
                 |d, c| (d.process.state, c.process.state) = (State::Down, State::Down),
-                &["data plane down", "packets flow by the last configuration, changes wait"],
+                &["data plane down", "control process down: changes wait; see"],
+            ),
+            (
+                "control process down",
+                |_, c| c.process.state = State::Down,
+                &["packets flow by the last configuration, changes wait; see"],
             ),
             (
                 "no control process yet",
