@@ -26,7 +26,7 @@ struct Arguments {
     run_dir: PathBuf,
 
     /// Where the last good objects and the published state are kept.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/penstock")]
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/penstock/controlplane")]
     state_dir: PathBuf,
 
     /// The data plane's socket [default: RUN_DIR/dataplane.sock].

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use penstock_controlplane::manifest;
 use penstock_controlplane::object::{Kind, NamespacedName, ObjectKey, Objects};
 use penstock_controlplane::status::files::{StatusFiles, Written};
-use penstock_controlplane::status::{self, Progress, Stamp, Statuses};
+use penstock_controlplane::status::{self, Progress, RefusedState, Stamp, Statuses};
 use penstock_controlplane::translate::translate;
 use penstock_feed::{ObjectError, ObjectId, ObjectKind};
 use penstock_gateway_types::Time;
@@ -57,6 +57,10 @@ fn programmed_follows_what_the_data_plane_says() {
     let invalid = ("False", "Invalid");
     let said = acknowledged(&web);
     let with = |errors: Vec<ObjectError>| Progress { errors, ..said.clone() };
+    let refused = |errors| {
+        let reason = "too large".into();
+        Progress { refused: Some(RefusedState { reason, errors }), ..said.clone() }
+    };
     let older = |from: &str, to: &str| acknowledged(&objects(&WEB.replace(from, to)));
     for (promise, progress, expected) in [
         ("nothing was said", Progress::default(), [no, no, no]),
@@ -89,6 +93,16 @@ fn programmed_follows_what_the_data_plane_says() {
             "an object of somebody else is refused",
             with(vec![error(ObjectKind::Listener, "x")]),
             [yes, yes, yes],
+        ),
+        (
+            "the state is not taken, and it is known why",
+            refused(vec![error(ObjectKind::Group, "tcproute/default/web/0")]),
+            [invalid, invalid, yes],
+        ),
+        (
+            "the state is not taken, and what is new waits",
+            Progress { acknowledged: None, ..refused(vec![]) },
+            [no, no, no],
         ),
         (
             "it is away for long",

@@ -17,7 +17,7 @@ use crate::publish::{Event, Publisher};
 use crate::report::{Report, ReportFile};
 use crate::source::folder::Texts;
 use crate::status::files::StatusFiles;
-use crate::status::{self, Progress, Stamp, Statuses};
+use crate::status::{self, Progress, RefusedState, Stamp, Statuses};
 use crate::store::{InForce, Store};
 use crate::translate::{Translation, translate};
 
@@ -166,20 +166,22 @@ impl Round {
             }
             Event::Published { generation, digest, kind, records } => {
                 self.published(kind);
+                self.progress.refused = None;
                 self.report.generation = generation;
                 self.report.digest = digest.to_string();
                 info!(generation, %digest, ?kind, records, "published");
             }
             Event::Refused { reason, errors } => {
                 error!(%reason, objects = errors.len(), "the data plane did not take the state");
-                self.report.trouble = Some(reason);
-                self.progress.errors = errors;
+                self.report.trouble = Some(reason.clone());
+                self.progress.refused = Some(RefusedState { reason, errors });
             }
             Event::Acknowledged { generation, state, errors } => {
                 info!(generation, refused = errors.len(), "acknowledged");
                 self.report.acknowledged = generation;
                 self.report.trouble = None;
-                self.progress = Progress { acknowledged: Some(state), errors, lost: false };
+                self.progress =
+                    Progress { acknowledged: Some(state), errors, refused: None, lost: false };
             }
         }
     }

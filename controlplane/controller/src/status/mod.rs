@@ -37,8 +37,19 @@ pub struct Progress {
     pub acknowledged: Option<Arc<State>>,
     /// The objects of that state that it cannot serve.
     pub errors: Vec<ObjectError>,
+    /// Why it did not take the state that we want now.
+    pub refused: Option<RefusedState>,
     /// Whether it has been out of reach for longer than a restart takes.
     pub lost: bool,
+}
+
+/// Why the data plane did not take a state.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RefusedState {
+    /// In words.
+    pub reason: String,
+    /// The objects that are to blame, as far as that is known.
+    pub errors: Vec<ObjectError>,
 }
 
 /// The status of every object of ours.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use penstock_feed::model::{Name, ObjectKind, State};
+use penstock_feed::model::{Name, ObjectError, ObjectKind, State};
 
 use super::Progress;
 use crate::translate::{GatewayVerdict, Refusal, Serving, Truth, Verdict};
@@ -19,7 +19,7 @@ pub(super) struct Programmed<'a> {
 /// How far one listener of the feed is.
 enum Step {
     Flows,
-    Waits,
+    Waits(Option<String>),
     Unknown,
     Fails(String),
 }
@@ -52,21 +52,28 @@ impl Programmed<'_> {
     }
 
     fn step(&self, name: &Name) -> Step {
-        if !self.is_acknowledged(name) {
-            return Step::Waits;
+        let refused = self.progress.refused.as_ref();
+        if let Some(error) = refused.and_then(|refused| self.concerning(name, &refused.errors)) {
+            return Step::Fails(error.to_string());
         }
-        let group = self.wanted.listeners.get(name).map(|listener| &listener.group);
-        let concerns = |kind, object: &Name| match kind {
-            ObjectKind::Listener => object == name,
-            ObjectKind::Group => Some(object) == group,
-            ObjectKind::SnatPool | ObjectKind::NextHop => false,
-        };
-        let mut errors = self.progress.errors.iter();
-        match errors.find(|error| concerns(error.object.kind, &error.object.name)) {
+        if !self.is_acknowledged(name) {
+            return Step::Waits(refused.map(|refused| refused.reason.clone()));
+        }
+        match self.concerning(name, &self.progress.errors) {
             Some(error) => Step::Fails(error.to_string()),
             None if self.progress.lost => Step::Unknown,
             None => Step::Flows,
         }
+    }
+
+    /// The first error that is about a listener, or about the group it sends to.
+    fn concerning<'e>(&self, name: &Name, errors: &'e [ObjectError]) -> Option<&'e ObjectError> {
+        let group = self.wanted.listeners.get(name).map(|listener| &listener.group);
+        errors.iter().find(|error| match error.object.kind {
+            ObjectKind::Listener => error.object.name == *name,
+            ObjectKind::Group => Some(&error.object.name) == group,
+            ObjectKind::SnatPool | ObjectKind::NextHop => false,
+        })
     }
 
     /// Whether the data plane has the very listener that we want, and a group for it.
@@ -95,8 +102,15 @@ fn verdict(steps: &[Step], holds: &str) -> Verdict {
     if !failed.is_empty() {
         return invalid(&failed);
     }
-    if steps.iter().any(|step| matches!(step, Step::Waits)) {
-        let message = "the data plane has not acknowledged it yet";
+    let waits = steps.iter().find_map(|step| match step {
+        Step::Waits(refusal) => Some(refusal),
+        _ => None,
+    });
+    if let Some(refusal) = waits {
+        let message = match refusal {
+            Some(reason) => format!("the data plane did not take it: {reason}"),
+            None => "the data plane has not acknowledged it yet".to_owned(),
+        };
         return Verdict::fails(TYPE, Refusal::new("Pending", message));
     }
     if steps.iter().any(|step| matches!(step, Step::Unknown)) {
