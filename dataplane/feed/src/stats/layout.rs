@@ -10,7 +10,9 @@ pub(super) const MAGIC: u64 = u64::from_be_bytes(*b"PNSTSTAT");
 /// Rises when a reader of the layout before would misread this one.
 pub(super) const LAYOUT_VERSION: u64 = 1;
 
-/// Limits of a segment, so that a damaged one cannot make a reader work for long.
+// Limits of a segment, so that a damaged one cannot make a reader work for long.
+
+/// Tables of one segment.
 pub const MAX_TABLES: usize = 64;
 /// Columns of one table.
 pub const MAX_COLUMNS: usize = 64;
