@@ -77,7 +77,7 @@ copy_examples() {
   [[ -z $config ]] || return 0
   config=$DIR/config
   mkdir -p "$config"
-  cp "$ROOT"/deploy/examples/*.yaml "$config"
+  cp "$ROOT/deploy/examples/web.yaml" "$config"
   rm -f "$config/dataplane.yaml"
 }
 

@@ -170,11 +170,12 @@ impl Statistics {
         let blocks = config.workers.count + 1;
         let writer = StatsWriter::create(path, &process, blocks, &tables)?;
         let mut statistics = Self { writer, labels: HashMap::new() };
-        statistics.label_fixed_rows()?;
+        statistics.label_fixed_rows(config.workers.count)?;
         Ok(statistics)
     }
 
-    fn label_fixed_rows(&mut self) -> Result<(), StatsError> {
+    fn label_fixed_rows(&mut self, workers: usize) -> Result<(), StatsError> {
+        self.writer.set_label("workers", 0, &[("count", &workers.to_string())])?;
         for (row, reason) in DropReason::ALL.iter().enumerate() {
             let label = [("reason", reason.name()), ("help", reason.help())];
             self.writer.set_label("drops", row, &label)?;
