@@ -72,13 +72,12 @@ paths:
 EOF
 }
 
-# The folder of objects; the machine's file beside them is an example of another folder.
+# Where the control process looks, so that users edit a copy.
 copy_examples() {
   [[ -z $config ]] || return 0
   config=$DIR/config
   mkdir -p "$config"
   cp "$ROOT/deploy/examples/web.yaml" "$config"
-  rm -f "$config/dataplane.yaml"
 }
 
 check_config_readable() {
