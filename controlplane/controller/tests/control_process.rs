@@ -374,6 +374,28 @@ async fn a_folder_that_breaks_changes_nothing_not_even_over_a_restart() {
 }
 
 #[tokio::test]
+async fn a_folder_that_takes_the_place_of_another_is_followed() {
+    let appliance = Appliance::new();
+    let next = appliance.paths.config_dir.with_file_name("next");
+    let _plane = DataPlane::start(&appliance);
+    fs::write(appliance.config("a.yaml"), CLASS.to_owned() + &gateway("old", 80)).unwrap();
+    fs::create_dir(&next).unwrap();
+    fs::write(next.join("a.yaml"), CLASS.to_owned() + &gateway("new", 80)).unwrap();
+    appliance
+        .while_running(async {
+            until(|| appliance.is_programmed("old")).await;
+            let config = &appliance.paths.config_dir;
+            fs::rename(config, config.with_file_name("old")).unwrap();
+            fs::rename(&next, config).unwrap();
+            until(|| appliance.is_programmed("new")).await;
+            assert_eq!(appliance.status("Gateway/default/old"), None);
+            fs::write(appliance.config("b.yaml"), gateway("newer", 81)).unwrap();
+            until(|| appliance.is_programmed("newer")).await;
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn a_directory_that_cannot_be_used_is_named_with_its_flag() {
     let appliance = Appliance::new();
     let mut paths = appliance.paths.clone();

@@ -11,6 +11,7 @@
 mod round;
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -136,6 +137,8 @@ fn load(state_dir: &Path) -> Store {
 struct Reading {
     folder: PathBuf,
     watch: Option<Watch>,
+    /// Device and inode of the folder that is watched: another may have taken its name.
+    watched: Option<(u64, u64)>,
     changes: UnboundedReceiver<Change>,
     settle: Settle,
     looked: Instant,
@@ -146,7 +149,15 @@ impl Reading {
     fn new(folder: &Path) -> Self {
         let (_, changes) = unbounded_channel();
         let (settle, looked) = (Settle::default(), Instant::now());
-        Self { folder: folder.to_owned(), watch: None, changes, settle, looked, readable: true }
+        Self {
+            folder: folder.to_owned(),
+            watch: None,
+            watched: None,
+            changes,
+            settle,
+            looked,
+            readable: true,
+        }
     }
 
     fn note(&mut self, change: Change) {
@@ -178,12 +189,13 @@ impl Reading {
     }
 
     fn ensure_watch(&mut self) {
-        if self.watch.is_some() {
+        let now = std::fs::metadata(&self.folder).ok().map(|folder| (folder.dev(), folder.ino()));
+        if self.watch.is_some() && now == self.watched {
             return;
         }
         let (changes_in, changes) = unbounded_channel();
         match Watch::start(&self.folder, changes_in) {
-            Ok(watch) => (self.watch, self.changes) = (Some(watch), changes),
+            Ok(watch) => (self.watch, self.watched, self.changes) = (Some(watch), now, changes),
             Err(error) if self.readable => {
                 warn!(folder = %self.folder.display(), %error, "not watched: read every second instead");
             }
