@@ -213,7 +213,7 @@ impl Random {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        usize::try_from(u128::from(self.0) * bound as u128 >> 64).unwrap_or(0)
+        usize::try_from((u128::from(self.0) * bound as u128) >> 64).unwrap_or(0)
     }
 }
 
@@ -282,8 +282,7 @@ fn fib(ports: &[PortConfig], backend: impl Fn(u8) -> Ipv4Addr) -> Fib {
         next_hops: vec![RouteHop { port: PortIdx(0), gateway, weight: 1 }],
         mtu: None,
     };
-    let routes =
-        [route([0; 4], 0, Some(IpAddr::V4(ROUTER))), route([10, 0, 0, 0], 8, None)];
+    let routes = [route([0; 4], 0, Some(IpAddr::V4(ROUTER))), route([10, 0, 0, 0], 8, None)];
     let neighbours: Vec<Neighbour> = (0..BACKENDS)
         .map(backend)
         .chain([ROUTER])

@@ -6,8 +6,8 @@
 //!
 //! ```text
 //!  parse      bytes to headers and a 5-tuple; a malformed packet, another host's, ARP: leave
-//!  look_up    5-tuple to its flow, with prefetch: buckets, then records, then the compare
-//!  track      what the packet does to its flow: TTL, TCP state, time
+//!  look_up    5-tuple to the flow it probably has, with prefetch: buckets, then records
+//!  track      the full tuple compared; what the packet does to its flow: TTL, TCP state, time
 //!      ╲ no flow
 //!       classify   its listener; a reply whose flow is elsewhere; the kernel's; nobody's
 //!       owner      another worker's flow: hand over

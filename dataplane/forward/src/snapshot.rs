@@ -330,11 +330,12 @@ impl SnapshotBuilder {
         }
         let table = Arc::make_mut(&mut self.snapshot.listeners);
         let Some(old) = table.by_slot.remove(&slot) else { return false };
-        table.exact.retain(|_, listener| listener.slot != slot);
-        table.ranges.retain(|_, listeners| {
-            listeners.retain(|listener| listener.slot != slot);
-            !listeners.is_empty()
-        });
+        let (vip, protocol, first) = (old.vip, old.protocol, old.ports.first);
+        if first == old.ports.last {
+            table.exact.remove(&(vip, protocol, first));
+        } else if let Some(ranges) = table.ranges.get_mut(&(vip, protocol)) {
+            ranges.retain(|listener| listener.slot != slot);
+        }
         if let Some(count) = table.vips.get_mut(&old.vip) {
             *count -= 1;
             if *count == 0 {
@@ -390,3 +391,6 @@ impl SnapshotBuilder {
         Ok(Snapshot { version, ..self.snapshot.clone() })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,7 +38,8 @@ const ENDS: [&str; 14] = [
 ];
 /// The configurations, built once: only packets and their order are fuzzed.
 static SNAPSHOTS: LazyLock<Vec<Snapshot>> = LazyLock::new(|| {
-    let mut lb = TestLb::with("");
+    let mut memory = TestMemory::new(1, 1);
+    let mut lb = TestLb::in_memory(&mut memory, "");
     let build = |spec: &&str| {
         lb.reconfigure(spec);
         lb.snapshot.clone()

@@ -1,4 +1,4 @@
-//! What a packet does to the flow it belongs to: time, state, and whether the flow may go on.
+//! Which flow a packet belongs to, and what it does to it: time, state, and whether it may go on.
 
 use super::state::{Direction, FlowState};
 use super::table::{Entry, FlowTable};
@@ -7,8 +7,8 @@ use crate::snapshot::Snapshot;
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
 use crate::{BackendId, Burst, DropReason, ListenerSlot, Protocol, Tick};
 
-/// The room: each packet with an entry follows its flow, leaves, or becomes a stranger because its
-/// flow is over.
+/// The room: each packet that has a flow, by its full tuple, follows it or leaves; one without, or
+/// whose flow is over, becomes a stranger.
 pub(crate) fn track(
     burst: &mut Burst,
     walk: &mut Walk,
@@ -17,7 +17,9 @@ pub(crate) fn track(
     now: Tick,
 ) {
     for at in walk.tuples.iter() {
-        let (entry, headers) = (walk.entries[at], &walk.headers[at]);
+        let headers = &walk.headers[at];
+        let entry = flows.confirm(walk.entries[at], &walk.keys[at], walk.hashes[at]);
+        walk.entries[at] = entry;
         if !entry.is_some() {
             walk.strangers.insert(at);
         } else if headers.ttl <= 1 {

@@ -2,7 +2,7 @@
 //! and nothing wrong with it.
 //!
 //! The rest of `parse` asks the same questions of any packet, one by one; here they are asked at
-//! fixed offsets, and whatever is not plain is looked at closely. It takes the room from 26 to 8 TSC
+//! fixed offsets, and whatever is not plain is looked at closely. It takes the room from 26 to 13 TSC
 //! cycles a packet (bench `l4_full_nat/64B/64_flows`). A property test holds the two to one answer.
 //!
 //! ```text

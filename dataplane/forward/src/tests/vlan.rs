@@ -8,9 +8,14 @@ use crate::wire::tcp::SYN;
 use crate::{DropReason, PortConfig, SnapshotBuilder};
 
 fn on_vlan(vlan: Option<u16>) -> TestLb<'static> {
+    from_to(vlan, vlan)
+}
+
+/// Frames come in with one tag and must leave with another.
+fn from_to(vlan: Option<u16>, leaves_on: Option<u16>) -> TestLb<'static> {
     let mut lb = TestLb::with(FULL_NAT);
     let ports = [PortConfig { mac: BOX_MAC, vlan, mtu: 1500 }];
-    let fib = crate::testing::fib_of(&ports, 2);
+    let fib = crate::testing::fib_of(&[PortConfig { vlan: leaves_on, ..ports[0] }], 2);
     let mut builder: SnapshotBuilder = lb.builder();
     builder.ports(ports).fib(Arc::new(fib));
     lb.install(&builder);
@@ -70,4 +75,21 @@ fn an_untagged_port_takes_no_vlan() {
             NEW,
         ),
     ]);
+}
+
+#[test]
+fn a_frame_leaves_with_the_tag_of_the_port_it_leaves_by() {
+    let syn = || tcp(CLIENT, VIP, SYN).tagged(0x6000 | 100);
+    from_to(Some(100), Some(200)).check(&[(
+        "another VLAN, the same priority",
+        syn().into(),
+        Tx(leaves(0x6000 | 200)),
+        NEW,
+    )]);
+    from_to(Some(100), None).check(&[(
+        "none: the tag is taken out",
+        syn().padded_to(70).into(),
+        Tx(tcp(SNAT, BACKEND, SYN).leaving().padded_to(66)),
+        NEW,
+    )]);
 }
