@@ -13,8 +13,8 @@
 //! * *Lost*: the kernel drops events while our buffer is full, and goes on dropping until we have
 //!   emptied it once; so we empty it, forget what it said, and dump everything anew.
 //! * *Interrupted* (`NLM_F_DUMP_INTR`): something changed under the dump; it starts again.
-//! * *In doubt*: when a link goes down or up, an IPv4 address goes, or a nexthop object goes, the
-//!   kernel removes and revives IPv4 routes without an event. The routes are then dumped again,
+//! * *In doubt*: when a link goes down or up, a nexthop object goes, or (in older kernels) an IPv4
+//!   address goes, the kernel removes and revives IPv4 routes without an event. The routes are then dumped again,
 //!   with the links before them: that waits for the kernel's configuration lock, which whoever
 //!   caused all this still holds.
 //!
@@ -78,6 +78,7 @@ pub struct Mirror {
     asking: Asking,
     dumps_started: u64,
     losses: u64,
+    interruptions: u64,
 }
 
 /// Where the mirror stands; see the drawing above.
@@ -162,6 +163,7 @@ impl Mirror {
             asking: Asking::new(),
             dumps_started: 0,
             losses: 0,
+            interruptions: 0,
         };
         mirror.resync()?;
         while !mirror.is_current() {
@@ -219,6 +221,11 @@ impl Mirror {
     /// How often events were lost and everything was dumped again.
     pub fn losses(&self) -> u64 {
         self.losses
+    }
+
+    /// How often a dump was interrupted and started again.
+    pub fn interruptions(&self) -> u64 {
+        self.interruptions
     }
 
     /// Has the kernel ask for a neighbour that a packet waits for; at most once a second for each.
@@ -315,7 +322,7 @@ impl Mirror {
                 Reading::More => {}
                 Reading::StageDone if dump.interrupted => {
                     let plan = dump.plan;
-                    tracing::debug!("a netlink dump was interrupted: starting again");
+                    self.interruptions += 1;
                     self.start(plan)?;
                 }
                 Reading::StageDone => {

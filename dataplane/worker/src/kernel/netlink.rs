@@ -289,3 +289,28 @@ impl Message<'_> {
         Some(text.trim_end_matches('\0').to_owned())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_datagram_cut_anywhere_ends_there() {
+        let mut bytes = Vec::new();
+        for (len, kind) in [(18u32, ERROR), (36, ERROR), (20, DONE)] {
+            bytes.extend(len.to_ne_bytes());
+            bytes.extend(kind.to_ne_bytes());
+            bytes.resize(bytes.len() + len as usize - 6, 0xff);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        assert_eq!(Messages { bytes: &bytes }.count(), 3);
+        for len in 0..bytes.len() {
+            let messages = Messages { bytes: &bytes[..len] };
+            let whole = [18, 20 + 36, 20 + 36 + 20].iter().filter(|end| **end <= len).count();
+            assert_eq!(messages.clone().count(), whole, "cut to {len}");
+            for message in messages {
+                let _anything_but_a_panic = message.verdict();
+            }
+        }
+    }
+}

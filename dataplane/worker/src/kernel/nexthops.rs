@@ -105,3 +105,53 @@ pub(super) fn resolve(objects: &NextHopObjects, id: u32) -> Option<Vec<Hop>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let len = 4 + value.len() as u16;
+        let mut bytes = [len.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn objects_are_read_and_nonsense_is_not() {
+        let mut hop = Hop::by(Ifindex(7));
+        hop.gateway = Some([10, 10, 0, 1].into());
+        let id = attribute(NHA_ID, &5u32.to_ne_bytes());
+        let oif = attribute(NHA_OIF, &7u32.to_ne_bytes());
+        let group = [1, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 0xff, 1, 0, 0];
+        let rows = [
+            (
+                "a next hop",
+                [&id[..], &oif, &attribute(NHA_GATEWAY, &[10, 10, 0, 1])].concat(),
+                Some((5, Some(NextHopObject::Hop(hop)))),
+            ),
+            (
+                "a group, with a weight above 256",
+                [&id[..], &attribute(NHA_GROUP, &group)].concat(),
+                Some((5, Some(NextHopObject::Group(vec![(1, 3), (2, 512)])))),
+            ),
+            (
+                "a black hole",
+                [&id[..], &attribute(NHA_BLACKHOLE, &[])].concat(),
+                Some((5, Some(NextHopObject::Blackhole))),
+            ),
+            ("a number alone", id.clone(), Some((5, None))),
+            ("a next hop without a number", oif.clone(), None),
+            ("a gateway of five bytes", [&id[..], &attribute(NHA_GATEWAY, &[1; 5])].concat(), None),
+            ("an interface of one byte", [&id[..], &attribute(NHA_OIF, &[1])].concat(), None),
+        ];
+        for (what, attributes, expected) in rows {
+            let body = [&GET_ALL[..], &attributes].concat();
+            assert_eq!(decode(&body), expected, "{what}");
+            for len in 0..body.len() {
+                let _cut_short = decode(&body[..len]); // anything but a panic
+            }
+        }
+    }
+}

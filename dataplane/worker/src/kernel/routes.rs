@@ -230,3 +230,60 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message that `change` made something else of than a plain unicast route of table main.
+    fn message(change: impl FnOnce(&mut RouteMessage)) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.destination_prefix_length = 24;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.kind = RouteType::Unicast;
+        let prefix = RouteAddress::Inet([10, 1, 0, 0].into());
+        message.attributes = vec![RouteAttribute::Destination(prefix), RouteAttribute::Oif(7)];
+        change(&mut message);
+        message
+    }
+
+    #[test]
+    fn what_is_a_route_by_its_destination() {
+        type Change = fn(&mut RouteMessage);
+        let rows: [(&str, bool, Change); 8] = [
+            ("a plain one", true, |_| {}),
+            ("one of table local", true, |route| route.header.table = 255),
+            ("of a table numbered beyond a byte", false, |route| {
+                route.attributes.push(RouteAttribute::Table(1000));
+            }),
+            ("a cached exception to one", false, |route| {
+                route.header.flags = RouteFlags::Cloned;
+            }),
+            ("one for a TOS", false, |route| route.header.tos = 16),
+            ("one for a source prefix", false, |route| route.header.source_prefix_length = 64),
+            ("one of multicast routing", false, |route| {
+                route.header.address_family = AddressFamily::Other(128);
+            }),
+            ("one of a kind nobody knows", false, |route| {
+                route.header.kind = RouteType::Other(99);
+            }),
+        ];
+        for (what, taken, change) in rows {
+            assert_eq!(decode(&message(change)).is_some(), taken, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_route_said_twice_is_one() {
+        let (key, entry) = decode(&message(|_| {})).unwrap();
+        let mut routes = Routes::default();
+        for flags in [0, NLM_F_APPEND, NLM_F_REPLACE] {
+            routes.add(key, entry.clone(), flags);
+            assert_eq!(routes.iter().map(|(_, entries)| entries.len()).sum::<usize>(), 1);
+        }
+        routes.remove(&key, &entry);
+        routes.remove(&key, &entry);
+        assert_eq!(routes, Routes::default());
+    }
+}

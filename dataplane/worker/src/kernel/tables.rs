@@ -139,7 +139,8 @@ impl Tables {
             return Touched { addresses: true, ..Touched::default() };
         }
         let known = self.addresses.remove(&key).is_some();
-        // IPv4 routes whose preferred source it was go with it, unannounced.
+        // IPv4 routes whose preferred source it was go with it; older kernels do not say so (6.18
+        // does).
         Touched {
             addresses: known,
             routes_in_doubt: known && key.1.is_ipv4(),
@@ -166,5 +167,28 @@ impl Tables {
         }
         // The routes that named it go with it, unannounced.
         Touched { routes: true, routes_in_doubt: !is_there, ..Touched::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netlink_packet_route::link::LinkMessage;
+
+    #[test]
+    fn what_a_bridge_says_of_a_port_does_not_end_the_interface() {
+        let mut tables = Tables::default();
+        let mut link = LinkMessage::default();
+        link.header.index = 7;
+        let touched = tables.apply_decoded(&RouteNetlinkMessage::NewLink(link.clone()), 0, false);
+        assert!(touched.links);
+        let mut left = link.clone();
+        left.header.interface_family = AddressFamily::Bridge;
+        let touched = tables.apply_decoded(&RouteNetlinkMessage::DelLink(left), 0, false);
+        assert_eq!(touched, Touched::default());
+        assert!(tables.links.contains_key(&Ifindex(7)));
+        let touched = tables.apply_decoded(&RouteNetlinkMessage::DelLink(link), 0, false);
+        assert!(touched.links && touched.routes_in_doubt);
+        assert!(tables.links.is_empty());
     }
 }

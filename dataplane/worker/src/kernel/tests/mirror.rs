@@ -1,12 +1,14 @@
 //! What the mirror promises whatever happens: companions that come and go, losses, turmoil.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use super::namespace::{
-    COMPANION, MAC, box_with_management, companion, in_namespace, ip, ip_batch, mirror, reopen,
-    until, until_is,
+    COMPANION, MAC, PATIENCE, box_with_management, companion, in_namespace, ip, ip_batch, mirror,
+    reopen, until, until_is,
 };
-use crate::kernel::{Mirror, RouteKind, Table};
+use crate::kernel::{Mirror, RouteKind, Table, Tap};
 
 #[test]
 fn a_companion_is_recognised_by_name_whenever_it_comes() {
@@ -99,6 +101,69 @@ fn a_dump_in_many_steps_never_shows_half() {
             steps += 1;
         }
         assert!(steps > 1, "in {steps} steps");
+    });
+}
+
+#[test]
+fn an_interrupted_dump_starts_again() {
+    in_namespace("an_interrupted_dump_starts_again", || {
+        let _tap = box_with_management();
+        let host = |i: usize| format!("10.30.{}.{}/32 dev pst0", i >> 8, i & 255);
+        ip_batch((0..1000).map(|i| format!("address add {}", host(i)))); // several datagrams
+        let mut mirror = mirror();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let come_and_go =
+                        ["add", "del"].map(|verb| format!("address {verb} {}", host(1000)));
+                    ip_batch(come_and_go.into_iter().cycle().take(1000));
+                }
+            });
+            let deadline = Instant::now() + PATIENCE;
+            while mirror.interruptions() == 0 && Instant::now() < deadline {
+                mirror.resync().unwrap();
+                while mirror.interruptions() == 0 && !mirror.is_current() {
+                    mirror.step().unwrap();
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert!(mirror.interruptions() > 0, "the kernel says that it was");
+        let addresses = |mirror: &Mirror| mirror.view().addresses.len();
+        let expected = addresses(&super::namespace::mirror());
+        until_is(&mut mirror, "and the next one is whole", addresses, &expected);
+    });
+}
+
+#[test]
+fn a_multipath_route_over_two_ports_uses_those_that_are_up() {
+    in_namespace("a_multipath_route_over_two_ports_uses_those_that_are_up", || {
+        let _tap = box_with_management();
+        let _second = Tap::open("pst1", MAC, 1500, false).unwrap();
+        ip("address add 10.11.0.2/24 dev pst1");
+        ip("route add default nexthop via 10.10.0.1 weight 1 nexthop via 10.11.0.1 weight 2");
+        let companions = [(0, COMPANION.to_owned()), (1, "pst1".to_owned())];
+        let mut mirror = Mirror::open(&companions).unwrap();
+        let shares = |mirror: &Mirror| {
+            let mut routes = mirror
+                .view()
+                .routes
+                .iter()
+                .filter(|route| route.table == Table::Main && route.prefix.len == 0);
+            let hops = routes.next().map_or(&[][..], |route| &route.next_hops);
+            hops.iter().map(|hop| (hop.port, hop.weight)).collect::<Vec<_>>()
+        };
+        until_is(&mut mirror, "both", shares, &vec![(0, 1), (1, 2)]);
+        ip("link set pst1 down");
+        until_is(&mut mirror, "the one that is up", shares, &vec![(0, 1)]);
+        ip("link set pst1 up");
+        until_is(
+            &mut mirror,
+            "both again, though the kernel does not say",
+            shares,
+            &vec![(0, 1), (1, 2)],
+        );
     });
 }
 

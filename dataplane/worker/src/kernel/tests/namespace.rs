@@ -14,7 +14,7 @@ use crate::kernel::{KernelError, MacAddr, Mirror, Tap};
 pub(super) const COMPANION: &str = "pst0";
 pub(super) const MAC: MacAddr = MacAddr([0x02, 0, 0, 0, 0, 0x01]);
 /// Longer than anything that is waited for; what does not happen fails then.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs `test` in a namespace of its own, with `lo` up; or says that it cannot.
 pub(super) fn in_namespace(name: &str, test: impl FnOnce() + Send) {
@@ -31,7 +31,7 @@ pub(super) fn in_namespace(name: &str, test: impl FnOnce() + Send) {
             // memory, no descriptors.
             unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
             ip("link set lo up");
-            sysctl("net/ipv6/conf/default/addr_gen_mode", "1"); // no link-local addresses in their own time
+            sysctl("net/ipv6/conf/default/addr_gen_mode", "1"); // they come in their own time
             test();
         });
         if let Err(panic) = ran.join() {

@@ -2,6 +2,7 @@
 //! the companion.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::frames::{REPLY, REQUEST, arp_frame, arp_request_for, solicits};
@@ -144,6 +145,13 @@ fn a_host_that_asks_for_us_becomes_a_neighbour_and_others_do_not_show() {
         };
         until_is(&mut mirror, "its own only", shown, &vec!["10.10.0.11", "10.10.0.13"]);
         assert_eq!(routes, mirror.view().routes);
-        assert!(std::sync::Arc::ptr_eq(&routes, &mirror.view().routes), "routes are as they were");
+        assert!(Arc::ptr_eq(&routes, &mirror.view().routes), "routes are as they were");
+
+        let neighbours = mirror.view().neighbours.clone();
+        ip("neigh change 10.10.0.11 dev pst0 lladdr 02:00:00:00:00:77 nud reachable");
+        mirror.resync().unwrap();
+        let changed = std::iter::from_fn(|| (!mirror.is_current()).then(|| mirror.step().unwrap()));
+        assert!(!changed.into_iter().any(|changed| changed), "fresh or stale, it is the same MAC");
+        assert!(Arc::ptr_eq(&neighbours, &mirror.view().neighbours), "and the same list");
     });
 }
