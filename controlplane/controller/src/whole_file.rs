@@ -39,6 +39,7 @@ fn replace(path: &Path, bytes: &[u8], durably: bool) -> io::Result<()> {
     }
 }
 
-fn named(path: &Path, error: &io::Error) -> io::Error {
+/// `error`, with the path it is about.
+pub(crate) fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }

@@ -155,6 +155,22 @@ fn a_status_file_is_written_when_it_changes_and_goes_with_its_object() {
 }
 
 #[test]
+fn a_file_that_could_not_be_written_is_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let web = objects(WEB);
+    let now = statuses(&web, &acknowledged(&web), 1, &Statuses::new());
+    let mut files = StatusFiles::open(folder.path());
+    let routes = folder.path().join("status/TCPRoute");
+    fs::create_dir(folder.path().join("status")).unwrap();
+    fs::write(&routes, "in the way").unwrap();
+    let error = files.write(&now).unwrap_err().to_string();
+    assert!(error.contains("status/TCPRoute"), "{error}");
+    fs::remove_file(&routes).unwrap();
+    assert_eq!(files.write(&now).unwrap(), Written { files: 1, removed: 0 });
+    assert!(routes.join("default/web.yaml").exists());
+}
+
+#[test]
 fn a_stranger_in_the_status_folder_is_removed_and_a_broken_file_written_anew() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("status/Gateway/default");

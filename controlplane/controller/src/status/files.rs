@@ -17,6 +17,8 @@ use crate::{manifest, whole_file};
 pub struct StatusFiles {
     root: PathBuf,
     written: BTreeMap<PathBuf, String>,
+    /// What was written last: comparing objects is cheaper than encoding them.
+    last: Statuses,
 }
 
 /// What one round of writing did.
@@ -35,7 +37,7 @@ impl StatusFiles {
         let root = run_dir.join("status");
         let mut written = BTreeMap::new();
         read_all(&root, 3, &mut written);
-        Self { root, written }
+        Self { root, written, last: Statuses::new() }
     }
 
     /// The statuses that are in the folder: where the times of conditions come from after a restart. What
@@ -59,14 +61,31 @@ impl StatusFiles {
         let mut wanted = BTreeSet::new();
         for (key, object) in statuses {
             let path = self.path(key);
-            match self.put(&path, object) {
+            let same = self.last.get(key) == Some(object) && self.is_written(&path);
+            match if same { Ok(false) } else { self.put(&path, object) } {
                 Ok(changed) => done.files += usize::from(changed),
-                Err(error) => failed = failed.or(Some(error)),
+                Err(error) => {
+                    // Whatever the file holds, it is tried again.
+                    self.written.entry(path.clone()).or_default().clear();
+                    failed = failed.or(Some(error));
+                }
             }
             wanted.insert(path);
         }
-        let stale: Vec<_> =
-            self.written.keys().filter(|path| !wanted.contains(*path)).cloned().collect();
+        let removed = self.remove_all_but(&wanted, &mut done);
+        self.last.clone_from(statuses);
+        failed.or(removed).map_or(Ok(done), Err)
+    }
+
+    /// Removes the files that are not wanted. Returns the first error.
+    fn remove_all_but(
+        &mut self,
+        wanted: &BTreeSet<PathBuf>,
+        done: &mut Written,
+    ) -> Option<io::Error> {
+        let mut failed = None;
+        let all = self.written.keys();
+        let stale: Vec<_> = all.filter(|path| !wanted.contains(*path)).cloned().collect();
         for path in stale {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -78,7 +97,12 @@ impl StatusFiles {
                 }
             }
         }
-        failed.map_or(Ok(done), Err)
+        failed
+    }
+
+    /// Whether the file holds what was last said of its object.
+    fn is_written(&self, path: &Path) -> bool {
+        self.written.get(path).is_some_and(|text| !text.is_empty())
     }
 
     fn path(&self, key: &ObjectKey) -> PathBuf {
@@ -93,7 +117,7 @@ impl StatusFiles {
             return Ok(false);
         }
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
+            fs::create_dir_all(folder).map_err(|error| whole_file::named(folder, &error))?;
         }
         whole_file::write(path, text.as_bytes())?;
         self.written.insert(path.to_owned(), text);
