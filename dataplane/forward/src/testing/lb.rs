@@ -1,16 +1,16 @@
 //! A load balancer in a table.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock};
 
-use super::packet::{ANY_PORT, BOX_MAC, ROUTER, TestPacket, mac_towards};
-use crate::fib::{Neighbour, Prefix, Route, RouteHop};
+use super::network::{COUNTER_ROWS, neighbours, network, parse_listeners, ports, routes};
+use super::packet::{ANY_PORT, TestPacket, mac_towards};
+use crate::fib::Neighbour;
 use crate::{
     BACKEND_COLUMNS, BackendId, Burst, CacheLine, Counters, DropReason, Exit, Fib, FlowInfo,
-    FlowMemory, Forwarder, Group, L4Ports, LISTENER_COLUMNS, Listener, ListenerSlot, MacAddr,
-    Member, Mode, NextHopKey, PortConfig, PortIdx, Protocol, PuntClass, RxChecks, Snapshot,
-    SnapshotBuilder, Tick, Timeouts, WORKER_COLUMNS, WorkerIdx,
+    FlowMemory, Forwarder, LISTENER_COLUMNS, Listener, MacAddr, NextHopKey, PortIdx, Protocol,
+    PuntClass, RxChecks, Snapshot, SnapshotBuilder, Tick, Timeouts, WORKER_COLUMNS, WorkerIdx,
 };
 
 /// What must become of a packet.
@@ -49,15 +49,13 @@ struct Cells {
     worker: Vec<AtomicU64>,
 }
 
-const ROWS: usize = 64;
-
 impl Cells {
     fn new() -> Self {
         let cells = |n: usize| (0..n).map(|_| AtomicU64::new(0)).collect();
         Self {
             drops: cells(DropReason::ALL.len()),
-            listeners: cells(ROWS * LISTENER_COLUMNS.len()),
-            backends: cells(ROWS * BACKEND_COLUMNS.len()),
+            listeners: cells(COUNTER_ROWS * LISTENER_COLUMNS.len()),
+            backends: cells(COUNTER_ROWS * BACKEND_COLUMNS.len()),
             worker: cells(WORKER_COLUMNS.len()),
         }
     }
@@ -145,7 +143,10 @@ impl TestLb<'static> {
     /// As [`Self::with_workers`], with room for `capacity` flows a worker.
     #[must_use]
     pub fn sized(workers: u8, capacity: usize, spec: &str) -> Self {
-        TestLb::in_memory(Box::leak(Box::new(TestMemory::new(workers, capacity))), spec)
+        let TestMemory { capacity, tables, cells } = TestMemory::new(workers, capacity);
+        let tables = tables.into_iter().map(Vec::leak);
+        let cells = cells.into_iter().map(|cells| &*Box::leak(Box::new(cells)));
+        Self::assemble(capacity, tables, cells.collect(), spec)
     }
 }
 
@@ -154,10 +155,19 @@ impl<'m> TestLb<'m> {
     #[must_use]
     pub fn in_memory(memory: &'m mut TestMemory, spec: &str) -> Self {
         let TestMemory { capacity, tables, cells } = memory;
-        let cells: Vec<&'m Cells> = cells.iter().collect();
+        let tables = tables.iter_mut().map(Vec::as_mut_slice);
+        Self::assemble(*capacity, tables, cells.iter().collect(), spec)
+    }
+
+    fn assemble(
+        capacity: usize,
+        tables: impl Iterator<Item = &'m mut [CacheLine]>,
+        cells: Vec<&'m Cells>,
+        spec: &str,
+    ) -> Self {
         let workers = u8::try_from(cells.len()).expect("255 workers at most");
-        let forwarder = |(worker, (lines, cells)): (u8, (&'m mut Vec<CacheLine>, &&'m Cells))| {
-            let memory = FlowMemory::new(lines, *capacity).expect("memory for the test");
+        let forwarder = |(worker, (lines, cells)): (u8, (&'m mut [CacheLine], &&'m Cells))| {
+            let memory = FlowMemory::new(lines, capacity).expect("memory for the test");
             let counters = Counters {
                 drops: &cells.drops,
                 listeners: &cells.listeners,
@@ -166,7 +176,7 @@ impl<'m> TestLb<'m> {
             };
             Forwarder::new(WorkerIdx(worker), workers, [42; 32], memory, counters)
         };
-        let workers = (0..).zip(tables.iter_mut().zip(&cells)).map(forwarder).collect();
+        let workers = (0..).zip(tables.zip(&cells)).map(forwarder).collect();
         let listeners = parse_listeners(spec);
         let snapshot = network(&listeners).build(1).expect("a snapshot for the test");
         Self { workers, cells, snapshot, now: Tick(1000), port: ANY_PORT, listeners }
@@ -380,116 +390,4 @@ fn mend_checksum(frame: &mut [u8], port: u16) {
     let sum = !u16::from_be_bytes([frame[at], frame[at + 1]]);
     let (sum, carry) = sum.overflowing_add(port);
     frame[at..at + 2].copy_from_slice(&(!(sum + u16::from(carry))).to_be_bytes());
-}
-
-/// The stable number of a test backend: its last octet.
-fn id_of(address: SocketAddr) -> BackendId {
-    match address.ip() {
-        IpAddr::V4(v4) => BackendId(u32::from(v4.octets()[3]) % ROWS as u32),
-        IpAddr::V6(v6) => BackendId(u32::from(v6.octets()[15]) % ROWS as u32),
-    }
-}
-
-fn parse_listeners(spec: &str) -> Vec<Listener> {
-    let lines = spec.lines().map(str::trim).filter(|line| !line.is_empty());
-    (0..).zip(lines).map(|(slot, line)| parse_listener(ListenerSlot(slot), line)).collect()
-}
-
-fn parse_listener(slot: ListenerSlot, line: &str) -> Listener {
-    let mut words = line.split_whitespace();
-    let (address, protocol) =
-        words.next().and_then(|word| word.split_once('/')).expect("VIP:PORT/PROTOCOL");
-    let (vip, ports) = address.rsplit_once(':').expect("VIP:PORT");
-    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-    let (mut mode, mut members, mut snat, mut refused) = (Mode::FullNat, vec![], vec![], 0);
-    for word in words {
-        match word.split_once('=').expect("KEY=VALUE") {
-            ("mode", "dnat") => mode = Mode::Dnat,
-            ("mode", "full-nat") => mode = Mode::FullNat,
-            ("backend", backend) => members.push(parse_member(backend)),
-            ("snat", address) => snat.push(address.parse().expect("a SNAT address")),
-            ("refused", weight) => refused = weight.parse().expect("a weight"),
-            other => panic!("{other:?} in {line}"),
-        }
-    }
-    let group = Group::new(members, refused, Some(251)).expect("a group for the test");
-    Listener {
-        slot,
-        vip: vip.trim_matches(['[', ']']).parse().expect("a VIP"),
-        protocol: if protocol == "tcp" { Protocol::Tcp } else { Protocol::Udp },
-        ports: L4Ports {
-            first: first.parse().expect("a port"),
-            last: last.parse().expect("a port"),
-        },
-        mode,
-        group: Arc::new(group),
-        snat: snat.into(),
-    }
-}
-
-fn parse_member(word: &str) -> Member {
-    let (address, weight) = word.split_once('*').unwrap_or((word, "1"));
-    let address = address.parse().unwrap_or_else(|error| panic!("{address}: {error}"));
-    let draining = weight == "drain";
-    let weight = if draining { 1 } else { weight.parse().expect("a weight") };
-    Member { id: id_of(address), address, weight, draining }
-}
-
-/// The ports of the test network.
-fn ports() -> [PortConfig; 1] {
-    [PortConfig { mac: BOX_MAC, vlan: None, mtu: 1500 }]
-}
-
-/// The FIB of the test network.
-static FIB: LazyLock<Arc<Fib>> = LazyLock::new(|| Arc::new(fib_of(&ports(), 1)));
-
-/// Everything but the version.
-fn network(listeners: &[Listener]) -> SnapshotBuilder {
-    let mut builder = SnapshotBuilder::new();
-    let vips = listeners.iter().map(|listener| listener.vip);
-    let local = [Ipv4Addr::new(192, 0, 2, 2), Ipv4Addr::new(10, 0, 0, 2)].map(IpAddr::V4);
-    let dnat = listeners.iter().filter(|listener| listener.mode == Mode::Dnat);
-    builder
-        .ports(ports())
-        .fib(FIB.clone())
-        .local_addresses(vips.chain(local))
-        .snat_addresses(listeners.iter().flat_map(|listener| listener.snat.iter().copied()))
-        .dnat_backends(dnat.flat_map(|listener| {
-            listener.group.members().iter().map(|member| (member.address, listener.protocol))
-        }));
-    for listener in listeners {
-        builder.listener(listener.clone()).expect("a listener for the test");
-    }
-    builder
-}
-
-/// The routes and neighbours of the test network, for other ports.
-#[must_use]
-pub fn fib_of(ports: &[PortConfig], version: u32) -> Fib {
-    Fib::build(version, ports, &routes(), &neighbours())
-}
-
-fn routes() -> Vec<Route> {
-    let hop = |gateway| vec![RouteHop { port: PortIdx(0), gateway, weight: 1 }];
-    let route = |address: [u8; 4], len, next_hops, mtu| {
-        let prefix = Prefix { address: IpAddr::from(address), len };
-        Route { prefix, next_hops, mtu }
-    };
-    vec![
-        route([0, 0, 0, 0], 0, hop(Some(IpAddr::V4(ROUTER))), None),
-        route([10, 0, 0, 0], 8, hop(None), None),
-        route([10, 66, 0, 0], 16, vec![], None),
-        route([10, 77, 0, 0], 16, hop(Some(IpAddr::V4(ROUTER))), Some(1000)),
-    ]
-}
-
-fn neighbours() -> Vec<Neighbour> {
-    let hosts = (1..=40).map(|host| Ipv4Addr::new(10, 0, 0, host)).chain([ROUTER]);
-    hosts
-        .map(|host| Neighbour {
-            port: PortIdx(0),
-            address: IpAddr::V4(host),
-            mac: mac_towards(host),
-        })
-        .collect()
 }

@@ -9,7 +9,9 @@
 //! Failed expectations panic, as in any test.
 
 mod lb;
+mod network;
 mod packet;
 
-pub use lb::{Dropped, Handed, Held, Leaves, Punted, Row, TestLb, TestMemory, Tx, fib_of};
+pub use lb::{Dropped, Handed, Held, Leaves, Punted, Row, TestLb, TestMemory, Tx};
+pub use network::fib_of;
 pub use packet::{ANY_PORT, BOX_MAC, ROUTER, TestPacket, arp_who_has, mac_towards, tcp, udp};

@@ -1,0 +1,126 @@
+//! The small network around a [`TestLb`](super::TestLb), and the spec that says what it balances.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, LazyLock};
+
+use super::packet::{BOX_MAC, ROUTER, mac_towards};
+use crate::fib::{Neighbour, Prefix, Route, RouteHop};
+use crate::{
+    BackendId, Fib, Group, L4Ports, Listener, ListenerSlot, Member, Mode, PortConfig, PortIdx,
+    Protocol, SnapshotBuilder,
+};
+
+/// Rows of the listener and backend counter tables: more than any test has.
+pub(super) const COUNTER_ROWS: usize = 64;
+
+/// The stable number of a test backend: its last octet.
+fn id_of(address: SocketAddr) -> BackendId {
+    match address.ip() {
+        IpAddr::V4(v4) => BackendId(u32::from(v4.octets()[3]) % COUNTER_ROWS as u32),
+        IpAddr::V6(v6) => BackendId(u32::from(v6.octets()[15]) % COUNTER_ROWS as u32),
+    }
+}
+
+pub(super) fn parse_listeners(spec: &str) -> Vec<Listener> {
+    let lines = spec.lines().map(str::trim).filter(|line| !line.is_empty());
+    (0..).zip(lines).map(|(slot, line)| parse_listener(ListenerSlot(slot), line)).collect()
+}
+
+fn parse_listener(slot: ListenerSlot, line: &str) -> Listener {
+    let mut words = line.split_whitespace();
+    let (address, protocol) =
+        words.next().and_then(|word| word.split_once('/')).expect("VIP:PORT/PROTOCOL");
+    let (vip, ports) = address.rsplit_once(':').expect("VIP:PORT");
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    let (mut mode, mut members, mut snat, mut refused) = (Mode::FullNat, vec![], vec![], 0);
+    for word in words {
+        match word.split_once('=').expect("KEY=VALUE") {
+            ("mode", "dnat") => mode = Mode::Dnat,
+            ("mode", "full-nat") => mode = Mode::FullNat,
+            ("backend", backend) => members.push(parse_member(backend)),
+            ("snat", address) => snat.push(address.parse().expect("a SNAT address")),
+            ("refused", weight) => refused = weight.parse().expect("a weight"),
+            other => panic!("{other:?} in {line}"),
+        }
+    }
+    let group = Group::new(members, refused, Some(251)).expect("a group for the test");
+    Listener {
+        slot,
+        vip: vip.trim_matches(['[', ']']).parse().expect("a VIP"),
+        protocol: if protocol == "tcp" { Protocol::Tcp } else { Protocol::Udp },
+        ports: L4Ports {
+            first: first.parse().expect("a port"),
+            last: last.parse().expect("a port"),
+        },
+        mode,
+        group: Arc::new(group),
+        snat: snat.into(),
+    }
+}
+
+fn parse_member(word: &str) -> Member {
+    let (address, weight) = word.split_once('*').unwrap_or((word, "1"));
+    let address = address.parse().unwrap_or_else(|error| panic!("{address}: {error}"));
+    let draining = weight == "drain";
+    let weight = if draining { 1 } else { weight.parse().expect("a weight") };
+    Member { id: id_of(address), address, weight, draining }
+}
+
+/// The ports of the test network.
+pub(super) fn ports() -> [PortConfig; 1] {
+    [PortConfig { mac: BOX_MAC, vlan: None, mtu: 1500 }]
+}
+
+/// The FIB of the test network.
+static FIB: LazyLock<Arc<Fib>> = LazyLock::new(|| Arc::new(fib_of(&ports(), 1)));
+
+/// Everything but the version.
+pub(super) fn network(listeners: &[Listener]) -> SnapshotBuilder {
+    let mut builder = SnapshotBuilder::new();
+    let vips = listeners.iter().map(|listener| listener.vip);
+    let local = [Ipv4Addr::new(192, 0, 2, 2), Ipv4Addr::new(10, 0, 0, 2)].map(IpAddr::V4);
+    let dnat = listeners.iter().filter(|listener| listener.mode == Mode::Dnat);
+    builder
+        .ports(ports())
+        .fib(FIB.clone())
+        .local_addresses(vips.chain(local))
+        .snat_addresses(listeners.iter().flat_map(|listener| listener.snat.iter().copied()))
+        .dnat_backends(dnat.flat_map(|listener| {
+            listener.group.members().iter().map(|member| (member.address, listener.protocol))
+        }));
+    for listener in listeners {
+        builder.listener(listener.clone()).expect("a listener for the test");
+    }
+    builder
+}
+
+/// The routes and neighbours of the test network, for other ports.
+#[must_use]
+pub fn fib_of(ports: &[PortConfig], version: u32) -> Fib {
+    Fib::build(version, ports, &routes(), &neighbours())
+}
+
+pub(super) fn routes() -> Vec<Route> {
+    let hop = |gateway| vec![RouteHop { port: PortIdx(0), gateway, weight: 1 }];
+    let route = |address: [u8; 4], len, next_hops, mtu| {
+        let prefix = Prefix { address: IpAddr::from(address), len };
+        Route { prefix, next_hops, mtu }
+    };
+    vec![
+        route([0, 0, 0, 0], 0, hop(Some(IpAddr::V4(ROUTER))), None),
+        route([10, 0, 0, 0], 8, hop(None), None),
+        route([10, 66, 0, 0], 16, vec![], None),
+        route([10, 77, 0, 0], 16, hop(Some(IpAddr::V4(ROUTER))), Some(1000)),
+    ]
+}
+
+pub(super) fn neighbours() -> Vec<Neighbour> {
+    let hosts = (1..=40).map(|host| Ipv4Addr::new(10, 0, 0, host)).chain([ROUTER]);
+    hosts
+        .map(|host| Neighbour {
+            port: PortIdx(0),
+            address: IpAddr::V4(host),
+            mac: mac_towards(host),
+        })
+        .collect()
+}
