@@ -177,9 +177,9 @@ impl<'m> Forwarder<'m> {
     }
 
     fn count_look_ups(&self) {
-        let (asked, hits) = (self.walk.tuples.len(), self.walk.pinned.len());
-        self.counters.worker(WorkerColumn::FlowHits, u64::from(hits));
-        self.counters.worker(WorkerColumn::FlowMisses, u64::from(asked - hits));
+        let misses = self.walk.strangers.and(self.walk.tuples).len();
+        self.counters.worker(WorkerColumn::FlowHits, u64::from(self.walk.pinned.len()));
+        self.counters.worker(WorkerColumn::FlowMisses, u64::from(misses));
     }
 
     fn count_exits(&self, burst: &Burst) {

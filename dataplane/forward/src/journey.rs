@@ -69,6 +69,11 @@ impl PacketSet {
         self.0 |= 1 << (at % BURST);
     }
 
+    /// Packets in both sets.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
     }

@@ -54,6 +54,12 @@ fn a_tcp_connection_through_full_nat() {
             TO,
         ),
         (
+            "a packet without a hop left is neither hit nor miss",
+            tcp(CLIENT, VIP, ACK).ttl(1).into(),
+            Dropped(DropReason::TtlExpired),
+            &["dropped", "drop_ttl_expired"],
+        ),
+        (
             "FIN",
             tcp(CLIENT, VIP, ACK | FIN).into(),
             Tx(tcp(SNAT, BACKEND, ACK | FIN).leaving()),
