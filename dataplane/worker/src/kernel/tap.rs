@@ -13,6 +13,8 @@
 //! before we read, and expects valid checksums in what we write.
 //!
 //! Needs CAP_NET_ADMIN in the network namespace, and nothing else: `/dev/net/tun` is open to all.
+//! For the same reason a companion is given our user as its owner: a persistent TAP without an owner
+//! can be opened by *anyone* while we are away, who would then read and write for the box.
 //! MAC, MTU and state are set by netlink, which asks for the same capability. A TAP is found by
 //! name in the network namespace of the calling thread, so open it from inside its namespace.
 
@@ -34,6 +36,7 @@ const NAME_BYTES: usize = 16;
 // include/uapi/linux/if_tun.h
 const TUNSETIFF: Opcode = opcode::write::<i32>(b'T', 202);
 const TUNSETPERSIST: Opcode = opcode::write::<i32>(b'T', 203);
+const TUNSETOWNER: Opcode = opcode::write::<i32>(b'T', 204);
 const TUNSETOFFLOAD: Opcode = opcode::write::<u32>(b'T', 208);
 const IFF_TAP: u16 = 0x0002;
 const IFF_NO_PI: u16 = 0x1000;
@@ -84,6 +87,8 @@ impl Tap {
         let mut channel = Channel::open()?;
         let facts = link::find(&mut channel, name)?;
         link::configure(&mut channel, &facts, mac, mtu_bytes)?;
+        let owner = rustix::process::geteuid().as_raw() as usize;
+        set_number::<TUNSETOWNER>(&device, name, "taking ownership of it", owner)?;
         set_number::<TUNSETPERSIST>(&device, name, "making it persistent", persist.into())?;
         Ok(Tap { device, name: name.to_owned(), index: facts.index, mac, mtu_bytes })
     }
@@ -216,8 +221,8 @@ fn set_number<const OPCODE: Opcode>(
     value: usize,
 ) -> Result<(), KernelError> {
     #[expect(unsafe_code, reason = "these ioctls have no safe wrapper")]
-    // SAFETY: called with TUNSETPERSIST and TUNSETOFFLOAD only, which take a number by value and
-    // touch no memory of ours.
+    // SAFETY: called with TUNSETOWNER, TUNSETPERSIST and TUNSETOFFLOAD only, which take a number by
+    // value and touch no memory of ours.
     let setter = unsafe { IntegerSetter::<OPCODE>::new_usize(value) };
     #[expect(unsafe_code, reason = "as above")]
     // SAFETY: `device` is `/dev/net/tun`, whose ioctls of these numbers are the ones named above.

@@ -154,3 +154,14 @@ fn without_cap_net_admin_the_message_says_what_is_missing() {
         }
     });
 }
+
+#[test]
+fn a_persistent_companion_is_not_for_just_anyone() {
+    in_namespace("a_persistent_companion_is_not_for_just_anyone", || {
+        drop(Tap::open(COMPANION, MAC, 1500, true).unwrap());
+        ip_will_say("-o link show dev pst0", "nobody holds it", |link| link.contains("NO-CARRIER"));
+        become_ordinary_user(CapabilitySet::empty());
+        let error = Tap::open(COMPANION, MAC, 1500, true).unwrap_err();
+        assert!(matches!(error, KernelError::NotPermitted { .. }), "{error:?}");
+    });
+}
