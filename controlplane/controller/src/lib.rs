@@ -18,7 +18,7 @@
 //!  status      conditions, stamped and written as files          status: programmed, stamp, files
 //! ```
 //!
-//! [`controller::run`] is the event loop around them; [`check`] runs the same steps without a data plane, for
+//! [`controller::run`] is the event loop around them; [`check()`] runs the same steps without a data plane, for
 //! `penstock check`.
 //!
 //! Three rules hold throughout:

@@ -1,10 +1,14 @@
 //! What is larger than a data plane takes is left out, the youngest first, and told so.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use penstock_controlplane::manifest;
+use penstock_controlplane::object::Object;
 use penstock_controlplane::translate::{Translation, translate};
 use penstock_feed::model::limits;
+use penstock_gateway_types::EndpointSlice;
+use penstock_gateway_types::k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
 
 const HEAD: &str = "apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
@@ -13,10 +17,11 @@ spec: {controllerName: penstock.dev/gateway-controller}
 ---
 ";
 
-fn translated(text: &str) -> Translation {
+fn translated(text: &str, more: Vec<Object>) -> Translation {
     let contents = manifest::read("in.yaml", text);
     assert_eq!(contents.findings, []);
-    let translation = translate(&contents.manifests.into_iter().map(|m| m.object).collect());
+    let read = contents.manifests.into_iter().map(|m| m.object);
+    let translation = translate(&read.chain(more).collect());
     assert_eq!(translation.state.check(), []);
     translation
 }
@@ -46,7 +51,7 @@ fn the_youngest_listeners_are_left_out_beyond_the_limit() {
     for number in 0..=full {
         text += &gateway(number, 64);
     }
-    let translation = translated(&text);
+    let translation = translated(&text, Vec::new());
     assert_eq!(translation.state.listeners.len(), limits::LISTENERS);
     for (name, gateway) in &translation.gateways {
         let youngest = name.name == format!("g{full:03}");
@@ -63,12 +68,29 @@ fn the_youngest_listeners_are_left_out_beyond_the_limit() {
     }
 }
 
+/// 1000 endpoints of Service `s<number>`.
+fn slice(number: u8) -> Object {
+    let endpoint = |index: u16| Endpoint {
+        addresses: vec![format!("10.{}.{}.{}", number + 10, index / 250, index % 250 + 1)],
+        ..Endpoint::default()
+    };
+    let mut slice = EndpointSlice { address_type: "IPv4".into(), ..EndpointSlice::default() };
+    slice.metadata.namespace = Some("default".into());
+    slice.metadata.name = Some(format!("s{number}"));
+    let label = ("kubernetes.io/service-name".to_owned(), format!("s{number}"));
+    slice.metadata.labels = Some([label].into());
+    slice.ports = Some(vec![EndpointPort { port: Some(80), ..EndpointPort::default() }]);
+    slice.endpoints = (0..1000).map(endpoint).collect();
+    Object::EndpointSlice(Arc::new(slice))
+}
+
 #[test]
 fn a_group_that_does_not_fit_is_left_out_with_its_listener() {
     let mut text = HEAD.to_owned();
+    let mut slices = Vec::new();
     // 70 Services of 1000 endpoints, a Gateway and a route each: 70 000 members of 65 536.
-    for number in 0..70 {
-        text += &gateway(number, 1);
+    for number in 0..70_u8 {
+        text += &gateway(number.into(), 1);
         let _ = write!(
             text,
             "apiVersion: gateway.networking.k8s.io/v1
@@ -81,26 +103,11 @@ kind: Service
 metadata: {{name: s{number}}}
 spec: {{ports: [{{port: 80}}]}}
 ---
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: s{number}, labels: {{kubernetes.io/service-name: s{number}}}}}
-addressType: IPv4
-ports: [{{port: 80}}]
-endpoints:
 "
         );
-        for endpoint in 0..1000 {
-            let _ = writeln!(
-                text,
-                "- addresses: [10.{}.{}.{}]",
-                number + 10,
-                endpoint / 250,
-                endpoint % 250 + 1
-            );
-        }
-        text += "---\n";
+        slices.push(slice(number));
     }
-    let translation = translated(&text);
+    let translation = translated(&text, slices);
     let members: usize = translation.state.groups.values().map(|group| group.members.len()).sum();
     assert_eq!(members, 65_000);
     let served =

@@ -230,10 +230,12 @@ fn round_trip(object: &Object) {
     assert_eq!(&contents.manifests[0].object, object, "{text}");
 }
 
-/// Enough for every run; `PROPTEST_CASES` asks for more.
+/// Enough for every run; `PROPTEST_CASES` asks for more, up to what takes a few minutes, since a case
+/// translates three times and reads every status back.
 fn cases() -> ProptestConfig {
-    let asked = std::env::var_os("PROPTEST_CASES").is_some();
-    if asked { ProptestConfig::default() } else { ProptestConfig::with_cases(64) }
+    let asked =
+        std::env::var_os("PROPTEST_CASES").map(|_| ProptestConfig::default().cases.min(2000));
+    ProptestConfig::with_cases(asked.unwrap_or(64))
 }
 
 proptest! {

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! cd controlplane/controller
-//! cargo +nightly fuzz run manifest fuzz/corpus/manifest tests/golden -- -max_total_time=300 -max_len=16384
+//! cargo +nightly fuzz run manifest -- -max_total_time=300 -max_len=16384
 //! ```
 //!
-//! The golden inputs are the seeds; what the fuzzer found beyond them, minimised, is in `corpus/manifest`.
+//! `corpus/manifest` holds a link to every golden input, and the small texts with which the fuzzer reached
+//! what those do not. It adds what it finds: to keep a find, make it a golden promise.
 
 #![no_main]
 

@@ -92,6 +92,8 @@ pub struct SyntaxError {
 pub fn parse(document: Document<'_>) -> Result<Node, SyntaxError> {
     let options = serde_saphyr::options! {
         budget: budget(),
+        // Far more than anybody writes by hand, and still little memory.
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 100_000 },
         strict_booleans: true,
         with_snippet: false,
     };
