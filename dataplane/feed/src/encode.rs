@@ -541,3 +541,6 @@ impl<'a> Body<'a> {
         DecodeError::Value { kind: format!("{:?}", self.kind), field, value: value.to_string() }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -226,11 +226,12 @@ impl Producer {
         if !errors.is_empty() {
             return Err(PublishError::Invalid(errors));
         }
-        let plan = self.plan(generation, next)?;
+        let mut plan = self.plan(generation, next)?;
         let published = Published { kind: plan.kind, records: plan.changes.len() };
         if plan.kind != PublishedKind::Nothing {
             self.send_transaction(generation, &plan, deadline)?;
         }
+        plan.next.hold(next);
         self.held = Some((generation, plan.next.digest()));
         self.known = Some(plan.next);
         Ok(published)
@@ -464,5 +465,71 @@ fn wait_readable(socket: &OwnedFd, deadline: Instant) -> io::Result<()> {
     match poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&timeout)) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Name;
+    use crate::{Server, StateFile};
+
+    fn a_state(group: &str) -> Arc<State> {
+        let mut state = State::default();
+        state.groups.insert(Name::new(group).unwrap(), Arc::default());
+        Arc::new(state)
+    }
+
+    /// A server stepped in a thread until the test is over.
+    fn with_server(test: impl FnOnce(&Path)) {
+        use std::os::unix::fs::MetadataExt;
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sock");
+        let uid = std::fs::metadata(directory.path()).unwrap().uid();
+        let store = StateFile::open(directory.path().join("state")).unwrap();
+        let mut server = Server::bind(&path, &[uid], store).unwrap();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    server.step(16);
+                    server.acknowledge(server.generation(), &[]);
+                    std::thread::sleep(Duration::from_micros(100));
+                }
+            });
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&path)));
+            stop.store(true, Ordering::Relaxed);
+            result.unwrap();
+        });
+    }
+
+    #[test]
+    fn a_producer_that_is_wrong_about_the_other_end_is_told_and_sends_everything() {
+        const PATIENCE: Duration = Duration::from_secs(20);
+        with_server(|path| {
+            let soon = Instant::now() + PATIENCE;
+            let mut producer = Producer::connect(path, PATIENCE).unwrap();
+            producer.publish(1, &a_state("one"), soon).unwrap();
+            producer.held = Some((1, Digest::from_bits(99))); // as if it had lost its way
+            let delta = producer.publish(2, &a_state("two"), soon).unwrap();
+            assert_eq!(delta.kind, PublishedKind::Delta);
+            let refused = loop {
+                let acks = producer.wait(PATIENCE).unwrap();
+                if let Some(ack) = acks.into_iter().find(|ack| ack.refused.is_some()) {
+                    break ack;
+                }
+            };
+            assert!(refused.wants_snapshot, "{refused:?}");
+            let again = producer.publish(2, &a_state("two"), soon).unwrap();
+            assert_eq!(again.kind, PublishedKind::Snapshot);
+            loop {
+                let acks = producer.wait(PATIENCE).unwrap();
+                assert!(!acks.is_empty() && acks.iter().all(|ack| ack.refused.is_none()));
+                if acks.iter().any(|ack| ack.generation == 2) {
+                    break;
+                }
+            }
+        });
     }
 }

@@ -239,3 +239,6 @@ pub fn decode_file(bytes: &[u8]) -> Result<(u64, Arc<State>), String> {
         None => Ok((header.generation.get(), Arc::clone(tracked.state()))),
     }
 }
+
+#[cfg(test)]
+mod tests;

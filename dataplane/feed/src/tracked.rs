@@ -75,6 +75,13 @@ impl Tracked {
         self.digest
     }
 
+    /// Holds `equal` instead of a copy that is equal to it, so that a later diff finds what it still
+    /// shares with its successor at a glance.
+    pub(crate) fn hold(&mut self, equal: &Arc<State>) {
+        debug_assert_eq!(&self.state, equal);
+        self.state = Arc::clone(equal);
+    }
+
     /// Takes over the groups of `old` that are equal to ours, so that the next diff, and whoever
     /// compares `Arc`s, sees at a glance that they did not change.
     pub(crate) fn share_unchanged(&mut self, old: &State) {

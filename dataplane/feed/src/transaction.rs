@@ -1,6 +1,6 @@
 //! Transactions: what the consumer makes of the records it copied out.
 //!
-//! [`Begin`](crate::Begin), changes, [`Commit`](crate::Commit). Changes are applied to a copy of
+//! [`Begin`], changes, [`Commit`]. Changes are applied to a copy of
 //! their own, which becomes the committed state only if everything agrees: the base it started
 //! from, the number of changes, the digest, the limits, and [`State::check`]. Whatever happens in
 //! between, the committed state is one that somebody committed. Pure: records in, outcomes out.

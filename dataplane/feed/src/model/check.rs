@@ -115,3 +115,107 @@ fn bad_member(address: SocketAddr) -> Option<&'static str> {
         _ => not_unicast(address.ip()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::{Group, Member, Mode, NextHop, PortRange, SnatPool};
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn listen(state: &mut State, at: &str, protocol: Protocol, first: u16, last: u16) {
+        let listener = Listener {
+            vip: [192, 0, 2, 1].into(),
+            protocol,
+            ports: PortRange::new(first, last).unwrap(),
+            mode: Mode::Dnat,
+            group: name("g"),
+            snat_pool: None,
+        };
+        state.listeners.insert(name(at), listener);
+    }
+
+    fn member(state: &mut State, address: &str) {
+        let group = Arc::make_mut(state.groups.get_mut("g").unwrap());
+        group.members.insert(address.parse().unwrap(), Member { weight: 1, draining: false });
+    }
+
+    /// What a whole state may not be, a row each, with who is told and in which words.
+    #[test]
+    fn a_fault_is_told_at_the_object_that_can_be_refused_for_it() {
+        type Spoil = fn(&mut State);
+        let rows: &[(&str, Spoil, &str)] = &[
+            ("nothing wrong", |_| {}, ""),
+            ("UDP beside TCP", |s| listen(s, "b", Protocol::Udp, 80, 90), ""),
+            ("the port after", |s| listen(s, "b", Protocol::Tcp, 91, 95), ""),
+            (
+                "a shared port",
+                |s| listen(s, "b", Protocol::Tcp, 90, 95),
+                "listener b: 192.0.2.1 tcp ports 90-95 overlap ports 80-90 of listener a: keep one of the two",
+            ),
+            (
+                "a port inside a range that is not the one before",
+                |s| {
+                    listen(s, "a", Protocol::Tcp, 80, 100);
+                    listen(s, "b", Protocol::Tcp, 101, 102);
+                    listen(s, "c", Protocol::Tcp, 85, 85);
+                    listen(s, "d", Protocol::Tcp, 99, 99);
+                },
+                "listener c: 192.0.2.1 tcp ports 85 overlap ports 80-100 of listener a: keep one of the two\n\
+                 listener d: 192.0.2.1 tcp ports 99 overlap ports 80-100 of listener a: keep one of the two",
+            ),
+            (
+                "a group that is gone",
+                |s| s.groups.clear(),
+                "listener a: its group g does not exist: send the group with it",
+            ),
+            (
+                "a pool that is gone",
+                |s| s.listeners.get_mut("a").unwrap().snat_pool = Some(name("p")),
+                "listener a: its SNAT pool p does not exist: send the pool with it",
+            ),
+            (
+                "a multicast VIP",
+                |s| s.listeners.get_mut("a").unwrap().vip = [224, 0, 0, 1].into(),
+                "listener a: its VIP 224.0.0.1 is no unicast address: a packet could not be sent to one host by it",
+            ),
+            (
+                "a member without a port",
+                |s| member(s, "10.0.0.1:0"),
+                "group g: its member 10.0.0.1:0 has port 0: give the L4 port that the backend listens on",
+            ),
+            (
+                "a member with a scope",
+                |s| member(s, "[fe80::1%3]:80"),
+                "group g: its member [fe80::1%3]:80 has a scope or flow label, which the feed does not carry: leave them zero",
+            ),
+            (
+                "a pool of broadcast",
+                |s| {
+                    let addresses = [[255, 255, 255, 255].into()].into();
+                    s.snat_pools.insert(name("p"), SnatPool { addresses });
+                },
+                "SNAT pool p: its address 255.255.255.255 is no unicast address: a packet could not be sent to one host by it",
+            ),
+            (
+                "a gateway that is none",
+                |s| {
+                    s.next_hops.insert([10, 0, 0, 1].into(), NextHop { via: [0, 0, 0, 0].into() });
+                },
+                "next hop 10.0.0.1: 10.0.0.1 via 0.0.0.0 is no unicast address: a packet could not be sent to one host by it",
+            ),
+        ];
+        for (promise, spoil, expected) in rows {
+            let mut state = State::default();
+            state.groups.insert(name("g"), Arc::new(Group::default()));
+            listen(&mut state, "a", Protocol::Tcp, 80, 90);
+            spoil(&mut state);
+            let told: Vec<_> = state.check().iter().map(ToString::to_string).collect();
+            assert_eq!(told.join("\n"), *expected, "{promise}");
+        }
+    }
+}

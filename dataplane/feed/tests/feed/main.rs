@@ -2,5 +2,6 @@
 
 mod hostile;
 mod kills;
+mod seeds;
 mod session;
 mod support;

@@ -1,0 +1,207 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn any_name() -> impl Strategy<Value = Name> {
+    prop_oneof!["[a-z/]{1,30}", "\\PC{1,20}", "é{300}"]
+        .prop_filter_map("a control character", |text| Name::new(&text).ok())
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    let listener = (
+        any_name(),
+        any::<(IpAddr, bool, bool, u16, u16)>(),
+        any_name(),
+        prop::option::of(any_name()),
+    );
+    let listener = listener.prop_map(|(name, (vip, udp, dnat, a, b), group, snat_pool)| {
+        let (first, last) = (a.min(b).max(1), a.max(b).max(1));
+        let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
+        let mode = if dnat { Mode::Dnat } else { Mode::FullNat };
+        let ports = PortRange::new(first, last).unwrap();
+        Change::PutListener {
+            name,
+            listener: Listener { vip, protocol, ports, mode, group, snat_pool },
+        }
+    });
+    let address = || any::<(IpAddr, u16)>().prop_map(SocketAddr::from);
+    let member = any::<(u32, bool)>().prop_map(|(weight, draining)| Member { weight, draining });
+    prop_oneof![
+        listener,
+        any_name().prop_map(|name| Change::RemoveListener { name }),
+        (any_name(), any::<u32>())
+            .prop_map(|(name, refused_weight)| Change::PutGroup { name, refused_weight }),
+        any_name().prop_map(|name| Change::RemoveGroup { name }),
+        (any_name(), address(), member).prop_map(|(group, address, member)| Change::PutMember {
+            group,
+            address,
+            member
+        }),
+        (any_name(), address())
+            .prop_map(|(group, address)| Change::RemoveMember { group, address }),
+        any_name().prop_map(|name| Change::PutSnatPool { name }),
+        any_name().prop_map(|name| Change::RemoveSnatPool { name }),
+        (any_name(), any::<IpAddr>())
+            .prop_map(|(pool, address)| Change::PutSnatAddress { pool, address }),
+        (any_name(), any::<IpAddr>())
+            .prop_map(|(pool, address)| Change::RemoveSnatAddress { pool, address }),
+        any::<(IpAddr, IpAddr)>()
+            .prop_map(|(address, via)| Change::PutNextHop { address, next_hop: NextHop { via } }),
+        any::<IpAddr>().prop_map(|address| Change::RemoveNextHop { address }),
+    ]
+}
+
+fn any_record() -> impl Strategy<Value = Record> {
+    let base = prop::option::of(any::<(u64, u128)>());
+    let begin = (any::<(u64, u64)>(), base).prop_map(|((epoch, generation), base)| {
+        let base = base.map(|(generation, digest)| (generation, Digest::from_bits(digest)));
+        Record::Begin(Begin { epoch, generation, base })
+    });
+    let commit = any::<(u64, u128, u64)>().prop_map(|(generation, digest, changes)| {
+        Record::Commit(Commit { generation, digest: Digest::from_bits(digest), changes })
+    });
+    static KINDS: [ObjectKind; 4] =
+        [ObjectKind::Listener, ObjectKind::Group, ObjectKind::SnatPool, ObjectKind::NextHop];
+    let error = (prop::sample::select(&KINDS[..]), any_name(), ".{0,40}").prop_map(
+        |(kind, name, message)| {
+            Record::AckError(ObjectError { object: ObjectId { kind, name }, message })
+        },
+    );
+    let ack = (any::<(u64, u128, u32, bool)>(), prop::option::of((any::<u64>(), ".{0,40}")));
+    let ack = ack.prop_map(|((generation, digest, errors, wants_snapshot), refused)| {
+        let digest = Digest::from_bits(digest);
+        Record::Ack(AckRecord { generation, digest, errors, wants_snapshot, refused })
+    });
+    prop_oneof![6 => any_change().prop_map(Record::Change), 1 => begin, 1 => commit, 1 => error, 1 => ack]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn every_record_comes_back_as_it_was(records in prop::collection::vec(any_record(), 1..5)) {
+        let mut bytes = Vec::new();
+        for record in &records {
+            encode(record, &mut bytes);
+        }
+        let mut rest = &bytes[..];
+        for record in &records {
+            let length = record_bytes(*rest.first_chunk().unwrap()).unwrap();
+            prop_assert!(length.is_multiple_of(8) && length <= MAX_RECORD_BYTES);
+            let (decoded, after) = decode(rest).unwrap();
+            prop_assert_eq!(&decoded, record);
+            prop_assert_eq!(rest.len() - after.len(), length);
+            rest = after;
+        }
+        prop_assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn a_record_cut_anywhere_or_with_a_byte_changed_is_an_error_or_another_record(
+        record in any_record(), at in any::<prop::sample::Index>(), byte in any::<u8>(),
+    ) {
+        let mut bytes = Vec::new();
+        encode(&record, &mut bytes);
+        let at = at.index(bytes.len());
+        prop_assert!(decode(&bytes[..at]).is_err());
+        bytes[at] = byte;
+        if let Ok((decoded, rest)) = decode(&bytes) {
+            let mut again = Vec::new();
+            encode(&decoded, &mut again);
+            prop_assert_eq!(&again[..], &bytes[..bytes.len() - rest.len()], "one meaning, one encoding");
+        }
+    }
+}
+
+/// A member's record, to spoil: header 8, address 17, port 2, weight 4, draining 1, then the name.
+fn a_member() -> Vec<u8> {
+    let member = Member { weight: 7, draining: true };
+    let address = "10.0.0.1:80".parse().unwrap();
+    let mut bytes = Vec::new();
+    encode(
+        &Record::Change(Change::PutMember { group: name("group"), address, member }),
+        &mut bytes,
+    );
+    bytes
+}
+
+/// What is wrong with a record, a row each: which byte becomes what, and the words for it.
+#[test]
+fn a_wrong_byte_is_named() {
+    for (promise, at, byte, expected) in [
+        (
+            "another version",
+            0,
+            9,
+            "a record of version 9, this end speaks feed 1: upgrade the older of the two",
+        ),
+        ("an unknown kind", 1, 200, "kind 200 is no record of feed 1"),
+        (
+            "something in the reserved bytes",
+            3,
+            1,
+            "Member: field padding holds bytes other than zero",
+        ),
+        ("too long", 6, 1, "a body of 65565 bytes is longer than a record may be (2048 in all)"),
+        ("shorter by one", 4, 28, "Member: field padding holds bytes other than zero"),
+        ("no room for the name", 4, 20, "Member: field padding holds bytes other than zero"),
+        ("a family of five", 8, 5, "Member: field address family holds 5"),
+        (
+            "bytes after an IPv4 address",
+            13,
+            1,
+            "Member: field address holds an IPv4 address with bytes after it",
+        ),
+        ("a flag of two", 31, 2, "Member: field draining holds 2"),
+        (
+            "a control character",
+            32,
+            7,
+            "Member: field name holds a name holds the control character '\\u{7}' at byte 0: only printable text is allowed",
+        ),
+        (
+            "no UTF-8",
+            32,
+            0xff,
+            "Member: field name holds invalid utf-8 sequence of 1 bytes from index 0",
+        ),
+        ("something in the padding", 39, 1, "Member: field padding holds bytes other than zero"),
+    ] {
+        let mut bytes = a_member();
+        assert_eq!(bytes.len(), 40);
+        bytes[at] = byte;
+        assert_eq!(decode(&bytes).unwrap_err().to_string(), expected, "{promise}");
+    }
+    assert!(decode(&a_member()).is_ok());
+    let truncated = decode(&a_member()[..39]).unwrap_err();
+    assert_eq!(truncated.to_string(), "a record of 39 bytes ends early: 40 are needed");
+}
+
+#[test]
+fn a_message_too_long_is_cut_between_characters() {
+    let object = ObjectId { kind: ObjectKind::Group, name: name("g") };
+    let message = "x".to_owned() + &"ü".repeat(1000);
+    let mut bytes = Vec::new();
+    encode(&Record::AckError(ObjectError { object, message: message.clone() }), &mut bytes);
+    let Ok((Record::AckError(error), _)) = decode(&bytes) else { panic!("no error record") };
+    assert_eq!(error.message, message[..1023]);
+}
+
+/// The bytes of feed version 1, so that no release changes them unawares.
+#[test]
+fn the_encoding_is_this() {
+    assert_eq!(
+        a_member(),
+        [
+            &[1, 20, 0, 0, 29, 0, 0, 0][..],
+            &[4, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            &[80, 0, 7, 0, 0, 0, 1],
+            b"group\0\0\0",
+        ]
+        .concat()
+    );
+}
