@@ -14,9 +14,9 @@
 //!   emptied it once; so we empty it, forget what it said, and dump everything anew.
 //! * *Interrupted* (`NLM_F_DUMP_INTR`): something changed under the dump; it starts again.
 //! * *In doubt*: when a link goes down or up, a nexthop object goes, or (in older kernels) an IPv4
-//!   address goes, the kernel removes and revives IPv4 routes without an event. The routes are then dumped again,
-//!   with the links before them: that waits for the kernel's configuration lock, which whoever
-//!   caused all this still holds.
+//!   address goes, the kernel removes and revives IPv4 routes without an event. The routes are then
+//!   dumped again, with the links before them: that waits for the kernel's configuration lock, which
+//!   whoever caused all this still holds.
 //!
 //! Whatever happens, the view is the last complete one: it is never half of a dump. Each step is
 //! bounded ([`DATAGRAMS_A_STEP`] of at most 32 KiB). A route table of 1 M entries takes about 3 000
