@@ -77,9 +77,9 @@ pub enum BindError {
 /// What a step found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing waits; sleep on [`Server::poll_fds`].
+    /// Nothing waits.
     Idle,
-    /// The budget is spent and there may be more; call again soon.
+    /// The budget is spent and there may be more.
     More,
     /// [`Server::state`] is a new one. There may be more.
     Committed,
@@ -151,6 +151,9 @@ impl Server {
         let step = self.read(budget_records);
         if let Some(connection) = &mut self.connection {
             connection.answer();
+            if step != Step::Idle {
+                connection.ring_again(&self.epoll);
+            }
         }
         step
     }
@@ -203,8 +206,8 @@ impl Server {
         }
     }
 
-    /// What to wait on for reading when [`Self::step`] said [`Step::Idle`]. The same descriptor
-    /// for the life of the server.
+    /// What to wait on for reading between steps: readable when there is something to do, also
+    /// what an earlier step left for want of budget. The same descriptor for the life of the server.
     pub fn poll_fds(&self) -> [BorrowedFd<'_>; 1] {
         [self.epoll.as_fd()]
     }
@@ -267,7 +270,7 @@ impl Server {
             Received::Nothing => {}
             // It may have committed before it went: what is in the ring is read, and nothing later.
             Received::HungUp => {
-                if let Err(error) = connection.hang_up(&self.epoll) {
+                if let Err(error) = connection.hang_up() {
                     self.end(&error.to_string());
                 }
             }

@@ -114,9 +114,8 @@ impl Connection {
     }
 
     /// The producer is gone. What it published until now can still be read.
-    pub(super) fn hang_up(&mut self, epoll: &OwnedFd) -> Result<(), RingError> {
+    pub(super) fn hang_up(&mut self) -> Result<(), RingError> {
         self.hung_up = true;
-        self.unwatch(epoll);
         self.feed.seal()
     }
 
@@ -128,8 +127,14 @@ impl Connection {
     pub(super) fn end(self, reason: &str, epoll: &OwnedFd) {
         if !self.hung_up {
             send_ended(&self.socket, reason);
-            self.unwatch(epoll);
         }
+        self.unwatch(epoll);
+    }
+
+    /// Makes the epoll report the doorbell once more, since records were left in the ring.
+    pub(super) fn ring_again(&self, epoll: &OwnedFd) {
+        let doorbell = EventData::new_u64(DOORBELL);
+        let _ = epoll::modify(epoll, &self.doorbell, doorbell, EventFlags::IN | EventFlags::ET);
     }
 
     /// Must be called before the descriptors are closed: an epoll watches the open file, which in

@@ -4,6 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use crate::support::{
     PATIENCE, Place, RawProducer, a_state, connect_message, heard, my_uid, name, say, soon,
 };
@@ -227,6 +229,34 @@ fn a_producer_that_restarts_sends_nothing_or_the_difference() {
     assert_eq!(published.kind, PublishedKind::Snapshot);
     ack_of(&mut producer, 7);
     assert_eq!(served.server().state(), &a_state(5));
+}
+
+/// A main loop that sleeps on `poll_fds` after every step, whatever the step said, misses nothing.
+#[test]
+fn what_a_step_leaves_for_want_of_budget_wakes_the_next() {
+    let place = Place::new();
+    let mut server = place.server();
+    let path = place.socket();
+    let publishing = std::thread::spawn(move || {
+        let mut producer = Producer::connect(&path, PATIENCE).unwrap();
+        producer.publish(1, &a_state(100), soon()).unwrap();
+    });
+    let mut steps = 0;
+    while server.generation() == 0 || server.connected_peer().is_some() {
+        let [fd] = server.poll_fds();
+        let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        let woken = poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&patience));
+        assert_eq!(
+            woken,
+            Ok(1),
+            "asleep after {steps} steps, with generation {}",
+            server.generation()
+        );
+        server.step(3);
+        steps += 1;
+    }
+    publishing.join().unwrap();
+    assert!(steps > 102 / 3, "{steps}");
 }
 
 #[test]
