@@ -1,95 +1,21 @@
-//! The model to records and back. The decoder is total: any bytes give a record or an error.
+//! The model to records; `decode` is the way back.
 //!
 //! Encoding appends to a buffer of the caller's and cannot fail, since the model's types hold only
-//! what a record can. Decoding copies out, so that what was checked is what is used.
+//! what a record can.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
+use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64, U128};
-use zerocopy::{FromBytes, IntoBytes};
 
-use crate::digest::Digest;
 use crate::model::{
-    Change, Listener, Member, Mode, Name, NextHop, ObjectError, ObjectId, ObjectKind, PortRange,
-    Protocol,
+    Change, Listener, Member, Mode, Name, NextHop, ObjectError, ObjectId, ObjectKind, Protocol,
 };
 use crate::record::{
-    AckBody, AckErrorBody, AckRecord, Address, Begin, BeginBody, Commit, CommitBody, FEED_VERSION,
-    Fixed, GroupBody, HEADER_BYTES, Header, Kind, ListenerBody, MAX_MESSAGE_BYTES,
-    MAX_RECORD_BYTES, MemberBody, NextHopBody, Record, RemoveMemberBody, RemoveNextHopBody,
-    SnatAddressBody,
+    AckBody, AckErrorBody, AckRecord, Address, BeginBody, CommitBody, FEED_VERSION, Fixed,
+    GroupBody, HEADER_BYTES, Header, Kind, ListenerBody, MAX_MESSAGE_BYTES, MemberBody,
+    NextHopBody, Record, RemoveMemberBody, RemoveNextHopBody, SnatAddressBody,
 };
-
-/// Why bytes are no record of this version.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DecodeError {
-    /// Fewer bytes than the header or its length need.
-    #[error("a record of {have} bytes ends early: {need} are needed")]
-    Truncated {
-        /// What there is.
-        have: usize,
-        /// What the header says.
-        need: usize,
-    },
-    /// The other end speaks another version.
-    #[error(
-        "a record of version {found}, this end speaks feed {FEED_VERSION}: upgrade the older of the two"
-    )]
-    Version {
-        /// The version found.
-        found: u8,
-    },
-    /// No record has this kind.
-    #[error("kind {found} is no record of feed {FEED_VERSION}")]
-    Kind {
-        /// The kind found.
-        found: u8,
-    },
-    /// The length is above what any record has.
-    #[error("a body of {length} bytes is longer than a record may be ({MAX_RECORD_BYTES} in all)")]
-    TooLong {
-        /// The length found.
-        length: u32,
-    },
-    /// The body has another length than its kind and its names need.
-    #[error("{kind}: its body has {length} bytes, which its fields do not add up to")]
-    BodyLength {
-        /// The kind, in words.
-        kind: String,
-        /// The length of the body.
-        length: usize,
-    },
-    /// A field holds a value that it cannot have.
-    #[error("{kind}: field {field} holds {value}")]
-    Value {
-        /// The kind, in words.
-        kind: String,
-        /// The field.
-        field: &'static str,
-        /// The value, in words.
-        value: String,
-    },
-}
-
-/// The bytes of the record at the front of `header`, with header and padding: at least 8, a
-/// multiple of 8, at most [`MAX_RECORD_BYTES`]. This is all that a ring looks at before it copies.
-///
-/// # Errors
-/// [`DecodeError`] for another version, or a length that no record has.
-pub fn record_bytes(header: [u8; 8]) -> Result<usize, DecodeError> {
-    if header[0] != FEED_VERSION {
-        return Err(DecodeError::Version { found: header[0] });
-    }
-    let [_, _, _, _, length @ ..] = header;
-    let length = u32::from_le_bytes(length);
-    match usize::try_from(length) {
-        Ok(body) if body <= MAX_RECORD_BYTES - HEADER_BYTES => {
-            Ok((HEADER_BYTES + body).next_multiple_of(8))
-        }
-        _ => Err(DecodeError::TooLong { length }),
-    }
-}
 
 /// Appends `record` with header and padding.
 pub fn encode(record: &Record, out: &mut Vec<u8>) {
@@ -287,10 +213,10 @@ pub(crate) fn cut(message: &str) -> &str {
     &message[..message.floor_char_boundary(MAX_MESSAGE_BYTES)]
 }
 
-const IPPROTO_TCP: u8 = 6;
-const IPPROTO_UDP: u8 = 17;
-const MODE_FULL_NAT: u8 = 1;
-const MODE_DNAT: u8 = 2;
+pub(crate) const IPPROTO_TCP: u8 = 6;
+pub(crate) const IPPROTO_UDP: u8 = 17;
+pub(crate) const MODE_FULL_NAT: u8 = 1;
+pub(crate) const MODE_DNAT: u8 = 2;
 
 impl From<IpAddr> for Address {
     fn from(address: IpAddr) -> Self {
@@ -302,243 +228,6 @@ impl From<IpAddr> for Address {
             }
             IpAddr::V6(v6) => Self { family: 6, bytes: v6.octets() },
         }
-    }
-}
-
-/// Decodes the record at the front of `bytes` and returns what follows it.
-///
-/// # Errors
-/// [`DecodeError`] if the front of `bytes` is no record of this version, whatever it is.
-pub fn decode(bytes: &[u8]) -> Result<(Record, &[u8]), DecodeError> {
-    let truncated = |need| DecodeError::Truncated { have: bytes.len(), need };
-    let head = bytes.first_chunk::<HEADER_BYTES>().ok_or_else(|| truncated(HEADER_BYTES))?;
-    let whole = record_bytes(*head)?;
-    let (record, rest) = bytes.split_at_checked(whole).ok_or_else(|| truncated(whole))?;
-    let (header, body) = Header::read_from_prefix(record).map_err(|_| truncated(whole))?;
-    let kind = Kind::from_byte(header.kind).ok_or(DecodeError::Kind { found: header.kind })?;
-    let length = usize::try_from(header.length.get()).unwrap_or(usize::MAX);
-    let (body, padding) = body.split_at_checked(length).ok_or_else(|| truncated(whole))?;
-    let body = Body { kind, length, rest: body };
-    if header.zero != U16::ZERO || padding.iter().any(|byte| *byte != 0) {
-        return Err(body.value("padding", &"bytes other than zero"));
-    }
-    Ok((body.decode()?, rest))
-}
-
-/// The part of a body that is not yet decoded.
-struct Body<'a> {
-    kind: Kind,
-    length: usize,
-    rest: &'a [u8],
-}
-
-impl<'a> Body<'a> {
-    fn decode(mut self) -> Result<Record, DecodeError> {
-        let record = match self.kind {
-            Kind::Begin => self.begin()?,
-            Kind::Commit => self.commit()?,
-            Kind::AckError => self.ack_error()?,
-            Kind::Ack => self.ack()?,
-            _ => Record::Change(self.change()?),
-        };
-        if self.rest.is_empty() { Ok(record) } else { Err(self.wrong_length()) }
-    }
-
-    fn change(&mut self) -> Result<Change, DecodeError> {
-        Ok(match self.kind {
-            Kind::Listener => self.listener()?,
-            Kind::RemoveListener => Change::RemoveListener { name: self.name()? },
-            Kind::Group => {
-                let part: GroupBody = self.fixed()?;
-                Change::PutGroup { refused_weight: part.refused_weight.get(), name: self.name()? }
-            }
-            Kind::RemoveGroup => Change::RemoveGroup { name: self.name()? },
-            Kind::Member => self.member()?,
-            Kind::RemoveMember => {
-                let part: RemoveMemberBody = self.fixed()?;
-                let address = SocketAddr::new(self.address(part.address)?, part.port.get());
-                Change::RemoveMember { address, group: self.name()? }
-            }
-            Kind::SnatPool => Change::PutSnatPool { name: self.name()? },
-            Kind::RemoveSnatPool => Change::RemoveSnatPool { name: self.name()? },
-            Kind::SnatAddress => {
-                let part: SnatAddressBody = self.fixed()?;
-                Change::PutSnatAddress { address: self.address(part.address)?, pool: self.name()? }
-            }
-            Kind::RemoveSnatAddress => {
-                let part: SnatAddressBody = self.fixed()?;
-                Change::RemoveSnatAddress {
-                    address: self.address(part.address)?,
-                    pool: self.name()?,
-                }
-            }
-            Kind::NextHop => {
-                let part: NextHopBody = self.fixed()?;
-                let next_hop = NextHop { via: self.address(part.via)? };
-                Change::PutNextHop { address: self.address(part.address)?, next_hop }
-            }
-            Kind::RemoveNextHop => {
-                let part: RemoveNextHopBody = self.fixed()?;
-                Change::RemoveNextHop { address: self.address(part.address)? }
-            }
-            Kind::Begin | Kind::Commit | Kind::AckError | Kind::Ack => {
-                return Err(DecodeError::Kind { found: self.kind as u8 });
-            }
-        })
-    }
-
-    fn begin(&mut self) -> Result<Record, DecodeError> {
-        let part: BeginBody = self.fixed()?;
-        let base = (part.base_generation.get(), Digest::from_bits(part.base_digest.get()));
-        let snapshot = self.flag("snapshot", part.snapshot)?;
-        if snapshot && base != <(u64, Digest)>::default() {
-            return Err(self.value("base", &"a base, which a snapshot has not"));
-        }
-        Ok(Record::Begin(Begin {
-            epoch: part.epoch.get(),
-            generation: part.generation.get(),
-            base: (!snapshot).then_some(base),
-        }))
-    }
-
-    fn commit(&mut self) -> Result<Record, DecodeError> {
-        let part: CommitBody = self.fixed()?;
-        Ok(Record::Commit(Commit {
-            generation: part.generation.get(),
-            digest: Digest::from_bits(part.digest.get()),
-            changes: part.changes.get(),
-        }))
-    }
-
-    fn listener(&mut self) -> Result<Change, DecodeError> {
-        let part: ListenerBody = self.fixed()?;
-        let protocol = match part.protocol {
-            IPPROTO_TCP => Protocol::Tcp,
-            IPPROTO_UDP => Protocol::Udp,
-            other => return Err(self.value("protocol", &other)),
-        };
-        let mode = match part.mode {
-            MODE_FULL_NAT => Mode::FullNat,
-            MODE_DNAT => Mode::Dnat,
-            other => return Err(self.value("mode", &other)),
-        };
-        let ports = PortRange::new(part.first.get(), part.last.get())
-            .map_err(|bad| self.value("ports", &bad))?;
-        let vip = self.address(part.vip)?;
-        let name = self.name_of(part.name_length)?;
-        let group = self.name_of(part.group_length)?;
-        let snat_pool = match part.pool_length {
-            U16::ZERO => None,
-            length => Some(self.name_of(length)?),
-        };
-        Ok(Change::PutListener {
-            name,
-            listener: Listener { vip, protocol, ports, mode, group, snat_pool },
-        })
-    }
-
-    fn member(&mut self) -> Result<Change, DecodeError> {
-        let part: MemberBody = self.fixed()?;
-        let address = SocketAddr::new(self.address(part.address)?, part.port.get());
-        let draining = self.flag("draining", part.draining)?;
-        let member = Member { weight: part.weight.get(), draining };
-        Ok(Change::PutMember { group: self.name()?, address, member })
-    }
-
-    fn ack_error(&mut self) -> Result<Record, DecodeError> {
-        let part: AckErrorBody = self.fixed()?;
-        let kind = match part.object {
-            1 => ObjectKind::Listener,
-            2 => ObjectKind::Group,
-            3 => ObjectKind::SnatPool,
-            4 => ObjectKind::NextHop,
-            other => return Err(self.value("object", &other)),
-        };
-        let name = self.name_of(part.name_length)?;
-        Ok(Record::AckError(ObjectError {
-            object: ObjectId { kind, name },
-            message: self.message()?,
-        }))
-    }
-
-    fn ack(&mut self) -> Result<Record, DecodeError> {
-        let part: AckBody = self.fixed()?;
-        let refused = self.flag("refused", part.refused)?;
-        if !refused && part.refused_generation != U64::ZERO {
-            return Err(self.value("refused_generation", &part.refused_generation));
-        }
-        Ok(Record::Ack(AckRecord {
-            generation: part.generation.get(),
-            digest: Digest::from_bits(part.digest.get()),
-            errors: part.errors.get(),
-            wants_snapshot: self.flag("wants_snapshot", part.wants_snapshot)?,
-            refused: if refused {
-                Some((part.refused_generation.get(), self.message()?))
-            } else {
-                None
-            },
-        }))
-    }
-
-    fn fixed<T: Fixed>(&mut self) -> Result<T, DecodeError> {
-        let (part, rest) = T::read_from_prefix(self.rest).map_err(|_| self.wrong_length())?;
-        self.rest = rest;
-        Ok(part)
-    }
-
-    fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
-        let (taken, rest) =
-            self.rest.split_at_checked(length).ok_or_else(|| self.wrong_length())?;
-        self.rest = rest;
-        Ok(taken)
-    }
-
-    fn name_of(&mut self, length: U16) -> Result<Name, DecodeError> {
-        let bytes = self.take(length.into())?;
-        let text = std::str::from_utf8(bytes).map_err(|bad| self.value("name", &bad))?;
-        Name::new(text).map_err(|bad| self.value("name", &bad))
-    }
-
-    /// The name that fills the rest of the body.
-    fn name(&mut self) -> Result<Name, DecodeError> {
-        let length = u16::try_from(self.rest.len()).map_err(|_| self.wrong_length())?;
-        self.name_of(U16::new(length))
-    }
-
-    /// The text that fills the rest of the body.
-    fn message(&mut self) -> Result<String, DecodeError> {
-        let bytes = self.take(self.rest.len())?;
-        let text = std::str::from_utf8(bytes).map_err(|bad| self.value("message", &bad))?;
-        if text.len() > MAX_MESSAGE_BYTES {
-            return Err(self.value("message", &format!("{} bytes of text", text.len())));
-        }
-        Ok(text.to_owned())
-    }
-
-    fn address(&self, address: Address) -> Result<IpAddr, DecodeError> {
-        let [a, b, c, d, rest @ ..] = address.bytes;
-        match address.family {
-            4 if rest == [0; 12] => Ok(Ipv4Addr::new(a, b, c, d).into()),
-            4 => Err(self.value("address", &"an IPv4 address with bytes after it")),
-            6 => Ok(Ipv6Addr::from(address.bytes).into()),
-            other => Err(self.value("address family", &other)),
-        }
-    }
-
-    fn flag(&self, field: &'static str, byte: u8) -> Result<bool, DecodeError> {
-        match byte {
-            0 => Ok(false),
-            1 => Ok(true),
-            other => Err(self.value(field, &other)),
-        }
-    }
-
-    fn wrong_length(&self) -> DecodeError {
-        DecodeError::BodyLength { kind: format!("{:?}", self.kind), length: self.length }
-    }
-
-    fn value(&self, field: &'static str, value: &impl ToString) -> DecodeError {
-        DecodeError::Value { kind: format!("{:?}", self.kind), field, value: value.to_string() }
     }
 }
 

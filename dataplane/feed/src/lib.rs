@@ -9,7 +9,7 @@
 //!   model        a State: listeners, groups, SNAT pools, next hops
 //!   producer     what is the least to send? nothing, the difference, or all of it
 //!   encode       changes as records ----- ring: sealed memfd ---->  ring: copied out, then looked at
-//!                                                                   encode: checked, field by field
+//!                                                                   decode: checked, field by field
 //!                doorbell: eventfd  ============================>   transaction: applied aside, and
 //!                                                                     committed if the digests agree
 //!                                                                   state_file: kept for a restart
@@ -18,7 +18,7 @@
 //!
 //! * [`model`]: what can be said. Values are checked when they are made, the whole by
 //!   [`State::check`], on both ends. [`Change`] is the difference of two states, a record each.
-//! * `record`, `encode`: the bytes, and a decoder that takes any bytes. `digest`: 128 bits for a whole
+//! * `record`, `encode`, `decode`: the bytes, and a decoder that takes any. `digest`: 128 bits for a whole
 //!   state, kept up at the cost of what changed. `tracked`: a state with its digest and its limits.
 //! * [`ring`]: one writer, one reader, no locks, no trust. `session`: the Unix socket beside it, which
 //!   hands over memory and doorbell after a look at the peer's user, refuses another version in
@@ -49,6 +49,7 @@
 //! `README.md` says why it is a ring.
 
 mod ack;
+mod decode;
 mod digest;
 mod encode;
 pub mod model;
@@ -63,8 +64,9 @@ mod tracked;
 pub mod transaction;
 
 pub use ack::{Ack, MAX_ACK_ERRORS, Refused};
+pub use decode::{DecodeError, decode, record_bytes};
 pub use digest::Digest;
-pub use encode::{DecodeError, decode, encode, record_bytes};
+pub use encode::encode;
 pub use model::{
     BadName, BadPortRange, Change, Group, Listener, Member, Mode, Name, NextHop, ObjectError,
     ObjectId, ObjectKind, PortRange, Protocol, SnatPool, State,

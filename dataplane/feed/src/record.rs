@@ -9,7 +9,7 @@
 //! ```
 //! Integers are little-endian, nothing is aligned, and every byte is defined: one meaning has one
 //! encoding, which the digest relies on. The structs below are the fixed parts; `encode` turns
-//! the model into records and back.
+//! the model into records, `decode` into the model.
 
 use zerocopy::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};

@@ -20,7 +20,7 @@ mod shared;
 
 use std::sync::atomic::Ordering;
 
-use crate::encode::{DecodeError, record_bytes};
+use crate::decode::{DecodeError, record_bytes};
 
 pub(crate) use shared::{Geometry, MapError, RingMemory, SharedRings};
 

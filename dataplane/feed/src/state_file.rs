@@ -20,8 +20,9 @@ use xxhash_rust::xxh3::xxh3_128;
 use zerocopy::little_endian::{U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::decode::decode;
 use crate::digest::Digest;
-use crate::encode::{decode, encode};
+use crate::encode::encode;
 use crate::model::State;
 use crate::record::Record;
 use crate::tracked::Tracked;

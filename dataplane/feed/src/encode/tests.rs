@@ -1,6 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::decode::{decode, record_bytes};
+use crate::digest::Digest;
+use crate::model::PortRange;
+use crate::record::{Begin, Commit, MAX_RECORD_BYTES};
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()

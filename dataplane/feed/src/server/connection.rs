@@ -10,7 +10,7 @@ use super::lobby::Waiting;
 use super::outbox::Outbox;
 use super::{CONNECTION, DOORBELL, Peer, watch};
 use crate::ack::Ack;
-use crate::encode::{DecodeError, decode};
+use crate::decode::{DecodeError, decode};
 use crate::record::Record;
 use crate::ring::{Geometry, MapError, Reader, RingError, RingMemory, SharedRings};
 use crate::session::{Hello, ring_by_socket, send_ended, send_hello};

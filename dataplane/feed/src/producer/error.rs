@@ -1,0 +1,105 @@
+//! What can go wrong at the producer's end, each with what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::model::ObjectError;
+#[cfg(doc)]
+use crate::model::State;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// Nobody answers at the socket.
+    #[error("data plane at {}: {source}: is penstock-dataplane running?", path.display())]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The data plane does not want us, and says why.
+    #[error("data plane at {}: {reason}", path.display())]
+    Refused {
+        /// The socket.
+        path: PathBuf,
+        /// Its words.
+        reason: String,
+    },
+    /// It did not answer in time.
+    #[error("data plane at {}: no hello in time: is its main loop running?", path.display())]
+    Timeout {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// It hung up, or what answers is no data plane, or its memory cannot be used.
+    #[error("data plane at {}: {reason}", path.display())]
+    Broken {
+        /// The socket.
+        path: PathBuf,
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// The connection is gone. Connect anew; the hello tells what the data plane holds.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Disconnected {
+    /// The data plane hung up: it ended or restarts.
+    #[error("the data plane hung up")]
+    HungUp,
+    /// The data plane ended the connection, and says why; a newer producer's for instance.
+    #[error("the data plane ended the connection: {reason}")]
+    Ended {
+        /// Its words.
+        reason: String,
+    },
+    /// The data plane did what no honest one does.
+    #[error("the data plane broke the protocol: {reason}")]
+    Broken {
+        /// What it did.
+        reason: String,
+    },
+}
+
+/// Why a state was not published. The connection is still good, unless it is
+/// [`PublishError::Disconnected`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The state is wrong in itself ([`State::check`]); nothing was sent.
+    #[error("{} objects cannot be served together: the first is {}", .0.len(), first(.0))]
+    Invalid(Vec<ObjectError>),
+    /// The state is larger than a data plane takes ([`crate::model::limits`]); nothing was sent.
+    #[error("{0}")]
+    TooLarge(String),
+    /// The data plane is already at that generation with another state, or beyond it; nothing was
+    /// sent.
+    #[error(
+        "generation {given} of a new state is not above {held}, which the data plane holds: raise it"
+    )]
+    GenerationNotRaised {
+        /// The generation given.
+        given: u64,
+        /// The generation that the data plane holds.
+        held: u64,
+    },
+    /// The data plane did not make room in time. It drops the part that was sent, and the next
+    /// call starts over.
+    #[error("the data plane took {sent} of {records} records in time: is its main loop running?")]
+    Deadline {
+        /// Records sent.
+        sent: usize,
+        /// Records to send.
+        records: usize,
+    },
+    /// The connection is gone.
+    #[error(transparent)]
+    Disconnected(#[from] Disconnected),
+}
+
+fn first(errors: &[ObjectError]) -> String {
+    errors.first().map(ToString::to_string).unwrap_or_default()
+}
