@@ -106,8 +106,10 @@ impl Companions {
         if !(done.added.is_empty() && done.removed.is_empty()) {
             info!(companion = companion.name, added = ?done.added, removed = ?done.removed, "addresses");
         }
-        if !done.added.is_empty() {
-            self.unannounced.push((at, done.added));
+        // A box that has just started may have taken over from another: it announces all.
+        let new = if self.kept.is_none() { wanted.iter().copied().collect() } else { done.added };
+        if !new.is_empty() {
+            self.unannounced.push((at, new));
         }
     }
 

@@ -36,6 +36,8 @@ const RESOLVE_REQUESTS: usize = 64;
 const STATISTICS_EVERY: Duration = Duration::from_millis(200);
 /// How often neighbours in use are kept fresh.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
+/// How often the kernel is asked for everything anew: it withdraws some routes without a word.
+const RESYNC_EVERY: Duration = Duration::from_secs(60);
 
 /// A commit that not every worker has gone over to yet.
 struct Unacknowledged {
@@ -95,6 +97,7 @@ impl MainLcore {
         let mut told: Option<Told> = None;
         let mut unacknowledged = self.republish();
         let (mut statistics_due, mut refresh_due) = (Instant::now(), Instant::now());
+        let mut resync_due = Instant::now() + RESYNC_EVERY;
         while !self.terminate.load(Ordering::Relaxed) {
             self.wait();
             let committed = self.take_feed();
@@ -109,6 +112,10 @@ impl MainLcore {
             if now >= refresh_due {
                 self.companions.keep_fresh(&mut self.mirror, self.server.state());
                 refresh_due = now + REFRESH_EVERY;
+            }
+            if now >= resync_due {
+                self.resync_with_kernel();
+                resync_due = now + RESYNC_EVERY;
             }
             if now >= statistics_due {
                 self.update_statistics();
@@ -152,6 +159,12 @@ impl MainLcore {
             warn!(%error, "kernel mirror");
             false
         })
+    }
+
+    fn resync_with_kernel(&mut self) {
+        if let Err(error) = self.mirror.resync() {
+            warn!(%error, "kernel mirror");
+        }
     }
 
     /// Builds a snapshot of what is known now and gives it to the workers.
