@@ -38,6 +38,7 @@ pub struct Companions {
     mempool: Mempool,
     kept: Option<(Arc<State>, Arc<[Address]>)>,
     unannounced: Vec<(usize, Vec<IpAddr>)>,
+    just_started: bool,
     started: Instant,
 }
 
@@ -58,6 +59,7 @@ impl Companions {
             mempool,
             kept: None,
             unannounced: Vec::new(),
+            just_started: true,
             started: Instant::now(),
         })
     }
@@ -72,10 +74,13 @@ impl Companions {
             return;
         }
         let wanted = self.wanted(state, view);
+        let mut done = true;
         for at in 0..self.companions.len() {
-            self.reconcile(at, wanted.get(&at).unwrap_or(&BTreeSet::new()));
+            done &= self.reconcile(at, wanted.get(&at).unwrap_or(&BTreeSet::new()));
         }
-        self.kept = Some((Arc::clone(state), Arc::clone(&view.addresses)));
+        self.just_started = false;
+        // What the kernel refused is tried again at the next call.
+        self.kept = done.then(|| (Arc::clone(state), Arc::clone(&view.addresses)));
     }
 
     /// Every address we answer for, by the companion whose subnet it lies in; the first otherwise.
@@ -91,13 +96,14 @@ impl Companions {
         wanted
     }
 
-    fn reconcile(&mut self, at: usize, wanted: &BTreeSet<IpAddr>) {
+    /// Whether the companion has all that is wanted.
+    fn reconcile(&mut self, at: usize, wanted: &BTreeSet<IpAddr>) -> bool {
         let companion = &self.companions[at];
         let done = match self.addresses.reconcile(companion.index, &companion.name, wanted) {
             Ok(done) => done,
             Err(error) => {
                 warn!(companion = companion.name, %error, "addresses");
-                return;
+                return false;
             }
         };
         for (address, error) in &done.failed {
@@ -107,24 +113,34 @@ impl Companions {
             info!(companion = companion.name, added = ?done.added, removed = ?done.removed, "addresses");
         }
         // A box that has just started may have taken over from another: it announces all.
-        let new = if self.kept.is_none() { wanted.iter().copied().collect() } else { done.added };
+        let new = if self.just_started { wanted.iter().copied().collect() } else { done.added };
         if !new.is_empty() {
             self.unannounced.push((at, new));
         }
+        done.failed.is_empty()
     }
 
-    /// Tells the links of addresses that are new here, once the workers serve them.
+    /// Tells the links of addresses that are new here, once the workers serve them. What finds no
+    /// room now is told at the next call.
     pub fn announce(&mut self) {
         for (at, addresses) in std::mem::take(&mut self.unannounced) {
-            let companion = &mut self.companions[at];
-            for frame in announcements(&addresses, companion.mac) {
-                let Some(mut mbuf) = self.mempool.alloc() else { continue };
-                if mbuf.append(&frame).is_ok() {
-                    // A full ring loses an announcement that the first ARP request makes up for.
-                    let _ = companion.to_port.push(mbuf);
-                }
+            let told =
+                addresses.iter().take_while(|address| self.announce_one(at, **address)).count();
+            if told < addresses.len() {
+                self.unannounced.push((at, addresses[told..].to_vec()));
             }
         }
+    }
+
+    /// Whether there was room for the announcement.
+    fn announce_one(&mut self, at: usize, address: IpAddr) -> bool {
+        let companion = &mut self.companions[at];
+        announcements([&address], companion.mac).iter().all(|frame| {
+            let mbuf = self.mempool.alloc().filter(|_| !companion.to_port.is_full());
+            mbuf.is_some_and(|mut mbuf| {
+                mbuf.append(frame).is_ok() && companion.to_port.push(mbuf).is_ok()
+            })
+        })
     }
 
     /// Has the kernel ask for a next hop that a packet waits for.

@@ -54,11 +54,12 @@ impl<P> Hold<P> {
         Ok(())
     }
 
-    /// Offers every packet to `try_again`, in the order of arrival; what it gives back waits on.
-    pub fn retry(&mut self, mut try_again: impl FnMut(P) -> Option<P>) {
+    /// Offers every packet to `try_again`, in the order of arrival; what it gives back waits on, for
+    /// the next hop it gives with it.
+    pub fn retry(&mut self, mut try_again: impl FnMut(P) -> Option<(P, NextHopKey)>) {
         for _ in 0..self.waiting.len() {
-            let Waiting { packet, next_hop, since } = self.waiting.remove(0); // at most PACKETS, and rare
-            if let Some(packet) = try_again(packet) {
+            let Waiting { packet, since, .. } = self.waiting.remove(0); // at most PACKETS, and rare
+            if let Some((packet, next_hop)) = try_again(packet) {
                 self.waiting.push(Waiting { packet, next_hop, since });
             }
         }
@@ -111,7 +112,7 @@ mod tests {
         let mut offered = Vec::new();
         hold.retry(|packet| {
             offered.push(packet);
-            (packet % 2 == 0).then_some(packet)
+            (packet % 2 == 0).then_some((packet, host(1)))
         });
         assert_eq!(offered, [0, 1, 2, 3, 4, 5]);
         offered.clear();

@@ -93,7 +93,7 @@ impl Worker {
             self.path.activity.turn(last_packets, cycles.wrapping_sub(last_cycles));
             last_cycles = cycles;
             let mut packets = self.path.forward_received(&mut self.forwarder, published, now);
-            packets += self.path.forward_handed(&mut self.forwarder, published, now);
+            packets += self.path.forward_all_handed(&mut self.forwarder, published, now);
             packets += self.path.send_from_kernel();
             let changed = published.serial != serial;
             if !self.path.hold.is_empty() && (changed || now.since(held_checked) >= HOLD_CHECK_MS) {
@@ -143,6 +143,23 @@ impl Path {
                 self.activity.add(Activity::Received, received as u64);
                 self.forward(arrivals, forwarder, published, now);
                 packets += received;
+            }
+        }
+        packets
+    }
+
+    /// As many bursts as may have been received in a turn: what others hand over arrives by all ports.
+    fn forward_all_handed(
+        &mut self,
+        forwarder: &mut Forwarder<'_>,
+        published: &Published,
+        now: Tick,
+    ) -> usize {
+        let mut packets = 0;
+        for _ in 0..=self.ports.len() {
+            match self.forward_handed(forwarder, published, now) {
+                0 => break,
+                taken => packets += taken,
             }
         }
         packets
@@ -240,13 +257,16 @@ impl Path {
         while self.hold.expired(now).is_some() {
             self.drops.count(DropReason::HoldTimeout);
         }
-        let Self { hold, ports, drops, activity, .. } = self;
+        let Self { hold, ports, drops, activity, unresolved, .. } = self;
         hold.retry(|mut mbuf| match forwarder.resume(mbuf.data_mut(), &published.snapshot) {
             Exit::Send(port) => {
                 Self::push(&mut ports[usize::from(port.0)], mbuf, *drops, *activity);
                 None
             }
-            Exit::Hold(_) => Some(mbuf),
+            Exit::Hold(next_hop) => {
+                let _ = unresolved.push(next_hop); // its route may have moved, or the question got lost
+                Some((mbuf, next_hop))
+            }
             Exit::Drop(reason) => {
                 drops.count(reason);
                 None

@@ -54,6 +54,20 @@ pub struct StartedPort {
     pub port: Port,
 }
 
+impl Unacknowledged {
+    /// The earlier of two that say the same, so that a busy kernel does not put off the answer.
+    fn or_earlier(self, waiting: Option<Self>) -> Self {
+        match waiting {
+            Some(waiting)
+                if (waiting.generation, &waiting.errors) == (self.generation, &self.errors) =>
+            {
+                waiting
+            }
+            _ => self,
+        }
+    }
+}
+
 /// What the control process was told last.
 type Told = (u64, Vec<ObjectError>);
 
@@ -95,7 +109,7 @@ impl MainLcore {
     /// Runs until SIGTERM or SIGINT; then workers finish their burst and ports are left stopped.
     pub fn run(mut self) {
         let mut told: Option<Told> = None;
-        let mut unacknowledged = self.republish();
+        let mut unacknowledged = Some(self.republish());
         let (mut statistics_due, mut refresh_due) = (Instant::now(), Instant::now());
         let mut resync_due = Instant::now() + RESYNC_EVERY;
         while !self.terminate.load(Ordering::Relaxed) {
@@ -103,13 +117,18 @@ impl MainLcore {
             let committed = self.take_feed();
             let kernel_changed = self.mirror_kernel();
             if committed || kernel_changed {
-                unacknowledged = self.republish();
+                let waiting = unacknowledged.take();
+                unacknowledged = Some(self.republish().or_earlier(waiting));
             }
             unacknowledged = self.acknowledge(unacknowledged, &mut told);
+            if self.publisher.all_passed() {
+                self.companions.announce();
+            }
             self.publisher.reclaim();
             self.resolve_next_hops();
             let now = Instant::now();
             if now >= refresh_due {
+                self.companions.keep_addresses(self.server.state(), self.mirror.view());
                 self.companions.keep_fresh(&mut self.mirror, self.server.state());
                 refresh_due = now + REFRESH_EVERY;
             }
@@ -168,7 +187,7 @@ impl MainLcore {
     }
 
     /// Builds a snapshot of what is known now and gives it to the workers.
-    fn republish(&mut self) -> Option<Unacknowledged> {
+    fn republish(&mut self) -> Unacknowledged {
         let state = Arc::clone(self.server.state());
         self.companions.keep_addresses(&state, self.mirror.view());
         let translation =
@@ -178,7 +197,7 @@ impl MainLcore {
         }
         let serial = self.publisher.publish(translation.snapshot);
         let generation = self.server.generation();
-        Some(Unacknowledged { generation, serial, errors: translation.errors })
+        Unacknowledged { generation, serial, errors: translation.errors }
     }
 
     /// Tells the control process what every worker does now, unless it knows.
@@ -191,7 +210,6 @@ impl MainLcore {
         if self.publisher.passed() < waiting.serial {
             return Some(waiting);
         }
-        self.companions.announce();
         let now = (waiting.generation, waiting.errors);
         if told.as_ref() != Some(&now) {
             self.server.acknowledge(now.0, &now.1);
