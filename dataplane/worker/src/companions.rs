@@ -14,6 +14,7 @@ use penstock_forward::NextHopKey;
 use rtrb::Producer;
 use tracing::{info, warn};
 
+use crate::fib::in_prefix;
 use crate::kernel::{
     Address, Addresses, Ifindex, KernelError, KernelView, MacAddr, Mirror, announcements,
 };
@@ -176,15 +177,7 @@ impl Companions {
     }
 }
 
-/// Whether `address` lies in the subnet of one of the box's own addresses.
+/// Whether `address` lies in the subnet of an address that the box has on a companion.
 fn contains(own: &Address, address: IpAddr) -> bool {
-    let (own_bits, bits, width) = match (own.address, address) {
-        (IpAddr::V4(own), IpAddr::V4(address)) => {
-            (u128::from(own.to_bits()), u128::from(address.to_bits()), 32)
-        }
-        (IpAddr::V6(own), IpAddr::V6(address)) => (own.to_bits(), address.to_bits(), 128),
-        _ => return false,
-    };
-    let host_bits = width - u32::from(own.prefix_len).min(width);
-    own.port.is_some() && (own_bits ^ bits).checked_shr(host_bits).unwrap_or(0) == 0
+    own.port.is_some() && in_prefix(own.address, own.prefix_len, address)
 }

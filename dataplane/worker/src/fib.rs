@@ -82,7 +82,9 @@ fn hinted(view: &KernelView, address: IpAddr, via: IpAddr) -> Option<fib::Route>
     let on_link = view.routes.iter().filter(|route| {
         route.kind == RouteKind::Unicast && route.next_hops.iter().all(|hop| hop.gateway.is_none())
     });
-    let subnet = on_link.filter(|route| covers(route, via)).max_by_key(|route| route.prefix.len)?;
+    let subnet = on_link
+        .filter(|route| in_prefix(route.prefix.address, route.prefix.len, via))
+        .max_by_key(|route| route.prefix.len)?;
     let port = PortIdx(subnet.next_hops.first()?.port);
     let len = if address.is_ipv4() { 32 } else { 128 };
     Some(fib::Route {
@@ -92,16 +94,17 @@ fn hinted(view: &KernelView, address: IpAddr, via: IpAddr) -> Option<fib::Route>
     })
 }
 
-fn covers(route: &Route, address: IpAddr) -> bool {
-    let (prefix, bits, width) = match (route.prefix.address, address) {
-        (IpAddr::V4(prefix), IpAddr::V4(address)) => {
-            (u128::from(prefix.to_bits()), u128::from(address.to_bits()), 32)
+/// Whether `address` lies in the prefix of `len` bits that `of` begins.
+pub fn in_prefix(of: IpAddr, len: u8, address: IpAddr) -> bool {
+    let (of, address, width) = match (of, address) {
+        (IpAddr::V4(of), IpAddr::V4(address)) => {
+            (u128::from(of.to_bits()), u128::from(address.to_bits()), 32)
         }
-        (IpAddr::V6(prefix), IpAddr::V6(address)) => (prefix.to_bits(), address.to_bits(), 128),
+        (IpAddr::V6(of), IpAddr::V6(address)) => (of.to_bits(), address.to_bits(), 128),
         _ => return false,
     };
-    let host_bits = width - u32::from(route.prefix.len).min(width);
-    (prefix ^ bits).checked_shr(host_bits).unwrap_or(0) == 0
+    let host_bits = width - u32::from(len).min(width);
+    (of ^ address).checked_shr(host_bits).unwrap_or(0) == 0
 }
 
 fn neighbours(view: &KernelView) -> Vec<fib::Neighbour> {
