@@ -1,7 +1,7 @@
 //! Whose packet it is, for those that belong to no flow.
 //!
 //! In this order: to a SNAT address, a reply whose flow is gone; to a VIP, protocol and L4 port,
-//! that listener; from a backend of a DNAT group, a reply; to an address of the box (a VIP on a port
+//! that listener; to a listener that has gone, its owner, who may know the flow; from a backend of a DNAT group, a reply; to an address of the box (a VIP on a port
 //! without listener included), the kernel; and the rest is for nobody.
 
 use std::net::IpAddr;
@@ -20,6 +20,8 @@ pub(crate) enum Class<'s> {
     Listener(&'s Listener),
     /// TCP or UDP to a SNAT address: its owner knows the flow, or nobody does.
     FullNatReply,
+    /// To a listener that has gone: its owner may know the flow. If it does not, this is its exit.
+    Departed(ShortExit),
     /// From a backend of a DNAT group: its owner may know the flow. If it does not, this is its exit.
     DnatReply(ShortExit),
     /// None of these.
@@ -45,6 +47,9 @@ pub(crate) fn classify<'s>(headers: &Headers, key: &FlowKey, snapshot: &'s Snaps
     let Some(protocol) = protocol else { return Class::Leave(rest(key, snapshot)) };
     if let Some(listener) = snapshot.listener_of(destination, protocol) {
         return Class::Listener(listener);
+    }
+    if snapshot.is_departed(destination, protocol) {
+        return Class::Departed(rest(key, snapshot));
     }
     if snapshot.is_dnat_backend(key.source(), protocol) {
         return Class::DnatReply(rest(key, snapshot));

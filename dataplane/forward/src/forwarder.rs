@@ -91,7 +91,9 @@ impl<'m> Forwarder<'m> {
                 }
                 (_, Class::Listener(listener)) => self.pin(at, listener, burst, snapshot, now),
                 (_, Class::FullNatReply) => burst.leave(at, DropReason::NoFlow.into()),
-                (_, Class::DnatReply(exit) | Class::Leave(exit)) => burst.leave(at, exit),
+                (_, Class::Departed(exit) | Class::DnatReply(exit) | Class::Leave(exit)) => {
+                    burst.leave(at, exit);
+                }
             }
         }
     }
@@ -99,7 +101,7 @@ impl<'m> Forwarder<'m> {
     /// Who owns the flow that the packet has or would have, if it could have any.
     fn owner(&self, class: &Class, key: &FlowKey) -> Option<WorkerIdx> {
         match class {
-            Class::Listener(_) => {
+            Class::Listener(_) | Class::Departed(_) => {
                 Some(owner_of_client(&self.flows.hash, key.source(), self.workers))
             }
             Class::FullNatReply => owner_of_snat_port(key.destination().port(), self.workers),

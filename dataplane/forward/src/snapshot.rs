@@ -141,6 +141,7 @@ pub struct Snapshot {
     local: Arc<Set<IpAddr>>,
     snat: Arc<Set<IpAddr>>,
     listeners: Arc<Listeners>,
+    departed: Arc<Map<(IpAddr, Protocol), Vec<L4Ports>>>,
     dnat_backends: Arc<Map<IpAddr, Vec<(Protocol, u16)>>>,
     fib: Arc<Fib>,
     timeouts: Timeouts,
@@ -171,12 +172,6 @@ impl Snapshot {
         &self.timeouts
     }
 
-    /// The listener of a stable number.
-    #[must_use]
-    pub fn listener(&self, slot: ListenerSlot) -> Option<&Listener> {
-        self.listeners.by_slot.get(&slot).map(|listener| &**listener)
-    }
-
     /// The listener that owns packets to `destination`: an exact L4 port first, then a range.
     #[must_use]
     pub fn listener_of(&self, destination: SocketAddr, protocol: Protocol) -> Option<&Listener> {
@@ -186,6 +181,13 @@ impl Snapshot {
         }
         let ranges = self.listeners.ranges.get(&(ip, protocol))?;
         ranges.iter().find(|listener| listener.ports.contains(port)).map(|listener| &**listener)
+    }
+
+    /// Whether a listener that has gone owned packets to `destination`, and flows of it may live.
+    #[must_use]
+    pub fn is_departed(&self, destination: SocketAddr, protocol: Protocol) -> bool {
+        let gone = self.departed.get(&(destination.ip(), protocol));
+        gone.is_some_and(|gone| gone.iter().any(|ports| ports.contains(destination.port())))
     }
 
     /// Whether any listener answers on this address.
@@ -242,6 +244,7 @@ impl SnapshotBuilder {
             local: Arc::default(),
             snat: Arc::default(),
             listeners: Arc::default(),
+            departed: Arc::default(),
             dnat_backends: Arc::default(),
             fib: Arc::default(),
             timeouts: Timeouts::default(),
@@ -271,6 +274,20 @@ impl SnapshotBuilder {
     /// as flows use it. Replaces the earlier set.
     pub fn snat_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) -> &mut Self {
         self.snapshot.snat = Arc::new(addresses.into_iter().collect());
+        self
+    }
+
+    /// Listeners that have gone while flows still name them: packets to them are brought to their
+    /// owner, and make no flow. Replaces the earlier set.
+    pub fn departed_listeners(
+        &mut self,
+        departed: impl IntoIterator<Item = (IpAddr, Protocol, L4Ports)>,
+    ) -> &mut Self {
+        let mut map: Map<(IpAddr, Protocol), Vec<L4Ports>> = Map::default();
+        for (vip, protocol, ports) in departed {
+            map.entry((vip, protocol)).or_default().push(ports);
+        }
+        self.snapshot.departed = Arc::new(map);
         self
     }
 

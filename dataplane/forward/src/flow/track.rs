@@ -5,7 +5,7 @@ use super::table::{Entry, FlowTable};
 use crate::journey::{Headers, Walk};
 use crate::snapshot::Snapshot;
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
-use crate::{BackendId, Burst, DropReason, ListenerSlot, Protocol, Tick};
+use crate::{BackendId, Burst, DropReason, Protocol, Tick};
 
 /// The room: each packet that has a flow, by its full tuple, follows it or leaves; one without, or
 /// whose flow is over, becomes a stranger.
@@ -96,7 +96,7 @@ fn syn_may_stay(
     state != FlowState::SynSent || still_serves(entry, flows, snapshot)
 }
 
-/// Whether the flow's backend is still a member of its listener's group; asked once a flow and
+/// Whether the flow's backend is still a member of the group that serves its destination; asked once a flow and
 /// snapshot. If not, the flow is unlinked.
 ///
 /// For datagrams and for a handshake that never got an answer: they lose nothing by another backend,
@@ -104,8 +104,10 @@ fn syn_may_stay(
 #[cold]
 fn still_serves(entry: Entry, flows: &mut FlowTable, snapshot: &Snapshot) -> bool {
     let flow = flows.record_mut(entry);
-    let (slot, backend) = (ListenerSlot(flow.listener), BackendId(flow.backend));
-    let serves = snapshot.listener(slot).is_some_and(|listener| listener.group.has(backend));
+    let (key, backend) = (flow.key(Direction::Forward), BackendId(flow.backend));
+    let listener =
+        key.protocol().and_then(|protocol| snapshot.listener_of(key.destination(), protocol));
+    let serves = listener.is_some_and(|listener| listener.group.has(backend));
     if serves {
         flow.link = snapshot.version();
     } else {

@@ -3,7 +3,7 @@
 use super::{BACKEND, CLIENT, VIP};
 use crate::testing::{TestLb, TestPacket, tcp, udp};
 use crate::wire::tcp::{ACK, SYN};
-use crate::{Exit, PortIdx, WorkerIdx};
+use crate::{Exit, L4Ports, ListenerSlot, PortIdx, Protocol, WorkerIdx};
 
 const LISTENERS: &str = "192.0.2.10:80/tcp mode=full-nat backend=10.0.0.3:8080 snat=10.0.0.200
      192.0.2.11:80/tcp mode=dnat backend=10.0.0.3:8080
@@ -93,4 +93,34 @@ fn packets_that_can_have_no_flow_are_not_handed_over() {
             assert!(!matches!(exit, Exit::HandOver(_)), "{exit:?}");
         }
     }
+}
+
+#[test]
+fn flows_of_a_listener_that_has_gone_are_found_from_every_worker_and_none_is_made() {
+    let mut lb = TestLb::with_workers(4, LISTENERS);
+    let clients: Vec<_> = (0..40).map(|n| format!("203.0.113.{n}:30000")).collect();
+    let vips = ["192.0.2.10:80", "192.0.2.11:80"];
+    let mut opened = Vec::new();
+    for (client, vip) in clients.iter().flat_map(|client| vips.map(|vip| (client, vip))) {
+        let (_, left) = owner_of(&mut lb, 4, &tcp(client, vip, SYN));
+        let (outside, backend) = ends_of(&left);
+        owner_of(&mut lb, 4, &tcp(&backend, &outside, SYN | ACK));
+        owner_of(&mut lb, 4, &tcp(client, vip, ACK));
+        opened.push((client, vip, outside, backend));
+    }
+    let mut builder = lb.builder();
+    (0..2).for_each(|slot| assert!(builder.remove_listener(ListenerSlot(slot))));
+    let gone = vips.map(|vip| vip.parse::<std::net::SocketAddr>().unwrap());
+    builder.departed_listeners(gone.map(|vip| (vip.ip(), Protocol::Tcp, L4Ports::one(vip.port()))));
+    lb.install(&builder);
+    for (client, vip, outside, backend) in &opened {
+        owner_of(&mut lb, 4, &tcp(client, vip, ACK));
+        owner_of(&mut lb, 4, &tcp(backend, outside, ACK));
+    }
+    let before = lb.flows().len();
+    for worker in (0..4).map(WorkerIdx) {
+        let (_, exit, _) = lb.send_and_follow(worker, tcp("203.0.113.99:9", vips[0], SYN).bytes());
+        assert!(matches!(exit, Exit::Punt(_)), "the kernel answers for the address: {exit:?}");
+    }
+    assert_eq!(lb.flows().len(), before);
 }
