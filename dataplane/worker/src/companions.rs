@@ -9,7 +9,7 @@ use std::{
 };
 
 use penstock_dpdk::{Mbuf, Mempool};
-use penstock_feed::State;
+use penstock_feed::{Name, ObjectError, ObjectId, ObjectKind, State};
 use penstock_forward::NextHopKey;
 use rtrb::Producer;
 use tracing::{info, warn};
@@ -31,85 +31,98 @@ pub struct CompanionFacts {
     pub to_port: Producer<Mbuf>,
 }
 
+/// What was wanted and what the box had when the addresses were last kept.
+type Kept = (Arc<BTreeSet<IpAddr>>, Arc<[Address]>);
+
 /// All companions, and what we keep on them.
 pub struct Companions {
     companions: Vec<CompanionFacts>,
     addresses: Addresses,
-    snat: BTreeSet<IpAddr>,
     mempool: Mempool,
-    kept: Option<(Arc<State>, Arc<[Address]>)>,
+    kept: Option<Kept>,
+    refused: BTreeMap<IpAddr, String>,
     unannounced: Vec<(usize, Vec<IpAddr>)>,
     just_started: bool,
     started: Instant,
 }
 
 impl Companions {
-    /// Companions by port index; `snat` are the box's own SNAT addresses.
+    /// Companions by port index.
     ///
     /// # Errors
     /// If netlink cannot be used.
-    pub fn new(
-        companions: Vec<CompanionFacts>,
-        snat: BTreeSet<IpAddr>,
-        mempool: Mempool,
-    ) -> Result<Self, KernelError> {
+    pub fn new(companions: Vec<CompanionFacts>, mempool: Mempool) -> Result<Self, KernelError> {
         Ok(Self {
             companions,
             addresses: Addresses::open()?,
-            snat,
             mempool,
             kept: None,
+            refused: BTreeMap::new(),
             unannounced: Vec::new(),
             just_started: true,
             started: Instant::now(),
         })
     }
 
-    /// Sees that the kernel answers for every VIP and SNAT address, and no longer for those that
-    /// have gone. Does nothing while neither the state nor the box's addresses have changed.
-    pub fn keep_addresses(&mut self, state: &Arc<State>, view: &KernelView) {
-        let unchanged = |(kept, addresses): &(Arc<State>, Arc<[Address]>)| {
-            Arc::ptr_eq(kept, state) && Arc::ptr_eq(addresses, &view.addresses)
+    /// Sees that the kernel answers for the `wanted` addresses, and no longer for those that have
+    /// gone. Does nothing while neither these nor the box's addresses have changed.
+    pub fn keep_addresses(&mut self, wanted: &Arc<BTreeSet<IpAddr>>, view: &KernelView) {
+        let unchanged = |(kept, addresses): &Kept| {
+            Arc::ptr_eq(kept, wanted) && Arc::ptr_eq(addresses, &view.addresses)
         };
         if self.kept.as_ref().is_some_and(unchanged) {
             return;
         }
-        let wanted = self.wanted(state, view);
-        let mut done = true;
+        let by_companion = by_companion(wanted, view);
+        let mut refused = BTreeMap::new();
         for at in 0..self.companions.len() {
-            done &= self.reconcile(at, wanted.get(&at).unwrap_or(&BTreeSet::new()));
+            let wanted = by_companion.get(&at).unwrap_or(&BTreeSet::new()).clone();
+            refused.extend(self.reconcile(at, &wanted));
         }
         self.just_started = false;
-        // What the kernel refused is tried again at the next call.
-        self.kept = done.then(|| (Arc::clone(state), Arc::clone(&view.addresses)));
-    }
-
-    /// Every address we answer for, by the companion whose subnet it lies in; the first otherwise.
-    fn wanted(&self, state: &State, view: &KernelView) -> BTreeMap<usize, BTreeSet<IpAddr>> {
-        let vips = state.listeners.values().map(|listener| listener.vip);
-        let pools = state.snat_pools.values().flat_map(|pool| pool.addresses.iter().copied());
-        let mut wanted: BTreeMap<usize, BTreeSet<IpAddr>> = BTreeMap::new();
-        for address in vips.chain(pools).chain(self.snat.iter().copied()) {
-            let subnets = view.addresses.iter().filter(|own| !own.ours && contains(own, address));
-            let port = subnets.max_by_key(|own| own.prefix_len).and_then(|own| own.port);
-            wanted.entry(port.map_or(0, usize::from)).or_default().insert(address);
+        for (address, error) in &refused {
+            if self.refused.get(address) != Some(error) {
+                warn!(%address, error, "address");
+            }
         }
-        wanted
+        self.refused = refused;
+        self.kept = Some((Arc::clone(wanted), Arc::clone(&view.addresses)));
     }
 
-    /// Whether the companion has all that is wanted.
-    fn reconcile(&mut self, at: usize, wanted: &BTreeSet<IpAddr>) -> bool {
+    /// Has the next [`Self::keep_addresses`] ask the kernel again for what it refused.
+    pub fn retry_refused(&mut self) {
+        if !self.refused.is_empty() {
+            self.kept = None;
+        }
+    }
+
+    /// The objects that cannot be served because the kernel refused their address.
+    pub fn errors(&self, state: &State) -> Vec<ObjectError> {
+        if self.refused.is_empty() {
+            return Vec::new();
+        }
+        let error = |kind, name: &Name, address: &IpAddr| {
+            let message = self.refused.get(address)?.clone();
+            Some(ObjectError { object: ObjectId { kind, name: name.clone() }, message })
+        };
+        let listeners = state.listeners.iter();
+        let listeners = listeners
+            .filter_map(|(name, listener)| error(ObjectKind::Listener, name, &listener.vip));
+        let pools = state.snat_pools.iter().filter_map(|(name, pool)| {
+            pool.addresses.iter().find_map(|address| error(ObjectKind::SnatPool, name, address))
+        });
+        listeners.chain(pools).collect()
+    }
+
+    /// Makes the addresses of a companion those that are wanted; what the kernel refused, and why.
+    fn reconcile(&mut self, at: usize, wanted: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, String> {
         let companion = &self.companions[at];
         let done = match self.addresses.reconcile(companion.index, &companion.name, wanted) {
             Ok(done) => done,
             Err(error) => {
-                warn!(companion = companion.name, %error, "addresses");
-                return false;
+                return wanted.iter().map(|address| (*address, error.to_string())).collect();
             }
         };
-        for (address, error) in &done.failed {
-            warn!(companion = companion.name, %address, %error, "address");
-        }
         if !(done.added.is_empty() && done.removed.is_empty()) {
             info!(companion = companion.name, added = ?done.added, removed = ?done.removed, "addresses");
         }
@@ -118,7 +131,7 @@ impl Companions {
         if !new.is_empty() {
             self.unannounced.push((at, new));
         }
-        done.failed.is_empty()
+        done.failed.into_iter().map(|(address, error)| (address, error.to_string())).collect()
     }
 
     /// Tells the links of addresses that are new here, once the workers serve them. What finds no
@@ -177,7 +190,15 @@ impl Companions {
     }
 }
 
-/// Whether `address` lies in the subnet of an address that the box has on a companion.
-fn contains(own: &Address, address: IpAddr) -> bool {
-    own.port.is_some() && in_prefix(own.address, own.prefix_len, address)
+/// Each address by the companion whose subnet it lies in; the first otherwise.
+fn by_companion(wanted: &BTreeSet<IpAddr>, view: &KernelView) -> BTreeMap<usize, BTreeSet<IpAddr>> {
+    let subnets: Vec<_> =
+        view.addresses.iter().filter(|own| !own.ours && own.port.is_some()).collect();
+    let mut by_companion: BTreeMap<usize, BTreeSet<IpAddr>> = BTreeMap::new();
+    for &address in wanted {
+        let around = subnets.iter().filter(|own| in_prefix(own.address, own.prefix_len, address));
+        let port = around.max_by_key(|own| own.prefix_len).and_then(|own| own.port);
+        by_companion.entry(port.map_or(0, usize::from)).or_default().insert(address);
+    }
+    by_companion
 }

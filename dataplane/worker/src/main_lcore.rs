@@ -3,6 +3,8 @@
 //! control process only when every worker has gone over.
 
 use std::{
+    collections::BTreeSet,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -39,11 +41,16 @@ const REFRESH_EVERY: Duration = Duration::from_secs(1);
 /// How often the kernel is asked for everything anew: it withdraws some routes without a word.
 const RESYNC_EVERY: Duration = Duration::from_secs(60);
 
-/// A commit that not every worker has gone over to yet.
-struct Unacknowledged {
+/// How soon after a snapshot the kernel's changes may bring the next: a flapping route costs the
+/// control plane's changes nothing.
+const KERNEL_CHANGES_EVERY: Duration = Duration::from_millis(10);
+
+/// What the workers were given last.
+struct Serving {
     generation: u64,
     serial: u64,
     errors: Vec<ObjectError>,
+    addresses: Arc<BTreeSet<IpAddr>>,
 }
 
 /// A port that runs.
@@ -54,17 +61,14 @@ pub struct StartedPort {
     pub port: Port,
 }
 
-impl Unacknowledged {
-    /// The earlier of two that say the same, so that a busy kernel does not put off the answer.
-    fn or_earlier(self, waiting: Option<Self>) -> Self {
-        match waiting {
-            Some(waiting)
-                if (waiting.generation, &waiting.errors) == (self.generation, &self.errors) =>
-            {
-                waiting
-            }
-            _ => self,
+impl Serving {
+    /// With the serial of the one before if that says the same: so a busy kernel does not put off
+    /// the answer to the control process.
+    fn or_earlier(mut self, before: &Self) -> Self {
+        if (before.generation, &before.errors) == (self.generation, &self.errors) {
+            self.serial = before.serial;
         }
+        self
     }
 }
 
@@ -109,26 +113,28 @@ impl MainLcore {
     /// Runs until SIGTERM or SIGINT; then workers finish their burst and ports are left stopped.
     pub fn run(mut self) {
         let mut told: Option<Told> = None;
-        let mut unacknowledged = Some(self.republish());
+        let mut serving = self.republish();
         let (mut statistics_due, mut refresh_due) = (Instant::now(), Instant::now());
         let mut resync_due = Instant::now() + RESYNC_EVERY;
+        let (mut changed, mut republish_due) = (false, Instant::now());
         while !self.terminate.load(Ordering::Relaxed) {
             self.wait();
             let committed = self.take_feed();
-            let kernel_changed = self.mirror_kernel();
-            if committed || kernel_changed {
-                let waiting = unacknowledged.take();
-                unacknowledged = Some(self.republish().or_earlier(waiting));
+            changed |= self.mirror_kernel();
+            let now = Instant::now();
+            if committed || (changed && now >= republish_due) {
+                serving = self.republish().or_earlier(&serving);
+                (changed, republish_due) = (false, now + KERNEL_CHANGES_EVERY);
             }
-            unacknowledged = self.acknowledge(unacknowledged, &mut told);
-            if self.publisher.all_passed() {
+            if self.publisher.passed() >= serving.serial {
+                self.companions.keep_addresses(&serving.addresses, self.mirror.view());
+                self.acknowledge(&serving, &mut told);
                 self.companions.announce();
             }
             self.publisher.reclaim();
             self.resolve_next_hops();
-            let now = Instant::now();
             if now >= refresh_due {
-                self.companions.keep_addresses(self.server.state(), self.mirror.view());
+                self.companions.retry_refused();
                 self.companions.keep_fresh(&mut self.mirror, self.server.state());
                 refresh_due = now + REFRESH_EVERY;
             }
@@ -137,7 +143,7 @@ impl MainLcore {
                 resync_due = now + RESYNC_EVERY;
             }
             if now >= statistics_due {
-                self.update_statistics();
+                changed |= self.update_statistics();
                 statistics_due = now + STATISTICS_EVERY;
             }
         }
@@ -187,37 +193,36 @@ impl MainLcore {
     }
 
     /// Builds a snapshot of what is known now and gives it to the workers.
-    fn republish(&mut self) -> Unacknowledged {
+    fn republish(&mut self) -> Serving {
         let state = Arc::clone(self.server.state());
-        self.companions.keep_addresses(&state, self.mirror.view());
         let translation =
             self.translator.translate(&state, self.mirror.view(), &mut self.statistics);
-        for error in &translation.errors {
-            warn!(object = %error.object, "{}", error.message);
-        }
         let serial = self.publisher.publish(translation.snapshot);
-        let generation = self.server.generation();
-        Unacknowledged { generation, serial, errors: translation.errors }
+        Serving {
+            generation: self.server.generation(),
+            serial,
+            errors: translation.errors,
+            addresses: translation.addresses,
+        }
     }
 
     /// Tells the control process what every worker does now, unless it knows.
-    fn acknowledge(
-        &mut self,
-        waiting: Option<Unacknowledged>,
-        told: &mut Option<Told>,
-    ) -> Option<Unacknowledged> {
-        let waiting = waiting?;
-        if self.publisher.passed() < waiting.serial {
-            return Some(waiting);
+    fn acknowledge(&mut self, serving: &Serving, told: &mut Option<Told>) {
+        let mut errors = serving.errors.clone();
+        errors.extend(self.companions.errors(self.server.state()));
+        let now = (serving.generation, errors);
+        if told.as_ref() == Some(&now) {
+            return;
         }
-        let now = (waiting.generation, waiting.errors);
-        if told.as_ref() != Some(&now) {
-            self.server.acknowledge(now.0, &now.1);
-            let (digest, epoch) = (self.server.digest().to_bits(), self.server.epoch());
-            self.statistics.writer.set_generation(now.0, digest, epoch, true);
-            *told = Some(now);
+        for error in &now.1 {
+            if !told.as_ref().is_some_and(|(_, before)| before.contains(error)) {
+                warn!(object = %error.object, "{}", error.message);
+            }
         }
-        None
+        self.server.acknowledge(now.0, &now.1);
+        let (digest, epoch) = (self.server.digest().to_bits(), self.server.epoch());
+        self.statistics.writer.set_generation(now.0, digest, epoch, true);
+        *told = Some(now);
     }
 
     fn resolve_next_hops(&mut self) {
@@ -229,14 +234,13 @@ impl MainLcore {
         }
     }
 
-    fn update_statistics(&mut self) {
+    /// Whether something that flows needed is needed no more.
+    fn update_statistics(&mut self) -> bool {
         for (at, port) in self.ports.iter().enumerate() {
             self.statistics.set_port(at, &port.port, &self.mempool);
         }
-        if self.publisher.all_passed() {
-            self.translator.release_unused(&mut self.statistics);
-        }
         self.statistics.writer.beat(SystemTime::now());
+        self.publisher.all_passed() && self.translator.release_unused(&mut self.statistics)
     }
 
     fn shut_down(self) {

@@ -37,15 +37,11 @@ impl<K: Eq + Hash + Clone> Slots<K> {
         Some(slot)
     }
 
-    /// Takes back the numbers of keys that are neither `wanted` nor `in_use`, and tells which.
-    pub fn release(
-        &mut self,
-        wanted: impl Fn(&K) -> bool,
-        in_use: impl Fn(u32) -> bool,
-    ) -> Vec<u32> {
+    /// Takes back the numbers that are not in use, and tells which.
+    pub fn release(&mut self, in_use: impl Fn(u32) -> bool) -> Vec<u32> {
         let mut released = Vec::new();
-        self.given.retain(|key, slot| {
-            let keep = wanted(key) || in_use(*slot);
+        self.given.retain(|_, slot| {
+            let keep = in_use(*slot);
             if !keep {
                 released.push(*slot);
             }
@@ -70,9 +66,9 @@ mod tests {
         let mut slots = Slots::new(2);
         let (a, b) = (slots.of(&"a").unwrap(), slots.of(&"b").unwrap());
         assert_eq!(slots.of(&"c"), None, "all numbers are taken");
-        assert!(slots.release(|key| *key == "b", |slot| slot == a).is_empty(), "a flow names a");
+        assert!(slots.release(|_| true).is_empty(), "a flow names a");
         assert_eq!(slots.of(&"a"), Some(a), "and when a returns it is the same");
-        assert_eq!(slots.release(|key| *key == "b", |_| false), [a]);
+        assert_eq!(slots.release(|slot| slot == b), [a]);
         assert_eq!(slots.of(&"c"), Some(a), "now another may have the number");
         assert_eq!(slots.of(&"b"), Some(b));
     }

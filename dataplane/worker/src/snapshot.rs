@@ -2,10 +2,11 @@
 //!
 //! Groups and the FIB are built anew only if what they are made of has changed; listeners and
 //! backends keep their numbers ([`Slots`]) for as long as a flow may name them. An object that
-//! cannot be served is left out alone, with an error that goes back to the control plane.
+//! cannot be served is refused alone, with an error that goes back to the control plane, and what
+//! was served under its name before goes on.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -26,12 +27,34 @@ use crate::{
 /// A backend by what makes it one and the same: its group and its address.
 type BackendKey = (Name, SocketAddr);
 
+/// Groups by name, with what each was built of.
+type Groups = HashMap<Name, (Arc<feed::Group>, Arc<Group>)>;
+
+/// A listener by what its flows look like. One that changes in this becomes another, so that what
+/// old flows still need is known, and given up when the last of them ends.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct ListenerKey {
+    name: Name,
+    vip: IpAddr,
+    protocol: Protocol,
+    ports: L4Ports,
+    snat: Arc<[IpAddr]>,
+}
+
+/// A listener as the workers have it, and as the control plane wrote it.
+struct Served {
+    listener: Listener,
+    source: feed::Listener,
+}
+
 /// A snapshot, and what could not be taken into it.
 pub struct Translation {
     /// What the workers shall do.
     pub snapshot: Snapshot,
     /// Objects that cannot be served, each with the reason.
     pub errors: Vec<ObjectError>,
+    /// Every VIP and SNAT address that is served or that a flow still needs.
+    pub addresses: Arc<BTreeSet<IpAddr>>,
 }
 
 /// Keeps numbers, groups and FIB from one translation to the next.
@@ -41,12 +64,19 @@ pub struct Translator {
     timeouts: Timeouts,
     workers: usize,
     version: u32,
-    listeners: Slots<Name>,
+    listeners: Slots<ListenerKey>,
     backends: Slots<BackendKey>,
-    groups: HashMap<Name, (Arc<feed::Group>, Arc<Group>)>,
+    groups: Groups,
+    served: BTreeMap<Name, Served>,
+    /// Listeners that are served no longer, by number, while flows name them.
+    departed: HashMap<u32, Listener>,
+    served_backends: HashSet<u32>,
     dnat: BTreeSet<(u32, SocketAddr, Protocol)>,
     fib: fib::Builder,
-    state: Arc<State>,
+    state: Option<Arc<State>>,
+    builder: SnapshotBuilder,
+    errors: Vec<ObjectError>,
+    addresses: Arc<BTreeSet<IpAddr>>,
 }
 
 impl Translator {
@@ -68,56 +98,186 @@ impl Translator {
             listeners: Slots::new(LISTENER_ROWS),
             backends: Slots::new(BACKEND_ROWS),
             groups: HashMap::new(),
+            served: BTreeMap::new(),
+            departed: HashMap::new(),
+            served_backends: HashSet::new(),
             dnat: BTreeSet::new(),
-            state: Arc::default(),
+            state: None,
+            builder: SnapshotBuilder::new(),
+            errors: Vec::new(),
+            addresses: Arc::default(),
         }
     }
 
-    /// The snapshot of a state under a view of the kernel.
+    /// The snapshot of a state under a view of the kernel. If only the view has changed, listeners
+    /// and groups are those of last time.
     pub fn translate(
         &mut self,
         state: &Arc<State>,
         view: &KernelView,
         statistics: &mut Statistics,
     ) -> Translation {
-        self.version = self.version.wrapping_add(1).max(1);
-        self.state = Arc::clone(state);
-        let mut errors = Vec::new();
-        let snat = self.snat_addresses(state);
-        let mut builder = SnapshotBuilder::new();
-        builder.ports(Arc::clone(&self.ports)).timeouts(self.timeouts);
-        builder.fib(self.fib.build(view, state));
-        builder.snat_addresses(snat.iter().copied());
-        let mut groups = HashMap::new();
-        for (name, listener) in &state.listeners {
-            match self.listener(name, listener, &snat, &mut groups, statistics) {
-                Ok(listener) => {
-                    if let Err(error) = builder.listener(listener) {
-                        errors.push(refused(ObjectKind::Listener, name, &error));
-                    }
-                }
-                Err(error) => errors.push(error),
-            }
+        if !self.state.as_ref().is_some_and(|known| Arc::ptr_eq(known, state)) {
+            self.take(state, statistics);
+            self.state = Some(Arc::clone(state));
         }
-        self.groups = groups;
-        builder.dnat_backends(self.dnat.iter().map(|(_, address, protocol)| (*address, *protocol)));
-        let vips = state.listeners.values().map(|listener| listener.vip);
-        builder
-            .local_addresses(view.addresses.iter().map(|own| own.address).chain(vips).chain(snat));
-        Translation { snapshot: build(&builder, self.version), errors }
+        self.version = self.version.wrapping_add(1).max(1);
+        self.builder.fib(self.fib.build(view, state));
+        let of_kernel = view.addresses.iter().map(|own| own.address);
+        self.builder.local_addresses(of_kernel.chain(self.addresses.iter().copied()));
+        Translation {
+            snapshot: build(&self.builder, self.version),
+            errors: self.errors.clone(),
+            addresses: Arc::clone(&self.addresses),
+        }
     }
 
-    fn snat_addresses(&self, state: &State) -> BTreeSet<IpAddr> {
-        let pools = state.snat_pools.values().flat_map(|pool| pool.addresses.iter().copied());
-        self.box_snat.iter().copied().chain(pools).collect()
+    /// Listeners, groups and addresses of a state.
+    fn take(&mut self, state: &Arc<State>, statistics: &mut Statistics) {
+        self.errors.clear();
+        self.builder = SnapshotBuilder::new();
+        self.builder.ports(Arc::clone(&self.ports)).timeouts(self.timeouts);
+        let pools = self.pools(state);
+        let all_snat = self.all_snat(&pools);
+        let mut taking = Taking { state, pools, all_snat, groups: HashMap::new() };
+        let (mut served, mut refused) = (BTreeMap::new(), Vec::new());
+        for (name, source) in &state.listeners {
+            let listener = self.listener(name, source, &mut taking, statistics);
+            match listener.and_then(|listener| self.add(name, listener)) {
+                Ok(listener) => {
+                    statistics.label_listener(listener.slot.0, name, source, false);
+                    let source = source.clone();
+                    served.insert(name.clone(), Served { listener, source });
+                }
+                Err(error) => {
+                    self.report(error);
+                    refused.push(name);
+                }
+            }
+        }
+        for name in refused {
+            if let Some(last) = self.served.remove(name)
+                && let Some(last) = self.keep(last, &mut taking, statistics)
+            {
+                served.insert(name.clone(), last);
+            }
+        }
+        let Taking { all_snat, mut groups, .. } = taking;
+        self.groups.retain(|name, _| state.groups.contains_key(name) && !groups.contains_key(name));
+        groups.extend(self.groups.drain());
+        self.groups = groups;
+        self.replace_served(served, statistics);
+        self.builder.snat_addresses(all_snat.iter().copied());
+        self.note_what_flows_need(all_snat);
+    }
+
+    /// Adds a listener to the snapshot that is being made.
+    fn add(&mut self, name: &Name, listener: Listener) -> Result<Listener, ObjectError> {
+        match self.builder.listener(listener.clone()) {
+            Ok(_) => Ok(listener),
+            Err(error) => Err(refused(ObjectKind::Listener, name, &error)),
+        }
+    }
+
+    /// What was served before a listener was refused, with its group as it is now, if that is
+    /// possible beside those that are served now.
+    fn keep(
+        &mut self,
+        last: Served,
+        taking: &mut Taking<'_>,
+        statistics: &mut Statistics,
+    ) -> Option<Served> {
+        let Served { listener, source } = last;
+        let group = self.group(&source.group, taking, statistics);
+        let renewed = group.map(|group| Listener { group, ..listener.clone() });
+        [renewed.ok(), Some(listener)]
+            .into_iter()
+            .flatten()
+            .find(|listener| self.builder.listener(listener.clone()).is_ok())
+            .map(|listener| Served { listener, source })
+    }
+
+    fn replace_served(&mut self, served: BTreeMap<Name, Served>, statistics: &mut Statistics) {
+        let slots: HashSet<u32> = served.values().map(|served| served.listener.slot.0).collect();
+        for (name, before) in std::mem::replace(&mut self.served, served) {
+            let slot = before.listener.slot.0;
+            if !slots.contains(&slot) {
+                statistics.label_listener(slot, &name, &before.source, true);
+                self.departed.insert(slot, before.listener);
+            }
+        }
+        self.departed.retain(|slot, _| !slots.contains(slot));
+        let members = self.groups.values().flat_map(|(_, group)| group.members());
+        self.served_backends = members.map(|member| member.id.0).collect();
+        for served in self.served.values().map(|served| &served.listener) {
+            if served.mode == Mode::Dnat {
+                let members = served.group.members().iter();
+                self.dnat
+                    .extend(members.map(|member| (member.id.0, member.address, served.protocol)));
+            }
+        }
+    }
+
+    /// What is not served any more but must be known for as long as flows live.
+    fn note_what_flows_need(&mut self, all_snat: BTreeSet<IpAddr>) {
+        let departed = self.departed.values();
+        self.builder.departed_listeners(departed.map(|gone| (gone.vip, gone.protocol, gone.ports)));
+        self.builder
+            .dnat_backends(self.dnat.iter().map(|(_, address, protocol)| (*address, *protocol)));
+        let vips = self.known_listeners().map(|listener| listener.vip);
+        let addresses: BTreeSet<IpAddr> = vips.chain(all_snat).collect();
+        if *self.addresses != addresses {
+            self.addresses = Arc::new(addresses);
+        }
+    }
+
+    /// Those served, and those that have gone while flows live.
+    fn known_listeners(&self) -> impl Iterator<Item = &Listener> {
+        self.served.values().map(|served| &served.listener).chain(self.departed.values())
+    }
+
+    /// The addresses of each pool. One that is a VIP is left out, unless it was for SNAT first: then
+    /// the listener is refused.
+    fn pools(&mut self, state: &State) -> BTreeMap<Name, BTreeSet<IpAddr>> {
+        let snat_before: BTreeSet<IpAddr> =
+            self.known_listeners().flat_map(|listener| listener.snat.iter().copied()).collect();
+        let mut vips: BTreeSet<IpAddr> =
+            self.known_listeners().map(|listener| listener.vip).collect();
+        vips.extend(state.listeners.values().map(|listener| listener.vip));
+        let is_vip = |address: &IpAddr| vips.contains(address) && !snat_before.contains(address);
+        let mut pools = BTreeMap::new();
+        for (name, pool) in &state.snat_pools {
+            let (bad, good): (BTreeSet<_>, BTreeSet<_>) =
+                pool.addresses.iter().copied().partition(is_vip);
+            for address in bad {
+                self.errors.push(refused(
+                    ObjectKind::SnatPool,
+                    name,
+                    &format!("{address} is a VIP of this box and left out; use another address"),
+                ));
+            }
+            pools.insert(name.clone(), good);
+        }
+        pools
+    }
+
+    /// Every SNAT address: the box's, those of the pools, and those that flows may use.
+    fn all_snat(&self, pools: &BTreeMap<Name, BTreeSet<IpAddr>>) -> BTreeSet<IpAddr> {
+        let in_use = self.known_listeners().flat_map(|listener| listener.snat.iter());
+        self.box_snat.iter().chain(pools.values().flatten()).chain(in_use).copied().collect()
+    }
+
+    fn report(&mut self, error: ObjectError) {
+        if !self.errors.contains(&error) {
+            self.errors.push(error);
+        }
     }
 
     fn listener(
         &mut self,
         name: &Name,
         listener: &feed::Listener,
-        all_snat: &BTreeSet<IpAddr>,
-        groups: &mut HashMap<Name, (Arc<feed::Group>, Arc<Group>)>,
+        taking: &mut Taking<'_>,
         statistics: &mut Statistics,
     ) -> Result<Listener, ObjectError> {
         let refuse = |message: String| refused(ObjectKind::Listener, name, &message);
@@ -125,43 +285,29 @@ impl Translator {
         if vip.is_ipv6() {
             return Err(refuse(format!("{vip}: IPv6 is not forwarded yet; use an IPv4 VIP")));
         }
-        if all_snat.contains(&vip) {
+        if taking.all_snat.contains(&vip) {
             return Err(refuse(format!(
-                "{vip} is a SNAT address of this box; use another address for one of them"
+                "{vip} is a SNAT address of this box, or flows still use it as one; use another address for one of them"
             )));
         }
-        let snat = match &listener.snat_pool {
-            Some(pool) => self
-                .state
-                .snat_pools
-                .get(pool)
-                .map(|pool| pool.addresses.clone())
-                .unwrap_or_default(),
-            None => self.box_snat.clone(),
-        };
-        let snat: Arc<[IpAddr]> =
-            snat.into_iter().filter(|address| address.is_ipv4() == vip.is_ipv4()).collect();
+        let snat = self.snat_of(listener, taking);
         if listener.mode == feed::Mode::FullNat && snat.is_empty() {
             return Err(refuse(format!(
                 "{vip}: full NAT needs a SNAT address of its family; give snat.addresses in the data plane's configuration"
             )));
         }
-        let group = self.group(&listener.group, groups, statistics)?;
-        let slot = self.listeners.of(name).ok_or_else(|| {
+        let group = self.group(&listener.group, taking, statistics)?;
+        let protocol = protocol(listener.protocol);
+        let ports = L4Ports { first: listener.ports.first(), last: listener.ports.last() };
+        let key = ListenerKey { name: name.clone(), vip, protocol, ports, snat: Arc::clone(&snat) };
+        let slot = self.listeners.of(&key).ok_or_else(|| {
             refuse(format!("{LISTENER_ROWS} listeners are counted already; remove one"))
         })?;
-        let protocol = protocol(listener.protocol);
-        if listener.mode == feed::Mode::Dnat {
-            self.dnat.extend(
-                group.members().iter().map(|member| (member.id.0, member.address, protocol)),
-            );
-        }
-        statistics.label_listener(slot, name, listener);
         Ok(Listener {
             slot: ListenerSlot(slot),
             vip,
             protocol,
-            ports: L4Ports { first: listener.ports.first(), last: listener.ports.last() },
+            ports,
             mode: match listener.mode {
                 feed::Mode::FullNat => Mode::FullNat,
                 feed::Mode::Dnat => Mode::Dnat,
@@ -171,37 +317,63 @@ impl Translator {
         })
     }
 
-    /// A group's Maglev table: the one of last time if its members are the same.
+    /// The addresses that full NAT takes for a listener; none for DNAT.
+    fn snat_of(&self, listener: &feed::Listener, taking: &Taking<'_>) -> Arc<[IpAddr]> {
+        if listener.mode == feed::Mode::Dnat {
+            return Arc::new([]);
+        }
+        let pool = match &listener.snat_pool {
+            Some(pool) => taking.pools.get(pool),
+            None => Some(&self.box_snat),
+        };
+        let pool = pool.into_iter().flatten().copied();
+        pool.filter(|address| address.is_ipv4() == listener.vip.is_ipv4()).collect()
+    }
+
+    /// A group's Maglev table: the one of last time if its members are the same, or cannot be served.
     fn group(
         &mut self,
         name: &Name,
-        groups: &mut HashMap<Name, (Arc<feed::Group>, Arc<Group>)>,
+        taking: &mut Taking<'_>,
         statistics: &mut Statistics,
     ) -> Result<Arc<Group>, ObjectError> {
-        if let Some((_, group)) = groups.get(name) {
+        if let Some((_, group)) = taking.groups.get(name) {
             return Ok(Arc::clone(group));
         }
-        let refuse = |message: String| refused(ObjectKind::Group, name, &message);
-        let Some(source) = self.state.groups.get(name).cloned() else {
-            return Err(refuse("no such group".into()));
+        let Some(source) = taking.state.groups.get(name) else {
+            return Err(refused(ObjectKind::Group, name, &"no such group"));
         };
-        let last = self.groups.get(name);
-        if let Some((known, group)) = last
-            && (Arc::ptr_eq(known, &source) || known == &source)
-        {
-            groups.insert(name.clone(), (source, Arc::clone(group)));
-            return Ok(Arc::clone(group));
-        }
-        let table_size = last.map(|(_, group)| group.table_size()).filter(|size| *size > 0);
+        let last = self.groups.get(name).cloned();
+        let built = match &last {
+            Some((known, group)) if known == source => Ok(Arc::clone(group)),
+            _ => self.build_group(name, source, last.as_ref().map(|(_, group)| group), statistics),
+        };
+        let entry = match (built, last) {
+            (Ok(group), _) => (Arc::clone(source), group),
+            (Err(error), Some(last)) => {
+                self.report(error);
+                last
+            }
+            (Err(error), None) => return Err(error),
+        };
+        let group = Arc::clone(&entry.1);
+        taking.groups.insert(name.clone(), entry);
+        Ok(group)
+    }
+
+    fn build_group(
+        &mut self,
+        name: &Name,
+        source: &feed::Group,
+        last: Option<&Arc<Group>>,
+        statistics: &mut Statistics,
+    ) -> Result<Arc<Group>, ObjectError> {
+        let refuse = |message: String| refused(ObjectKind::Group, name, &message);
         let mut members = Vec::with_capacity(source.members.len());
         for (address, member) in &source.members {
-            let key = (name.clone(), *address);
-            let Some(id) = self.backends.of(&key) else {
-                return Err(refuse(format!(
-                    "{BACKEND_ROWS} backends are counted already; remove some"
-                )));
-            };
-            statistics.label_backend(id, name, *address, member);
+            let id = self.backends.of(&(name.clone(), *address)).ok_or_else(|| {
+                refuse(format!("{BACKEND_ROWS} backends are counted already; remove some"))
+            })?;
             members.push(Member {
                 id: BackendId(id),
                 address: *address,
@@ -210,49 +382,57 @@ impl Translator {
             });
         }
         let shares = members.len() + usize::from(source.refused_weight > 0);
+        let table_size = last.map(|group| group.table_size()).filter(|size| *size > 0);
         let size = maglev::size_for(shares, table_size);
         let group = Group::new(members, source.refused_weight, Some(size))
             .map_err(|error| refuse(error.to_string()))?;
-        let group = Arc::new(group);
-        groups.insert(name.clone(), (source, Arc::clone(&group)));
-        Ok(group)
+        for (member, written) in group.members().iter().zip(source.members.values()) {
+            statistics.label_backend(member.id.0, name, member.address, written);
+        }
+        Ok(Arc::new(group))
     }
 
     /// Gives numbers back that neither the configuration nor a flow names. To be called when every
-    /// worker has gone over to the last translation.
-    pub fn release_unused(&mut self, statistics: &mut Statistics) {
-        let state = Arc::clone(&self.state);
-        let wanted = |(group, address): &BackendKey| {
-            state.groups.get(group).is_some_and(|group| group.members.contains_key(address))
-        };
-        let gone: Vec<(BackendKey, u32)> = self
-            .backends
-            .iter()
-            .filter(|(key, _)| !wanted(key))
-            .map(|(key, id)| (key.clone(), id))
-            .collect();
-        for ((group, address), id) in &gone {
-            statistics.label_backend(
-                *id,
-                group,
-                *address,
-                &feed::Member { weight: 0, draining: true },
-            );
+    /// worker has gone over to the last translation. Whether the next one will say less by that.
+    pub fn release_unused(&mut self, statistics: &mut Statistics) -> bool {
+        let served = &self.served_backends;
+        for ((group, address), id) in self.backends.iter().filter(|(_, id)| !served.contains(id)) {
+            let gone = feed::Member { weight: 0, draining: true };
+            statistics.label_backend(id, group, *address, &gone);
         }
         let workers = self.workers;
-        let released =
-            self.backends.release(wanted, |id| statistics.backend_flows(workers, id) > 0);
+        let released = self
+            .backends
+            .release(|id| served.contains(&id) || statistics.backend_flows(workers, id) > 0);
+        let dnat_before = self.dnat.len();
         self.dnat.retain(|(id, ..)| !released.contains(id));
         for id in released {
             statistics.forget("backends", id);
         }
-        let wanted = |name: &Name| state.listeners.contains_key(name);
-        for slot in
-            self.listeners.release(wanted, |slot| statistics.listener_flows(workers, slot) > 0)
-        {
+        let served: HashSet<u32> =
+            self.served.values().map(|served| served.listener.slot.0).collect();
+        let released = self
+            .listeners
+            .release(|slot| served.contains(&slot) || statistics.listener_flows(workers, slot) > 0);
+        let departed_before = self.departed.len();
+        for slot in released {
+            self.departed.remove(&slot);
             statistics.forget("listeners", slot);
         }
+        let less = (self.dnat.len(), self.departed.len()) != (dnat_before, departed_before);
+        if less {
+            self.state = None; // to be taken again
+        }
+        less
     }
+}
+
+/// What the translation of one state has found so far.
+struct Taking<'s> {
+    state: &'s State,
+    pools: BTreeMap<Name, BTreeSet<IpAddr>>,
+    all_snat: BTreeSet<IpAddr>,
+    groups: Groups,
 }
 
 fn build(builder: &SnapshotBuilder, version: u32) -> Snapshot {

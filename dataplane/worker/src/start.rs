@@ -133,8 +133,7 @@ impl Start {
             wiring.port(port, running.rx, running.tx, outboxes, [from_kernel, own_frames])?;
         }
         let mirror = Mirror::open(&names)?;
-        let companions =
-            Companions::new(facts, self.config.snat_addresses.clone(), self.mempool.clone())?;
+        let companions = Companions::new(facts, self.mempool.clone())?;
         let publisher = Publisher::new(empty_snapshot(), workers);
         let exception = ExceptionPath {
             companions: taps,

@@ -238,8 +238,8 @@ impl Statistics {
         }
     }
 
-    /// Says whose numbers a listener's row holds.
-    pub fn label_listener(&mut self, slot: u32, name: &Name, listener: &Listener) {
+    /// Says whose numbers a listener's row holds; one that is `departed` takes no new flows.
+    pub fn label_listener(&mut self, slot: u32, name: &Name, listener: &Listener, departed: bool) {
         let label = [
             ("name", name.as_str()),
             ("vip", &listener.vip.to_string()),
@@ -247,6 +247,7 @@ impl Statistics {
             ("ports", &listener.ports.to_string()),
             ("mode", &listener.mode.to_string()),
             ("group", listener.group.as_str()),
+            ("departed", if departed { "true" } else { "false" }),
         ];
         self.label("listeners", slot, &label);
     }

@@ -3,7 +3,10 @@
 use std::{net::Ipv4Addr, path::Path, sync::atomic::Ordering};
 
 use penstock_feed::{Listener as FedListener, Member as FedMember, PortRange};
-use penstock_forward::{BACKEND_COLUMNS, MacAddr, counters::BackendColumn};
+use penstock_forward::{
+    BACKEND_COLUMNS, LISTENER_COLUMNS, MacAddr,
+    counters::{BackendColumn, ListenerColumn},
+};
 
 use super::*;
 use crate::config::Config;
@@ -32,6 +35,11 @@ impl Bench {
 
     fn translate(&mut self, state: &Arc<State>) -> Translation {
         self.translator.translate(state, &KernelView::default(), &mut self.statistics)
+    }
+
+    fn set_listener_flows(&self, slot: ListenerSlot, flows: u64) {
+        let cell = slot.0 as usize * LISTENER_COLUMNS.len() + ListenerColumn::Flows as usize;
+        self.statistics.counters(0).listeners[cell].store(flows, Ordering::Relaxed);
     }
 
     fn set_flows(&self, id: BackendId, flows: u64) {
@@ -153,4 +161,138 @@ fn replies_of_a_dnat_backend_are_known_until_its_last_flow_ends() {
         let snapshot = bench.translate(&dnat(&["10.0.0.1:80"])).snapshot;
         assert_eq!(snapshot.is_dnat_backend(gone, Protocol::Tcp), known, "{flows} flows");
     }
+}
+
+/// A web server whose full NAT takes its source from a pool.
+fn pooled(vip: &str, pool: &[&str]) -> Arc<State> {
+    let mut state = State::clone(&web(&["10.0.0.1:80"]));
+    let listener = state.listeners.get_mut("web").unwrap();
+    *listener =
+        FedListener { snat_pool: Some(name("p")), ..self::listener(vip, feed::Mode::FullNat, "g") };
+    let addresses = pool.iter().map(|address| ip(address)).collect();
+    state.snat_pools.insert(name("p"), feed::SnatPool { addresses });
+    Arc::new(state)
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn what_a_flow_needs_is_known_until_it_ends() {
+    let before = pooled("192.0.2.1", &["10.0.0.50", "10.0.0.51"]);
+    let rows = [
+        ("an address left the pool", pooled("192.0.2.1", &["10.0.0.51"])),
+        ("the VIP has moved", pooled("192.0.2.9", &["10.0.0.50", "10.0.0.51"])),
+        ("the listener has gone", Arc::default()),
+    ];
+    for (what, after) in rows {
+        let mut bench = Bench::new();
+        let first = bench.translate(&before).snapshot;
+        let (slot, _) = served(&first, "192.0.2.1:80").unwrap();
+        let old_vip: SocketAddr = "192.0.2.1:80".parse().unwrap();
+        for (flows, known) in [(3, true), (0, false)] {
+            bench.set_listener_flows(slot, flows);
+            bench.translate(&after);
+            assert_eq!(bench.translator.release_unused(&mut bench.statistics), !known, "{what}");
+            let now = bench.translate(&after);
+            let listens = now.snapshot.listener_of(old_vip, Protocol::Tcp).is_some();
+            let departed = now.snapshot.is_departed(old_vip, Protocol::Tcp);
+            assert_eq!(departed || listens, known || listens, "{what}: to the VIP, {flows} flows");
+            let all_used = ["10.0.0.50", "10.0.0.51", "192.0.2.1"].map(ip);
+            for address in all_used {
+                let configured = after.listeners.values().any(|listener| listener.vip == address)
+                    || after.snat_pools.values().any(|pool| pool.addresses.contains(&address));
+                let kept = now.addresses.contains(&address);
+                assert_eq!(kept, configured || known, "{what}: {address}, {flows} flows");
+                if address != ip("192.0.2.1") {
+                    assert_eq!(now.snapshot.is_snat(address), kept, "{what}: {address}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_change_that_cannot_be_served_leaves_what_was_served() {
+    let good = pooled("192.0.2.1", &["10.0.0.50"]);
+    let change = |change: &dyn Fn(&mut State)| {
+        let mut state = State::clone(&good);
+        change(&mut state);
+        Arc::new(state)
+    };
+    let with_group = |backends: &[&str]| {
+        let group = group(backends);
+        change(&|state| _ = state.groups.insert(name("g"), Arc::clone(&group)))
+    };
+    let too_many: Vec<String> = (0..=BACKEND_ROWS)
+        .map(|n| format!("10.{}.{}.{}:80", 1 + (n >> 16), (n >> 8) & 255, n & 255))
+        .collect();
+    let too_many: Vec<&str> = too_many.iter().map(String::as_str).collect();
+    let set_vip =
+        |vip: &str| change(&|state| state.listeners.get_mut("web").unwrap().vip = ip(vip));
+    let rows = [
+        (
+            "a backend of the other family",
+            with_group(&["[2001:db8::7]:80"]),
+            "other address family",
+        ),
+        ("too many backends", with_group(&too_many), "16384 backends are counted already"),
+        ("a VIP of a family not served", set_vip("2001:db8::1"), "IPv6 is not forwarded yet"),
+        ("a VIP that is the box's SNAT address", set_vip("10.0.0.200"), "is a SNAT address"),
+        ("a pool without an address", pooled("192.0.2.1", &[]), "needs a SNAT address"),
+        ("a pool that holds the VIP", pooled("192.0.2.1", &["192.0.2.1"]), "is a VIP of this box"),
+    ];
+    for (what, bad, expected) in rows {
+        let mut bench = Bench::new();
+        let first = bench.translate(&good).snapshot;
+        let (slot, group) = served(&first, "192.0.2.1:80").unwrap();
+        for _ in 0..2 {
+            let now = bench.translate(&bad);
+            let errors: Vec<String> = now.errors.iter().map(ToString::to_string).collect();
+            assert!(errors.iter().any(|error| error.contains(expected)), "{what}: {errors:#?}");
+            let (slot_now, group_now) = served(&now.snapshot, "192.0.2.1:80").expect(what);
+            assert_eq!((slot_now, group_now.members()), (slot, group.members()), "{what}");
+            bench.translator.release_unused(&mut bench.statistics);
+        }
+        let mended = bench.translate(&good);
+        assert!(mended.errors.is_empty(), "{what}: {:?}", mended.errors);
+        assert_eq!(served(&mended.snapshot, "192.0.2.1:80").unwrap().0, slot, "{what}");
+    }
+}
+
+#[test]
+fn a_listener_that_is_refused_does_not_stand_in_the_way_of_its_heir() {
+    let mut bench = Bench::new();
+    bench.translate(&web(&["10.0.0.1:80"]));
+    let heir = listener("192.0.2.1", feed::Mode::FullNat, "h");
+    let moved = listener("2001:db8::1", feed::Mode::FullNat, "g");
+    let swapped = state(
+        &[("web", moved), ("xen", heir)],
+        &[("g", &["10.0.0.1:80"]), ("h", &["10.0.0.2:80"])],
+    );
+    let snapshot = bench.translate(&swapped).snapshot;
+    let (_, group) = served(&snapshot, "192.0.2.1:80").unwrap();
+    assert_eq!(group.members()[0].address.to_string(), "10.0.0.2:80");
+}
+
+#[test]
+fn a_change_in_the_kernel_builds_no_listener_anew() {
+    let mut bench = Bench::new();
+    let state = web(&["10.0.0.1:80"]);
+    bench.translate(&state);
+    bench.translator.served.clear(); // would be filled again by a state that is taken
+    let own = crate::kernel::Address {
+        index: crate::kernel::Ifindex(7),
+        port: None,
+        address: ip("198.51.100.7"),
+        prefix_len: 24,
+        ours: false,
+    };
+    let view = KernelView { addresses: [own].into(), ..KernelView::default() };
+    let Bench { translator, statistics, .. } = &mut bench;
+    let snapshot = translator.translate(&state, &view, statistics).snapshot;
+    assert!(translator.served.is_empty());
+    assert!(served(&snapshot, "192.0.2.1:80").is_some());
+    assert!(snapshot.is_local(ip("198.51.100.7")) && snapshot.is_local(ip("192.0.2.1")));
 }
