@@ -260,12 +260,7 @@ fn listeners(counted: &Counted, style: Style) -> Grid {
     };
     for Listener { item, backends } in &counted.listeners {
         let (labels, counters) = (&item.labels, &item.counters);
-        row(
-            style.name(labels.get("name")),
-            &listener_address(labels),
-            labels.get("mode").into(),
-            counters,
-        );
+        row(style.name(labels.get("name")), &listener_address(labels), mode(labels), counters);
         for backend in backends {
             row(
                 "  backend".into(),
@@ -287,6 +282,11 @@ fn listener_address(labels: &Labels) -> String {
     let (vip, ports, protocol) = (labels.get("vip"), labels.get("ports"), labels.get("protocol"));
     let vip = if vip.contains(':') { format!("[{vip}]") } else { vip.to_owned() };
     format!("{vip}:{ports}/{protocol}").to_lowercase()
+}
+
+fn mode(labels: &Labels) -> Cell {
+    // Configured no longer, or otherwise: what is left are flows of before.
+    if labels.get("departed") == "true" { "departed".into() } else { labels.get("mode").into() }
 }
 
 fn share(labels: &Labels) -> Cell {

@@ -186,8 +186,8 @@ pub(crate) struct Worker {
     pub(crate) counters: Counters,
 }
 
-/// What a row is about, in the order of the data plane. `weight` and `draining` are a number and a truth value
-/// for programs; all others are text.
+/// What a row is about, in the order of the data plane. `weight` is a number and `draining` and `departed` are truth
+/// values for programs; all others are text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Labels(pub(crate) Vec<(String, String)>);
 
@@ -204,7 +204,7 @@ impl Serialize for Labels {
         for (key, value) in &self.0 {
             match (key.as_str(), value.parse::<u64>(), value.parse::<bool>()) {
                 ("weight", Ok(number), _) => map.serialize_entry(key, &number)?,
-                ("draining", _, Ok(truth)) => map.serialize_entry(key, &truth)?,
+                ("draining" | "departed", _, Ok(truth)) => map.serialize_entry(key, &truth)?,
                 _ => map.serialize_entry(key, value)?,
             }
         }

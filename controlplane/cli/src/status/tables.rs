@@ -29,7 +29,11 @@ pub(super) fn read(reader: &StatsReader) -> Counted {
             }
         }
     }
-    counted.listeners.sort_by(|a, b| a.item.labels.get("name").cmp(b.item.labels.get("name")));
+    let order = |listener: &Listener| {
+        let label = |key| listener.item.labels.get(key).to_owned();
+        (label("name"), label("departed"))
+    };
+    counted.listeners.sort_by_cached_key(order);
     give_backends(&mut counted, backends);
     counted
 }
