@@ -1,6 +1,8 @@
 //! A change of backends concerns new connections only.
 
-use crate::network::{Lab, answering};
+use std::time::Duration;
+
+use crate::network::{Lab, answering, wait_for};
 use crate::site::{Endpoint, Endpoint::Draining, Endpoint::Ready, Site};
 use crate::{BACKENDS, DNAT_VIP, FULL_NAT_VIP};
 
@@ -59,4 +61,45 @@ fn new_connections(lab: &Lab, to: &str) -> Vec<String> {
     let report = lab.peer("client2", &["connect", to, "--count", "300"]);
     assert_eq!(report["ok"], 300, "{report}");
     answering(&report)
+}
+
+#[test]
+#[ignore = "needs root, hugepages and the lab of scripts/lab"]
+fn listeners_that_go_keep_their_connections_and_then_their_addresses_go() {
+    let site = Site::new();
+    let gateways = [("nat", FULL_NAT_VIP, "full-nat"), ("direct", DNAT_VIP, "dnat")];
+    for (name, vip, mode) in gateways {
+        site.gateway(name, vip, mode, &[("http", "TCP", 80)]);
+        site.route("TCP", (name, "http"), 80, &[("web", 1)]);
+    }
+    backends(&site, &BACKENDS.map(Ready));
+    let lab = Lab::up(&site, &["--workers", "2", "--wrong-queue", "--short-timeouts"]);
+    let mut held = gateways.map(|(_, vip, _)| {
+        lab.start_peer("client1", &["hold", &format!("{vip}:80"), "--count", HELD])
+    });
+    for held in &mut held {
+        assert_eq!(held.report()["opened"].to_string(), HELD);
+    }
+    lab.change("both Gateways are removed", || {
+        gateways.iter().for_each(|(name, ..)| site.remove(name));
+    });
+    std::thread::sleep(Duration::from_secs(5)); // each connection asks again, several times
+    for (_, vip, _) in gateways {
+        let report = lab.peer("client2", &["connect", &format!("{vip}:80"), "--count", "20"]);
+        assert_eq!(report["ok"], 0, "{vip} takes no new ones: {report}");
+        assert!(addresses(&lab).contains(vip), "{vip} is still needed");
+    }
+    for held in held {
+        let report = held.stop();
+        assert_eq!(report["alive"].to_string(), HELD, "{report}");
+        assert_eq!(report["resets"], 0, "{report}");
+    }
+    wait_for("the VIPs are the box's no more", Duration::from_secs(60), || {
+        let addresses = addresses(&lab);
+        gateways.iter().all(|(_, vip, _)| !addresses.contains(vip)).then_some(())
+    });
+}
+
+fn addresses(lab: &Lab) -> String {
+    lab.on("box", &["ip", "-brief", "address", "show", "pst0"])
 }
