@@ -2,7 +2,7 @@
 //!
 //! A thread of its own, off the lcores and off the thread that builds Maglev tables. Towards the
 //! kernel each class of packet has its own rings and its own policer, so that a flood of pings can
-//! not starve ARP or BGP; higher classes go first. From the kernel every frame goes to the first
+//! not starve ARP or BGP, nor a flood of SYNs to SSH; higher classes go first. From the kernel every frame goes to the first
 //! worker, which transmits it. Both ways are bounded per turn, and what does not fit is counted.
 
 use std::{
@@ -32,10 +32,13 @@ const TURN_FRAMES: usize = 64;
 /// punted packet may be late.
 const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000 };
 
+const CLASSES: usize = PuntClass::ALL.len();
+
 /// What each class of [`PuntClass::ALL`] may bring to the kernel. ARP and ND are small but many when
-/// a subnet wakes up; BGP and SSH are long flows; the rest is ping and noise, which a kernel socket
-/// is not there to absorb.
-const RATES: [Rate; 3] = [rate(20_000, 20), rate(100_000, 250), rate(50_000, 75)];
+/// a subnet wakes up; BGP is long flows; SSH is keystrokes and now and then a file; the rest is ping
+/// and noise, which a kernel socket is not there to absorb.
+const RATES: [Rate; CLASSES] =
+    [rate(20_000, 20), rate(100_000, 250), rate(50_000, 75), rate(50_000, 75)];
 
 /// So many packets and so many MB a second, and a tenth of it at once.
 const fn rate(packets_per_second: u32, megabytes_per_second: u32) -> Rate {
@@ -51,7 +54,7 @@ const fn rate(packets_per_second: u32, megabytes_per_second: u32) -> Rate {
 /// A worker's end for one port: a ring a class.
 #[derive(Debug)]
 pub struct PuntOutbox {
-    classes: [Producer<Mbuf>; 3],
+    classes: [Producer<Mbuf>; CLASSES],
 }
 
 impl PuntOutbox {
@@ -67,9 +70,9 @@ impl PuntOutbox {
 /// One port's companion with the rings to and from the workers.
 pub struct Companion {
     tap: Tap,
-    inboxes: Vec<[Consumer<Mbuf>; 3]>,
+    inboxes: Vec<Vec<Consumer<Mbuf>>>,
     to_port: Producer<Mbuf>,
-    policers: [Policer; 3],
+    policers: [Policer; CLASSES],
 }
 
 impl Companion {
@@ -77,10 +80,14 @@ impl Companion {
     pub fn new(tap: Tap, workers: usize) -> (Self, Vec<PuntOutbox>, Consumer<Mbuf>) {
         let (mut inboxes, mut outboxes) = (Vec::new(), Vec::new());
         for _ in 0..workers {
-            let [neighbour, control, other] =
-                std::array::from_fn(|_| RingBuffer::new(RING_PACKETS));
-            outboxes.push(PuntOutbox { classes: [neighbour.0, control.0, other.0] });
-            inboxes.push([neighbour.1, control.1, other.1]);
+            let mut inbox = Vec::with_capacity(CLASSES);
+            let classes = std::array::from_fn(|_| {
+                let (outbox, ring) = RingBuffer::new(RING_PACKETS);
+                inbox.push(ring);
+                outbox
+            });
+            outboxes.push(PuntOutbox { classes });
+            inboxes.push(inbox);
         }
         let (to_port, from_kernel) = RingBuffer::new(RING_PACKETS);
         let policers = RATES.map(Policer::new);

@@ -101,7 +101,14 @@ impl Translator {
         }
         self.groups = groups;
         builder.dnat_backends(self.dnat.iter().map(|(_, address, protocol)| (*address, *protocol)));
-        let vips = state.listeners.values().map(|listener| listener.vip);
+        let vips: BTreeSet<IpAddr> =
+            state.listeners.values().map(|listener| listener.vip).collect();
+        let not_ours = view.addresses.iter().filter(|address| !address.ours);
+        builder.own_addresses(
+            not_ours
+                .map(|address| address.address)
+                .filter(|address| !vips.contains(address) && !snat.contains(address)),
+        );
         builder
             .local_addresses(view.addresses.iter().map(|own| own.address).chain(vips).chain(snat));
         Translation { snapshot: build(&builder, self.version), errors }

@@ -40,6 +40,12 @@ impl<'a> Ipv6View<'a> {
         self.head.last_chunk().copied().unwrap_or([0; 32])
     }
 
+    /// Whom it is for.
+    #[must_use]
+    pub fn destination(&self) -> [u8; 16] {
+        self.head.last_chunk().copied().unwrap_or([0; 16])
+    }
+
     /// What follows the fixed header.
     #[must_use]
     pub fn payload(&self) -> &'a [u8] {
