@@ -158,10 +158,16 @@ fn v6(to: MacAddr, next_header: u8, destination: &str, payload: &[u8]) -> Vec<u8
     frame.extend(to.0);
     frame.extend([2, 1, 0, 0, 0, 1, 0x86, 0xdd, 0x60, 0, 0, 0]);
     frame.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
-    frame.extend([next_header, 1]);
+    frame.extend([next_header, 255]);
     frame.extend("2001:db8::7".parse::<std::net::Ipv6Addr>().unwrap().octets());
     frame.extend(destination.parse::<std::net::Ipv6Addr>().unwrap().octets());
     frame.extend(payload);
+    frame
+}
+
+/// The same frame after a hop.
+fn routed(mut frame: Vec<u8>) -> Vec<u8> {
+    frame[21] -= 1;
     frame
 }
 
@@ -187,6 +193,24 @@ fn ipv6_is_the_kernels_where_it_is_for_us() {
             v6(BOX_MAC, 58, "2001:db8::2", &[136, 0, 0, 0]),
             Punted(PuntClass::Neighbour),
             PUNT,
+        ),
+        (
+            "the same from behind a router",
+            routed(v6(BOX_MAC, 58, "2001:db8::2", &[136, 0, 0, 0])),
+            Punted(PuntClass::Other),
+            PUNT,
+        ),
+        (
+            "and in a frame to many",
+            routed(v6(solicited, 58, "ff02::1:ff00:2", &[135, 0, 0, 0])),
+            Punted(PuntClass::Other),
+            PUNT,
+        ),
+        (
+            "and for somebody else",
+            routed(v6(BOX_MAC, 58, "2001:db8::9", &[136, 0, 0, 0])),
+            Dropped(DropReason::NotRouted),
+            &["dropped", "drop_not_routed"],
         ),
         ("a ping", v6(BOX_MAC, 58, "2001:db8::2", &[128, 0, 0, 0]), Punted(PuntClass::Other), PUNT),
         ("BGP", v6(BOX_MAC, 6, "2001:db8::2", &bgp), Punted(PuntClass::Control), PUNT),
