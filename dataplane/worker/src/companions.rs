@@ -16,19 +16,25 @@ use tracing::{info, warn};
 
 use crate::fib::in_prefix;
 use crate::kernel::{
-    Address, Addresses, Ifindex, KernelError, KernelView, MacAddr, Mirror, announcements,
+    Address, Addresses, Ifindex, KernelError, KernelView, Link, MacAddr, Mirror, PortIdx,
+    announcements,
 };
 
 /// One port's companion, as the main lcore sees it.
 pub struct CompanionFacts {
     /// Its name.
     pub name: String,
-    /// Its index, which a persistent TAP keeps.
-    pub index: Ifindex,
     /// The MAC it shares with the port.
     pub mac: MacAddr,
     /// Frames of ours to be sent out of the port.
     pub to_port: Producer<Mbuf>,
+}
+
+/// What the addresses on the companions were made from.
+struct Kept {
+    state: Arc<State>,
+    addresses: Arc<[Address]>,
+    links: Arc<[Link]>,
 }
 
 /// All companions, and what we keep on them.
@@ -37,7 +43,7 @@ pub struct Companions {
     addresses: Addresses,
     snat: BTreeSet<IpAddr>,
     mempool: Mempool,
-    kept: Option<(Arc<State>, Arc<[Address]>)>,
+    kept: Option<Kept>,
     unannounced: Vec<(usize, Vec<IpAddr>)>,
     just_started: bool,
     started: Instant,
@@ -66,10 +72,13 @@ impl Companions {
     }
 
     /// Sees that the kernel answers for every VIP and SNAT address, and no longer for those that
-    /// have gone. Does nothing while neither the state nor the box's addresses have changed.
+    /// have gone. Does nothing while neither the state nor the box's addresses and companions have
+    /// changed.
     pub fn keep_addresses(&mut self, state: &Arc<State>, view: &KernelView) {
-        let unchanged = |(kept, addresses): &(Arc<State>, Arc<[Address]>)| {
-            Arc::ptr_eq(kept, state) && Arc::ptr_eq(addresses, &view.addresses)
+        let unchanged = |kept: &Kept| {
+            Arc::ptr_eq(&kept.state, state)
+                && Arc::ptr_eq(&kept.addresses, &view.addresses)
+                && Arc::ptr_eq(&kept.links, &view.links)
         };
         if self.kept.as_ref().is_some_and(unchanged) {
             return;
@@ -77,11 +86,17 @@ impl Companions {
         let wanted = self.wanted(state, view);
         let mut done = true;
         for at in 0..self.companions.len() {
-            done &= self.reconcile(at, wanted.get(&at).unwrap_or(&BTreeSet::new()));
+            // One that was deleted comes back with another index, and is seen to then.
+            let Some(index) = view.companion(at as PortIdx) else { continue };
+            done &= self.reconcile(at, index, wanted.get(&at).unwrap_or(&BTreeSet::new()));
         }
         self.just_started = false;
         // What the kernel refused is tried again at the next call.
-        self.kept = done.then(|| (Arc::clone(state), Arc::clone(&view.addresses)));
+        self.kept = done.then(|| Kept {
+            state: Arc::clone(state),
+            addresses: Arc::clone(&view.addresses),
+            links: Arc::clone(&view.links),
+        });
     }
 
     /// Every address we answer for, by the companion whose subnet it lies in; the first otherwise.
@@ -98,9 +113,9 @@ impl Companions {
     }
 
     /// Whether the companion has all that is wanted.
-    fn reconcile(&mut self, at: usize, wanted: &BTreeSet<IpAddr>) -> bool {
+    fn reconcile(&mut self, at: usize, index: Ifindex, wanted: &BTreeSet<IpAddr>) -> bool {
         let companion = &self.companions[at];
-        let done = match self.addresses.reconcile(companion.index, &companion.name, wanted) {
+        let done = match self.addresses.reconcile(index, &companion.name, wanted) {
             Ok(done) => done,
             Err(error) => {
                 warn!(companion = companion.name, %error, "addresses");

@@ -20,7 +20,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
-    kernel::{Policer, Rate, Tap},
+    kernel::{Attachment, Policer, Rate, Written},
     statistics::{Drops, PuntCells},
 };
 
@@ -69,7 +69,7 @@ impl PuntOutbox {
 
 /// One port's companion with the rings to and from the workers.
 pub struct Companion {
-    tap: Tap,
+    attachment: Attachment,
     inboxes: Vec<Vec<Consumer<Mbuf>>>,
     to_port: Producer<Mbuf>,
     policers: [Policer; CLASSES],
@@ -77,7 +77,7 @@ pub struct Companion {
 
 impl Companion {
     /// A companion, the workers' outboxes in order, and the first worker's inbox of kernel frames.
-    pub fn new(tap: Tap, workers: usize) -> (Self, Vec<PuntOutbox>, Consumer<Mbuf>) {
+    pub fn new(attachment: Attachment, workers: usize) -> (Self, Vec<PuntOutbox>, Consumer<Mbuf>) {
         let (mut inboxes, mut outboxes) = (Vec::new(), Vec::new());
         for _ in 0..workers {
             let mut inbox = Vec::with_capacity(CLASSES);
@@ -91,7 +91,7 @@ impl Companion {
         }
         let (to_port, from_kernel) = RingBuffer::new(RING_PACKETS);
         let policers = RATES.map(Policer::new);
-        (Self { tap, inboxes, to_port, policers }, outboxes, from_kernel)
+        (Self { attachment, inboxes, to_port, policers }, outboxes, from_kernel)
     }
 }
 
@@ -115,7 +115,8 @@ impl ExceptionPath {
     pub fn start(mut self, stop: Arc<AtomicBool>) -> std::io::Result<JoinHandle<()>> {
         thread::Builder::new().name("exception".into()).spawn(move || {
             let started = Instant::now();
-            let longest = self.companions.iter().map(|companion| companion.tap.frame_bytes()).max();
+            let frame_bytes = |companion: &Companion| companion.attachment.frame_bytes();
+            let longest = self.companions.iter().map(frame_bytes).max();
             let mut buffer = vec![0; longest.unwrap_or_default()];
             let mut busy = false;
             while !stop.load(Ordering::Relaxed) {
@@ -130,7 +131,8 @@ impl ExceptionPath {
         let mut fds: Vec<PollFd<'_>> = self
             .companions
             .iter()
-            .map(|companion| PollFd::new(&companion.tap, PollFlags::IN))
+            .filter_map(|companion| companion.attachment.fd())
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
         let wait = if busy { Timespec { tv_sec: 0, tv_nsec: 0 } } else { WAIT };
         if poll(&mut fds, Some(&wait)).is_err() {
@@ -142,8 +144,9 @@ impl ExceptionPath {
     fn turn(&mut self, now: Duration, buffer: &mut [u8]) -> bool {
         let mut frames = 0;
         for companion in &mut self.companions {
+            companion.attachment.keep(now);
             frames += companion.punt(now, self.drops, self.punts);
-            frames += companion.take_from_kernel(&self.mempool, self.drops, buffer);
+            frames += companion.take_from_kernel(now, &self.mempool, self.drops, buffer);
         }
         frames > 0
     }
@@ -160,10 +163,12 @@ impl Companion {
                     let frame = mbuf.data();
                     if !self.policers[at].admit(now, frame.len()) {
                         drops.count(DropReason::PuntPoliced);
-                    } else if self.tap.write_frame(frame).is_ok_and(|taken| taken) {
-                        punts.count(class, frame.len());
-                    } else {
-                        drops.count(DropReason::PuntFull);
+                        continue;
+                    }
+                    match self.attachment.write_frame(frame, now) {
+                        Written::Taken => punts.count(class, frame.len()),
+                        Written::Refused => drops.count(DropReason::PuntFull),
+                        Written::Lost => drops.count(DropReason::CompanionLost),
                     }
                 }
             }
@@ -171,9 +176,15 @@ impl Companion {
         frames
     }
 
-    fn take_from_kernel(&mut self, mempool: &Mempool, drops: Drops, buffer: &mut [u8]) -> usize {
+    fn take_from_kernel(
+        &mut self,
+        now: Duration,
+        mempool: &Mempool,
+        drops: Drops,
+        buffer: &mut [u8],
+    ) -> usize {
         for frames in 0..TURN_FRAMES {
-            let Ok(Some(len)) = self.tap.read_frame(buffer) else { return frames };
+            let Some(len) = self.attachment.read_frame(buffer, now) else { return frames };
             let Some(mut mbuf) = mempool.alloc() else {
                 drops.count(DropReason::NoMbuf);
                 continue;
