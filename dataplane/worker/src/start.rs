@@ -125,7 +125,7 @@ impl Start {
             let (companion, outboxes, from_kernel) = Companion::new(attachment, workers);
             taps.push(companion);
             started.push(StartedPort { name: port.name.clone(), port: running.port });
-            wiring.port(port, running.rx, running.tx, outboxes, [from_kernel, own_frames])?;
+            wiring.port(port, running.rx, running.tx, outboxes, [own_frames, from_kernel])?;
         }
         let mirror = Mirror::open(&names)?;
         let companions =
@@ -254,8 +254,8 @@ impl Wiring {
         Self { workers: (0..workers).map(|_| Vec::new()).collect() }
     }
 
-    /// Gives worker `i` the port's receive queue `i` and transmit queue `i + offset`; frames of the
-    /// kernel and of ours go to the first worker.
+    /// Gives worker `i` the port's receive queue `i` and transmit queue `i + offset`; frames of
+    /// ours and of the kernel go to the first worker.
     fn port(
         &mut self,
         config: &config::PortConfig,
