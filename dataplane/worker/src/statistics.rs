@@ -41,20 +41,23 @@ pub enum Activity {
     HandedIn,
     /// Turns of its loop.
     Polls,
-    /// Turns that found a packet.
+    /// Turns that moved a packet: received, taken from another worker, or the kernel's or ours to send.
     BusyPolls,
-    /// TSC cycles of the turns that found a packet.
+    /// Those packets.
+    BusyPackets,
+    /// TSC cycles of those turns.
     BusyCycles,
     /// TSC cycles in all.
     Cycles,
 }
 
-const ACTIVITY_COLUMNS: [Column; 7] = [
+const ACTIVITY_COLUMNS: [Column; 8] = [
     Column::counter("received", "packets"),
     Column::counter("transmitted", "packets"),
     Column::counter("handed_in", "packets"),
     Column::counter("polls", ""),
     Column::counter("busy_polls", ""),
+    Column::counter("busy_packets", "packets"),
     Column::counter("busy_cycles", "cycles"),
     Column::counter("cycles", "cycles"),
 ];
@@ -110,12 +113,13 @@ impl WorkerActivity {
         add(&self.0[WORKER_COLUMNS.len() + what as usize], more);
     }
 
-    /// Counts a turn of the loop that took `cycles` and found `packets`.
+    /// Counts a turn of the loop that took `cycles` and moved `packets`.
     pub fn turn(self, packets: usize, cycles: u64) {
         self.add(Activity::Polls, 1);
         self.add(Activity::Cycles, cycles);
         if packets > 0 {
             self.add(Activity::BusyPolls, 1);
+            self.add(Activity::BusyPackets, packets as u64);
             self.add(Activity::BusyCycles, cycles);
         }
     }
@@ -318,4 +322,34 @@ fn columns_of(columns: &'static [(&'static str, &'static str)]) -> Vec<Column> {
         }
     };
     columns.iter().map(column).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_counts_its_cycles_and_if_it_moved_packets_both_as_busy() {
+        let columns = WORKER_COLUMNS.len() + ACTIVITY_COLUMNS.len();
+        let cells: &'static [AtomicU64] =
+            (0..columns).map(|_| AtomicU64::new(0)).collect::<Vec<_>>().leak();
+        let activity = WorkerActivity(cells);
+        for (packets, cycles) in [(0, 1000), (3, 300), (0, 50_000), (1, 200)] {
+            activity.turn(packets, cycles);
+        }
+        let counted: Vec<_> = ACTIVITY_COLUMNS
+            .iter()
+            .zip(&cells[WORKER_COLUMNS.len()..])
+            .map(|(column, cell)| (column.name, cell.load(Ordering::Relaxed)))
+            .filter(|(_, value)| *value > 0)
+            .collect();
+        let expected = [
+            ("polls", 4),
+            ("busy_polls", 2),
+            ("busy_packets", 4),
+            ("busy_cycles", 500),
+            ("cycles", 51_500),
+        ];
+        assert_eq!(counted, expected);
+    }
 }
