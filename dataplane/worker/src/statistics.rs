@@ -76,6 +76,19 @@ const PORT_COLUMNS: [Column; 11] = [
     Column::gauge("mbufs_in_use", ""),
 ];
 
+/// What `link_up` says if nobody knows: neither 0 for down nor 1 for up.
+const LINK_UNKNOWN: u64 = 2;
+
+/// The value of `link_up`. The TAP PMD looks for its interface in our network namespace, and takes
+/// one that was moved to another for down.
+fn link_up(driver: &str, up: Option<bool>) -> u64 {
+    match up {
+        None => LINK_UNKNOWN,
+        Some(false) if driver == "net_tap" => LINK_UNKNOWN,
+        Some(up) => u64::from(up),
+    }
+}
+
 const DROP_COLUMNS: [Column; 1] = [Column::counter("packets", "packets")];
 const PUNT_COLUMNS: [Column; 2] =
     [Column::counter("packets", "packets"), Column::counter("bytes", "bytes")];
@@ -222,9 +235,9 @@ impl Statistics {
 
     /// Puts down what a port says of itself, and how full the pool is that feeds it.
     pub fn set_port(&self, at: usize, port: &Port, mempool: &Mempool) {
-        let (stats, link) = (port.stats().unwrap_or_default(), port.link());
+        let stats = port.stats().unwrap_or_default();
         let values: [u64; PORT_COLUMNS.len()] = [
-            u64::from(link.is_ok_and(|link| link.up)),
+            link_up(port.driver(), port.link().ok().map(|link| link.up)),
             stats.ipackets,
             stats.ibytes,
             stats.opackets,
@@ -327,6 +340,19 @@ fn columns_of(columns: &'static [(&'static str, &'static str)]) -> Vec<Column> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_is_down_only_if_its_driver_can_know() {
+        for (driver, up, expected) in [
+            ("net_ixgbe", Some(true), 1),
+            ("net_ixgbe", Some(false), 0),
+            ("net_ixgbe", None, LINK_UNKNOWN),
+            ("net_tap", Some(true), 1),
+            ("net_tap", Some(false), LINK_UNKNOWN),
+        ] {
+            assert_eq!(link_up(driver, up), expected, "{driver} says {up:?}");
+        }
+    }
 
     #[test]
     fn a_turn_counts_its_cycles_and_if_it_moved_packets_both_as_busy() {
