@@ -2,8 +2,9 @@
 //!
 //! A thread of its own, off the lcores and off the thread that builds Maglev tables. Towards the
 //! kernel each class of packet has its own rings and its own policer, so that a flood of pings can
-//! not starve ARP or BGP, nor a flood of SYNs to SSH; higher classes go first. From the kernel every frame goes to the first
-//! worker, which transmits it. Both ways are bounded per turn, and what does not fit is counted.
+//! not starve ARP or BGP, nor a flood of SYNs to SSH; higher classes go first. From the kernel every
+//! frame goes to the first worker, which transmits it. Both ways are bounded per turn, and what does
+//! not fit is counted.
 
 use std::{
     sync::{

@@ -28,6 +28,14 @@ fn answers(held: &mut Attachment, now: Duration) -> bool {
     false
 }
 
+/// What a poll says of one that is held.
+fn polled(held: &Attachment) -> PollFlags {
+    let fd = held.fd().expect("it is held");
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap();
+    fds[0].revents()
+}
+
 #[test]
 fn a_deleted_companion_is_let_go_of_and_opened_anew() {
     in_namespace("a_deleted_companion_is_let_go_of_and_opened_anew", || {
@@ -39,6 +47,7 @@ fn a_deleted_companion_is_let_go_of_and_opened_anew() {
 
         ip("link delete pst0");
         let frame = [0; 60];
+        assert_eq!(polled(&held), PollFlags::ERR, "it would wake whoever polls it for ever");
         assert_eq!(held.read_frame(&mut [0; 2000], MS), None, "a read finds it gone");
         assert!(held.fd().is_none(), "and nobody polls it any more");
         assert_eq!(held.write_frame(&frame, MS), Written::Lost, "so what it misses is counted");
@@ -74,9 +83,6 @@ fn a_companion_switched_off_is_not_lost() {
         assert_eq!(held.write_frame(&[0; 60], MS), Written::Refused);
         let mut buffer = [0; 2000];
         while held.read_frame(&mut buffer, MS).is_some() {}
-        let fd = held.fd().expect("it is still there");
-        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
-        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap();
-        assert_eq!(fds[0].revents(), PollFlags::empty(), "and says nothing");
+        assert_eq!(polled(&held), PollFlags::empty(), "it is still there, and says nothing");
     });
 }
