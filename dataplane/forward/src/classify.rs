@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use crate::exit::ShortExit;
 use crate::flow::{FlowKey, V6};
 use crate::journey::{Headers, Kind};
-use crate::parse::punt_class;
+use crate::parse::{group_class, own_class};
 use crate::snapshot::{Listener, Snapshot};
 use crate::{DropReason, PuntClass};
 
@@ -71,13 +71,19 @@ fn fragment(key: &FlowKey, snapshot: &Snapshot) -> ShortExit {
 
 /// For the kernel, or for nobody.
 fn rest(key: &FlowKey, snapshot: &Snapshot) -> ShortExit {
-    let destination = key.destination();
-    let to_many = match destination.ip() {
+    let (source, destination) = (key.source(), key.destination());
+    let address = destination.ip();
+    let to_many = match address {
         IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast(),
         IpAddr::V6(v6) => v6.is_multicast(),
     };
-    if to_many || snapshot.is_local(destination.ip()) {
-        return ShortExit::punt(punt_class(key.protocol, key.source().port(), destination.port()));
-    }
-    DropReason::NotRouted.into()
+    ShortExit::punt(if to_many {
+        group_class(key.protocol, address)
+    } else if snapshot.is_own(address) {
+        own_class(key.protocol, source.port(), destination.port())
+    } else if snapshot.is_local(address) {
+        PuntClass::Other // a VIP's or a SNAT address's: anyone may send there
+    } else {
+        return DropReason::NotRouted.into();
+    })
 }

@@ -100,6 +100,8 @@ drop_reasons! {
         "The queue to the kernel was full."
     PuntPoliced "punt_policed" Worker
         "The policer of the queue to the kernel refused the packet."
+    CompanionLost "companion_lost" Worker
+        "The companion of the packet's port was deleted; it is opened anew every second until that succeeds."
     TransmitFull "transmit_full" Worker
         "The port's transmit queue took no more packets."
     NoMbuf "no_mbuf" Worker

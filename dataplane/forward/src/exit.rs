@@ -105,15 +105,19 @@ pub struct NextHopKey {
 pub enum PuntClass {
     /// ARP, and IPv6 neighbour and router discovery: without it nothing else flows.
     Neighbour,
-    /// Routing protocols and management: BGP, BFD, OSPF, SSH.
+    /// Routing protocols, spoken to the box's own addresses and their groups: BGP, BFD, OSPF, VRRP.
     Control,
-    /// The rest: ICMP, multicast, whatever else is for an address of the box.
+    /// SSH with the box's own addresses.
+    Management,
+    /// The rest: ICMP, multicast, whatever else is for an address of the box, and all that is for a
+    /// VIP or a SNAT address, to which anyone may send.
     Other,
 }
 
 impl PuntClass {
     /// Every class, in order of priority; the order of the rows in the counter table.
-    pub const ALL: [PuntClass; 3] = [PuntClass::Neighbour, PuntClass::Control, PuntClass::Other];
+    pub const ALL: [PuntClass; 4] =
+        [PuntClass::Neighbour, PuntClass::Control, PuntClass::Management, PuntClass::Other];
 
     /// The metric label.
     #[must_use]
@@ -121,6 +125,7 @@ impl PuntClass {
         match self {
             Self::Neighbour => "neighbour",
             Self::Control => "control",
+            Self::Management => "management",
             Self::Other => "other",
         }
     }

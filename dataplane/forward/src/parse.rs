@@ -2,6 +2,8 @@
 
 mod plain;
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use crate::burst::{Checked, Slip};
 use crate::exit::ShortExit;
 use crate::flow::{FlowKey, V4, V6};
@@ -17,6 +19,8 @@ use crate::{BURST, Burst, DropReason, Protocol, PuntClass};
 
 const TCP: u8 = Protocol::Tcp.number();
 const UDP: u8 = Protocol::Udp.number();
+const OSPF: u8 = 89;
+const VRRP: u8 = 112;
 
 /// The room: every packet of the burst becomes a tuple, a stranger, or leaves.
 pub(crate) fn parse(burst: &mut Burst, walk: &mut Walk, snapshot: &Snapshot) {
@@ -101,26 +105,46 @@ fn check_link(frame: &EthernetView, port: &PortConfig) -> Result<(), ShortExit> 
 /// service answer a link-layer broadcast).
 fn multicast_class(frame: &EthernetView) -> PuntClass {
     if let Ok(ip) = Ipv4View::new(frame.payload()) {
-        return punt_class(ip.protocol(), 0, 0);
+        return group_class(ip.protocol(), ip.destination().into());
     }
     match Ipv6View::new(frame.payload()) {
         Ok(ip) if ip.is_neighbour_discovery() => PuntClass::Neighbour,
-        Ok(ip) => punt_class(ip.next_header(), 0, 0),
+        Ok(ip) => group_class(ip.next_header(), ip.destination().into()),
         Err(_) => PuntClass::Other,
     }
 }
 
-/// The queue of a packet for an address of the box.
-pub(crate) fn punt_class(protocol: u8, source_port: u16, destination_port: u16) -> PuntClass {
+/// The queue of an IP packet to a group. Those of routing protocols are link-local: no router lets
+/// a stranger's packet through to them.
+pub(crate) fn group_class(protocol: u8, group: IpAddr) -> PuntClass {
+    const OSPF_GROUPS: [IpAddr; 4] = [
+        IpAddr::V4(Ipv4Addr::new(224, 0, 0, 5)), // RFC 2328 §A.1
+        IpAddr::V4(Ipv4Addr::new(224, 0, 0, 6)),
+        IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 5)), // RFC 5340 §A.1
+        IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 6)),
+    ];
+    const VRRP_GROUPS: [IpAddr; 2] = [
+        IpAddr::V4(Ipv4Addr::new(224, 0, 0, 18)), // RFC 9568 §5.1
+        IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12)),
+    ];
+    match protocol {
+        OSPF if OSPF_GROUPS.contains(&group) => PuntClass::Control,
+        VRRP if VRRP_GROUPS.contains(&group) => PuntClass::Control,
+        _ => PuntClass::Other,
+    }
+}
+
+/// The queue of a packet for an address that is the box's alone.
+pub(crate) fn own_class(protocol: u8, source_port: u16, destination_port: u16) -> PuntClass {
     const BGP: u16 = 179;
     const SSH: u16 = 22;
     const BFD: [u16; 3] = [3784, 3785, 4784]; // RFC 5881 control and echo, RFC 5883 multihop
-    const OSPF: u8 = 89;
     let either = |port| source_port == port || destination_port == port;
     match protocol {
-        TCP if either(BGP) || either(SSH) => PuntClass::Control,
+        TCP if either(BGP) => PuntClass::Control,
+        TCP if either(SSH) => PuntClass::Management,
         UDP if BFD.contains(&destination_port) => PuntClass::Control,
-        OSPF => PuntClass::Control,
+        OSPF | VRRP => PuntClass::Control,
         _ => PuntClass::Other,
     }
 }

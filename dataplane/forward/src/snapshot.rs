@@ -139,6 +139,7 @@ pub struct Snapshot {
     version: u32,
     ports: Arc<[PortConfig]>,
     local: Arc<Set<IpAddr>>,
+    own: Arc<Set<IpAddr>>,
     snat: Arc<Set<IpAddr>>,
     listeners: Arc<Listeners>,
     departed: Arc<Map<(IpAddr, Protocol), Vec<L4Ports>>>,
@@ -208,6 +209,12 @@ impl Snapshot {
         self.local.contains(&address)
     }
 
+    /// Whether this address is the box's alone.
+    #[must_use]
+    pub fn is_own(&self, address: IpAddr) -> bool {
+        self.own.contains(&address)
+    }
+
     /// Whether replies of DNAT flows come from there.
     #[must_use]
     pub fn is_dnat_backend(&self, source: SocketAddr, protocol: Protocol) -> bool {
@@ -242,6 +249,7 @@ impl SnapshotBuilder {
             version: 0,
             ports: Arc::new([]),
             local: Arc::default(),
+            own: Arc::default(),
             snat: Arc::default(),
             listeners: Arc::default(),
             departed: Arc::default(),
@@ -267,6 +275,13 @@ impl SnapshotBuilder {
     /// Every address the kernel answers for, VIPs included. Replaces the earlier set.
     pub fn local_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) -> &mut Self {
         self.snapshot.local = Arc::new(addresses.into_iter().collect());
+        self
+    }
+
+    /// Those of them that are the box's alone, neither a VIP (served or not) nor a SNAT address:
+    /// there it speaks routing protocols and SSH. Replaces the earlier set.
+    pub fn own_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) -> &mut Self {
+        self.snapshot.own = Arc::new(addresses.into_iter().collect());
         self
     }
 

@@ -16,15 +16,14 @@ use tracing::{info, warn};
 
 use crate::fib::in_prefix;
 use crate::kernel::{
-    Address, Addresses, Ifindex, KernelError, KernelView, MacAddr, Mirror, announcements,
+    Address, Addresses, Ifindex, KernelError, KernelView, Link, MacAddr, Mirror, PortIdx,
+    announcements,
 };
 
 /// One port's companion, as the main lcore sees it.
 pub struct CompanionFacts {
     /// Its name.
     pub name: String,
-    /// Its index, which a persistent TAP keeps.
-    pub index: Ifindex,
     /// The MAC it shares with the port.
     pub mac: MacAddr,
     /// Frames of ours to be sent out of the port.
@@ -32,7 +31,11 @@ pub struct CompanionFacts {
 }
 
 /// What was wanted and what the box had when the addresses were last kept.
-type Kept = (Arc<BTreeSet<IpAddr>>, Arc<[Address]>);
+struct Kept {
+    wanted: Arc<BTreeSet<IpAddr>>,
+    addresses: Arc<[Address]>,
+    links: Arc<[Link]>,
+}
 
 /// All companions, and what we keep on them.
 pub struct Companions {
@@ -65,10 +68,12 @@ impl Companions {
     }
 
     /// Sees that the kernel answers for the `wanted` addresses, and no longer for those that have
-    /// gone. Does nothing while neither these nor the box's addresses have changed.
+    /// gone. Does nothing while neither these nor the box's addresses and companions have changed.
     pub fn keep_addresses(&mut self, wanted: &Arc<BTreeSet<IpAddr>>, view: &KernelView) {
-        let unchanged = |(kept, addresses): &Kept| {
-            Arc::ptr_eq(kept, wanted) && Arc::ptr_eq(addresses, &view.addresses)
+        let unchanged = |kept: &Kept| {
+            Arc::ptr_eq(&kept.wanted, wanted)
+                && Arc::ptr_eq(&kept.addresses, &view.addresses)
+                && Arc::ptr_eq(&kept.links, &view.links)
         };
         if self.kept.as_ref().is_some_and(unchanged) {
             return;
@@ -76,8 +81,10 @@ impl Companions {
         let by_companion = by_companion(wanted, view);
         let mut refused = BTreeMap::new();
         for at in 0..self.companions.len() {
-            let wanted = by_companion.get(&at).unwrap_or(&BTreeSet::new()).clone();
-            refused.extend(self.reconcile(at, &wanted));
+            // One that was deleted comes back with another index, and is seen to then.
+            let Some(index) = view.companion(at as PortIdx) else { continue };
+            let none = BTreeSet::new();
+            refused.extend(self.reconcile(at, index, by_companion.get(&at).unwrap_or(&none)));
         }
         self.just_started = false;
         for (address, error) in &refused {
@@ -86,7 +93,11 @@ impl Companions {
             }
         }
         self.refused = refused;
-        self.kept = Some((Arc::clone(wanted), Arc::clone(&view.addresses)));
+        self.kept = Some(Kept {
+            wanted: Arc::clone(wanted),
+            addresses: Arc::clone(&view.addresses),
+            links: Arc::clone(&view.links),
+        });
     }
 
     /// Has the next [`Self::keep_addresses`] ask the kernel again for what it refused.
@@ -115,9 +126,14 @@ impl Companions {
     }
 
     /// Makes the addresses of a companion those that are wanted; what the kernel refused, and why.
-    fn reconcile(&mut self, at: usize, wanted: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, String> {
+    fn reconcile(
+        &mut self,
+        at: usize,
+        index: Ifindex,
+        wanted: &BTreeSet<IpAddr>,
+    ) -> BTreeMap<IpAddr, String> {
         let companion = &self.companions[at];
-        let done = match self.addresses.reconcile(companion.index, &companion.name, wanted) {
+        let done = match self.addresses.reconcile(index, &companion.name, wanted) {
             Ok(done) => done,
             Err(error) => {
                 return wanted.iter().map(|address| (*address, error.to_string())).collect();

@@ -2,8 +2,9 @@
 //!
 //! A thread of its own, off the lcores and off the thread that builds Maglev tables. Towards the
 //! kernel each class of packet has its own rings and its own policer, so that a flood of pings can
-//! not starve ARP or BGP; higher classes go first. From the kernel every frame goes to the first
-//! worker, which transmits it. Both ways are bounded per turn, and what does not fit is counted.
+//! not starve ARP or BGP, nor a flood of SYNs to SSH; higher classes go first. From the kernel every
+//! frame goes to the first worker, which transmits it. Both ways are bounded per turn, and what does
+//! not fit is counted.
 
 use std::{
     sync::{
@@ -20,7 +21,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
-    kernel::{Policer, Rate, Tap},
+    kernel::{Attachment, Policer, Rate, Written},
     statistics::{Drops, PuntCells},
 };
 
@@ -32,10 +33,13 @@ const TURN_FRAMES: usize = 64;
 /// punted packet may be late.
 const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000 };
 
+const CLASSES: usize = PuntClass::ALL.len();
+
 /// What each class of [`PuntClass::ALL`] may bring to the kernel. ARP and ND are small but many when
-/// a subnet wakes up; BGP and SSH are long flows; the rest is ping and noise, which a kernel socket
-/// is not there to absorb.
-const RATES: [Rate; 3] = [rate(20_000, 20), rate(100_000, 250), rate(50_000, 75)];
+/// a subnet wakes up; BGP is long flows; SSH is keystrokes and now and then a file; the rest is ping
+/// and noise, which a kernel socket is not there to absorb.
+const RATES: [Rate; CLASSES] =
+    [rate(20_000, 20), rate(100_000, 250), rate(50_000, 75), rate(50_000, 75)];
 
 /// So many packets and so many MB a second, and a tenth of it at once.
 const fn rate(packets_per_second: u32, megabytes_per_second: u32) -> Rate {
@@ -51,7 +55,7 @@ const fn rate(packets_per_second: u32, megabytes_per_second: u32) -> Rate {
 /// A worker's end for one port: a ring a class.
 #[derive(Debug)]
 pub struct PuntOutbox {
-    classes: [Producer<Mbuf>; 3],
+    classes: [Producer<Mbuf>; CLASSES],
 }
 
 impl PuntOutbox {
@@ -66,25 +70,29 @@ impl PuntOutbox {
 
 /// One port's companion with the rings to and from the workers.
 pub struct Companion {
-    tap: Tap,
-    inboxes: Vec<[Consumer<Mbuf>; 3]>,
+    attachment: Attachment,
+    inboxes: Vec<Vec<Consumer<Mbuf>>>,
     to_port: Producer<Mbuf>,
-    policers: [Policer; 3],
+    policers: [Policer; CLASSES],
 }
 
 impl Companion {
     /// A companion, the workers' outboxes in order, and the first worker's inbox of kernel frames.
-    pub fn new(tap: Tap, workers: usize) -> (Self, Vec<PuntOutbox>, Consumer<Mbuf>) {
+    pub fn new(attachment: Attachment, workers: usize) -> (Self, Vec<PuntOutbox>, Consumer<Mbuf>) {
         let (mut inboxes, mut outboxes) = (Vec::new(), Vec::new());
         for _ in 0..workers {
-            let [neighbour, control, other] =
-                std::array::from_fn(|_| RingBuffer::new(RING_PACKETS));
-            outboxes.push(PuntOutbox { classes: [neighbour.0, control.0, other.0] });
-            inboxes.push([neighbour.1, control.1, other.1]);
+            let mut inbox = Vec::with_capacity(CLASSES);
+            let classes = std::array::from_fn(|_| {
+                let (outbox, ring) = RingBuffer::new(RING_PACKETS);
+                inbox.push(ring);
+                outbox
+            });
+            outboxes.push(PuntOutbox { classes });
+            inboxes.push(inbox);
         }
         let (to_port, from_kernel) = RingBuffer::new(RING_PACKETS);
         let policers = RATES.map(Policer::new);
-        (Self { tap, inboxes, to_port, policers }, outboxes, from_kernel)
+        (Self { attachment, inboxes, to_port, policers }, outboxes, from_kernel)
     }
 }
 
@@ -108,7 +116,8 @@ impl ExceptionPath {
     pub fn start(mut self, stop: Arc<AtomicBool>) -> std::io::Result<JoinHandle<()>> {
         thread::Builder::new().name("exception".into()).spawn(move || {
             let started = Instant::now();
-            let longest = self.companions.iter().map(|companion| companion.tap.frame_bytes()).max();
+            let frame_bytes = |companion: &Companion| companion.attachment.frame_bytes();
+            let longest = self.companions.iter().map(frame_bytes).max();
             let mut buffer = vec![0; longest.unwrap_or_default()];
             let mut busy = false;
             while !stop.load(Ordering::Relaxed) {
@@ -123,7 +132,8 @@ impl ExceptionPath {
         let mut fds: Vec<PollFd<'_>> = self
             .companions
             .iter()
-            .map(|companion| PollFd::new(&companion.tap, PollFlags::IN))
+            .filter_map(|companion| companion.attachment.fd())
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
         let wait = if busy { Timespec { tv_sec: 0, tv_nsec: 0 } } else { WAIT };
         if poll(&mut fds, Some(&wait)).is_err() {
@@ -135,8 +145,9 @@ impl ExceptionPath {
     fn turn(&mut self, now: Duration, buffer: &mut [u8]) -> bool {
         let mut frames = 0;
         for companion in &mut self.companions {
+            companion.attachment.keep(now);
             frames += companion.punt(now, self.drops, self.punts);
-            frames += companion.take_from_kernel(&self.mempool, self.drops, buffer);
+            frames += companion.take_from_kernel(now, &self.mempool, self.drops, buffer);
         }
         frames > 0
     }
@@ -153,10 +164,12 @@ impl Companion {
                     let frame = mbuf.data();
                     if !self.policers[at].admit(now, frame.len()) {
                         drops.count(DropReason::PuntPoliced);
-                    } else if self.tap.write_frame(frame).is_ok_and(|taken| taken) {
-                        punts.count(class, frame.len());
-                    } else {
-                        drops.count(DropReason::PuntFull);
+                        continue;
+                    }
+                    match self.attachment.write_frame(frame, now) {
+                        Written::Taken => punts.count(class, frame.len()),
+                        Written::Refused => drops.count(DropReason::PuntFull),
+                        Written::Lost => drops.count(DropReason::CompanionLost),
                     }
                 }
             }
@@ -164,9 +177,15 @@ impl Companion {
         frames
     }
 
-    fn take_from_kernel(&mut self, mempool: &Mempool, drops: Drops, buffer: &mut [u8]) -> usize {
+    fn take_from_kernel(
+        &mut self,
+        now: Duration,
+        mempool: &Mempool,
+        drops: Drops,
+        buffer: &mut [u8],
+    ) -> usize {
         for frames in 0..TURN_FRAMES {
-            let Ok(Some(len)) = self.tap.read_frame(buffer) else { return frames };
+            let Some(len) = self.attachment.read_frame(buffer, now) else { return frames };
             let Some(mut mbuf) = mempool.alloc() else {
                 drops.count(DropReason::NoMbuf);
                 continue;

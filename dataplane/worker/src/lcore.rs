@@ -37,7 +37,7 @@ pub struct WorkerPort {
     pub sending: MbufBurst,
     /// The way to the kernel.
     pub punt: PuntOutbox,
-    /// Frames of the kernel and of ours to be sent: the first worker's alone.
+    /// Frames of ours and of the kernel to be sent, in this order: the first worker's alone.
     pub to_send: Vec<Consumer<Mbuf>>,
 }
 
@@ -310,17 +310,27 @@ impl Path {
     fn send_from_kernel(&mut self) -> usize {
         let mut frames = 0;
         for port in &mut self.ports {
-            for at in 0..port.to_send.len() {
-                while frames < BURST
-                    && let Ok(mbuf) = port.to_send[at].pop()
-                {
-                    frames += 1;
-                    Self::push(port, mbuf, self.drops, self.activity);
-                }
-            }
+            let mut rings = std::mem::take(&mut port.to_send); // while the port is written to
+            frames +=
+                take_burst(&mut rings, |mbuf| Self::push(port, mbuf, self.drops, self.activity));
+            port.to_send = rings;
         }
         frames
     }
+}
+
+/// Takes a burst at most from one port's rings, the first ring first; returns how many it took.
+fn take_burst<T>(rings: &mut [Consumer<T>], mut take: impl FnMut(T)) -> usize {
+    let mut taken = 0;
+    for ring in rings {
+        while taken < BURST
+            && let Ok(frame) = ring.pop()
+        {
+            taken += 1;
+            take(frame);
+        }
+    }
+    taken
 }
 
 /// What the NIC has verified of a frame.
@@ -331,4 +341,34 @@ fn rx_checks(mbuf: &Mbuf) -> RxChecks {
         RxChecksum::Bad => Checked::Bad,
     };
     RxChecks { ip: checked(mbuf.ip_checksum()), l4: checked(mbuf.l4_checksum()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use rtrb::RingBuffer;
+
+    use super::*;
+
+    fn ring(frames: std::ops::Range<usize>) -> Consumer<usize> {
+        let (mut producer, consumer) = RingBuffer::new(128);
+        frames.for_each(|frame| producer.push(frame).unwrap());
+        consumer
+    }
+
+    #[test]
+    fn every_port_has_a_burst_a_turn_and_announcements_go_first() {
+        let mut ports = [[ring(0..0), ring(100..200)], [ring(0..20), ring(100..200)]];
+        let mut turn = || {
+            ports.each_mut().map(|rings| {
+                let mut sent = Vec::new();
+                assert_eq!(take_burst(rings, |frame| sent.push(frame)), sent.len());
+                sent
+            })
+        };
+        let (kernel, ours): (Vec<_>, Vec<_>) = ((100..132).collect(), (0..20).collect());
+        let [first, second] = turn();
+        assert_eq!(first, kernel, "a burst of the kernel's");
+        assert_eq!(second, [&ours, &kernel[..12]].concat(), "the other port's ours, then as many");
+        assert_eq!(turn()[1], (112..144).collect::<Vec<_>>(), "and then the kernel's alone");
+    }
 }

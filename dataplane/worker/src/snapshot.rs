@@ -42,6 +42,7 @@ struct ListenerKey {
 }
 
 /// A listener as the workers have it, and as the control plane wrote it.
+#[derive(Clone)]
 struct Served {
     listener: Listener,
     source: feed::Listener,
@@ -125,11 +126,23 @@ impl Translator {
         self.builder.fib(self.fib.build(view, state));
         let of_kernel = view.addresses.iter().map(|own| own.address);
         self.builder.local_addresses(of_kernel.chain(self.addresses.iter().copied()));
+        self.builder.own_addresses(self.own_addresses(state, view));
         Translation {
             snapshot: build(&self.builder, self.version),
             errors: self.errors.clone(),
             addresses: Arc::clone(&self.addresses),
         }
+    }
+
+    /// The box's addresses that strangers have no business with: no VIP, refused ones included, and
+    /// no SNAT address.
+    fn own_addresses(&self, state: &State, view: &KernelView) -> Vec<IpAddr> {
+        let vips: BTreeSet<IpAddr> =
+            state.listeners.values().map(|listener| listener.vip).collect();
+        let not_ours = view.addresses.iter().filter(|own| !own.ours).map(|own| own.address);
+        not_ours
+            .filter(|address| !vips.contains(address) && !self.addresses.contains(address))
+            .collect()
     }
 
     /// Listeners, groups and addresses of a state.
@@ -156,7 +169,7 @@ impl Translator {
             }
         }
         for name in refused {
-            if let Some(last) = self.served.remove(name)
+            if let Some(last) = self.served.get(name).cloned()
                 && let Some(last) = self.keep(last, &mut taking, statistics)
             {
                 served.insert(name.clone(), last);

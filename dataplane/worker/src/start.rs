@@ -30,7 +30,7 @@ use crate::{
     handover::HandOver,
     hold::Hold,
     idle::Rest,
-    kernel::{self, Mirror, Tap},
+    kernel::{self, Attachment, Mirror},
     lcore::{Path as WorkerPath, Worker, WorkerPort},
     main_lcore::{MainLcore, StartedPort},
     memory,
@@ -118,19 +118,14 @@ impl Start {
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (at, (running, port)) in ports.into_iter().zip(&self.config.ports).enumerate() {
             let mac = kernel::MacAddr(running.mac.0);
-            let tap = Tap::open(&port.companion, mac, port.mtu_bytes.into(), true)?;
+            let attachment = Attachment::open(&port.companion, mac, port.mtu_bytes.into())?;
             let (to_port, own_frames) = RingBuffer::new(OWN_FRAMES);
-            facts.push(CompanionFacts {
-                name: port.companion.clone(),
-                index: tap.index(),
-                mac,
-                to_port,
-            });
+            facts.push(CompanionFacts { name: port.companion.clone(), mac, to_port });
             names.push((at as u16, port.companion.clone()));
-            let (companion, outboxes, from_kernel) = Companion::new(tap, workers);
+            let (companion, outboxes, from_kernel) = Companion::new(attachment, workers);
             taps.push(companion);
             started.push(StartedPort { name: port.name.clone(), port: running.port });
-            wiring.port(port, running.rx, running.tx, outboxes, [from_kernel, own_frames])?;
+            wiring.port(port, running.rx, running.tx, outboxes, [own_frames, from_kernel])?;
         }
         let mirror = Mirror::open(&names)?;
         let companions = Companions::new(facts, self.mempool.clone())?;
@@ -258,8 +253,8 @@ impl Wiring {
         Self { workers: (0..workers).map(|_| Vec::new()).collect() }
     }
 
-    /// Gives worker `i` the port's receive queue `i` and transmit queue `i + offset`; frames of the
-    /// kernel and of ours go to the first worker.
+    /// Gives worker `i` the port's receive queue `i` and transmit queue `i + offset`; frames of
+    /// ours and of the kernel go to the first worker.
     fn port(
         &mut self,
         config: &config::PortConfig,

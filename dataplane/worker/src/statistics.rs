@@ -41,20 +41,23 @@ pub enum Activity {
     HandedIn,
     /// Turns of its loop.
     Polls,
-    /// Turns that found a packet.
+    /// Turns that moved a packet: received, taken from another worker, or the kernel's or ours to send.
     BusyPolls,
-    /// TSC cycles of the turns that found a packet.
+    /// Those packets.
+    BusyPackets,
+    /// TSC cycles of those turns.
     BusyCycles,
     /// TSC cycles in all.
     Cycles,
 }
 
-const ACTIVITY_COLUMNS: [Column; 7] = [
+const ACTIVITY_COLUMNS: [Column; 8] = [
     Column::counter("received", "packets"),
     Column::counter("transmitted", "packets"),
     Column::counter("handed_in", "packets"),
     Column::counter("polls", ""),
     Column::counter("busy_polls", ""),
+    Column::counter("busy_packets", "packets"),
     Column::counter("busy_cycles", "cycles"),
     Column::counter("cycles", "cycles"),
 ];
@@ -72,6 +75,19 @@ const PORT_COLUMNS: [Column; 11] = [
     Column::gauge("mbufs_free", ""),
     Column::gauge("mbufs_in_use", ""),
 ];
+
+/// What `link_up` says if nobody knows: neither 0 for down nor 1 for up.
+const LINK_UNKNOWN: u64 = 2;
+
+/// The value of `link_up`. The TAP PMD looks for its interface in our network namespace, and takes
+/// one that was moved to another for down.
+fn link_up(driver: &str, up: Option<bool>) -> u64 {
+    match up {
+        None => LINK_UNKNOWN,
+        Some(false) if driver == "net_tap" => LINK_UNKNOWN,
+        Some(up) => u64::from(up),
+    }
+}
 
 const DROP_COLUMNS: [Column; 1] = [Column::counter("packets", "packets")];
 const PUNT_COLUMNS: [Column; 2] =
@@ -110,12 +126,13 @@ impl WorkerActivity {
         add(&self.0[WORKER_COLUMNS.len() + what as usize], more);
     }
 
-    /// Counts a turn of the loop that took `cycles` and found `packets`.
+    /// Counts a turn of the loop that took `cycles` and moved `packets`.
     pub fn turn(self, packets: usize, cycles: u64) {
         self.add(Activity::Polls, 1);
         self.add(Activity::Cycles, cycles);
         if packets > 0 {
             self.add(Activity::BusyPolls, 1);
+            self.add(Activity::BusyPackets, packets as u64);
             self.add(Activity::BusyCycles, cycles);
         }
     }
@@ -218,9 +235,9 @@ impl Statistics {
 
     /// Puts down what a port says of itself, and how full the pool is that feeds it.
     pub fn set_port(&self, at: usize, port: &Port, mempool: &Mempool) {
-        let (stats, link) = (port.stats().unwrap_or_default(), port.link());
+        let stats = port.stats().unwrap_or_default();
         let values: [u64; PORT_COLUMNS.len()] = [
-            u64::from(link.is_ok_and(|link| link.up)),
+            link_up(port.driver(), port.link().ok().map(|link| link.up)),
             stats.ipackets,
             stats.ibytes,
             stats.opackets,
@@ -319,4 +336,47 @@ fn columns_of(columns: &'static [(&'static str, &'static str)]) -> Vec<Column> {
         }
     };
     columns.iter().map(column).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_down_only_if_its_driver_can_know() {
+        for (driver, up, expected) in [
+            ("net_ixgbe", Some(true), 1),
+            ("net_ixgbe", Some(false), 0),
+            ("net_ixgbe", None, LINK_UNKNOWN),
+            ("net_tap", Some(true), 1),
+            ("net_tap", Some(false), LINK_UNKNOWN),
+        ] {
+            assert_eq!(link_up(driver, up), expected, "{driver} says {up:?}");
+        }
+    }
+
+    #[test]
+    fn a_turn_counts_its_cycles_and_if_it_moved_packets_both_as_busy() {
+        let columns = WORKER_COLUMNS.len() + ACTIVITY_COLUMNS.len();
+        let cells: &'static [AtomicU64] =
+            (0..columns).map(|_| AtomicU64::new(0)).collect::<Vec<_>>().leak();
+        let activity = WorkerActivity(cells);
+        for (packets, cycles) in [(0, 1000), (3, 300), (0, 50_000), (1, 200)] {
+            activity.turn(packets, cycles);
+        }
+        let counted: Vec<_> = ACTIVITY_COLUMNS
+            .iter()
+            .zip(&cells[WORKER_COLUMNS.len()..])
+            .map(|(column, cell)| (column.name, cell.load(Ordering::Relaxed)))
+            .filter(|(_, value)| *value > 0)
+            .collect();
+        let expected = [
+            ("polls", 4),
+            ("busy_polls", 2),
+            ("busy_packets", 4),
+            ("busy_cycles", 500),
+            ("cycles", 51_500),
+        ];
+        assert_eq!(counted, expected);
+    }
 }

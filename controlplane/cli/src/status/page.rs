@@ -186,11 +186,7 @@ fn ports(ports: &[Item], style: Style) -> Grid {
         "NOTE",
     ]);
     for port in ports {
-        let link = match port.counters.get("link_up") {
-            Some(0) => Cell::painted("down", Paint::Bad),
-            Some(_) => Cell::painted("up", Paint::Good),
-            None => Cell::default(),
-        };
+        let link = port.counters.get("link_up").map(link).unwrap_or_default();
         let lost = PORT_LOSSES
             .iter()
             .filter_map(|name| port.counters.get(name))
@@ -202,6 +198,14 @@ fn ports(ports: &[Item], style: Style) -> Grid {
         grid.row(head.into_iter().chain(traffic).chain(tail));
     }
     grid
+}
+
+fn link(up: u64) -> Cell {
+    match up {
+        0 => Cell::painted("down", Paint::Bad),
+        1 => Cell::painted("up", Paint::Good),
+        _ => "unknown".into(), // the driver cannot say
+    }
 }
 
 fn workers(workers: &[Worker], style: Style) -> Grid {
@@ -346,4 +350,16 @@ fn note(counters: &Counters, laid_out: &[&str], style: Style) -> Cell {
     let parts: Vec<String> =
         rest.map(|(name, value)| format!("{name} {}", style.count(*value))).collect();
     parts.join(", ").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_nobody_knows_of_is_neither_up_nor_down() {
+        let bad = Cell::painted("down", Paint::Bad);
+        let good = Cell::painted("up", Paint::Good);
+        assert_eq!([0, 1, 2].map(link), [bad, good, "unknown".into()]);
+    }
 }

@@ -177,10 +177,10 @@ pub(crate) struct ByThread {
 #[derive(Clone, Debug, Default, SerializeDerive)]
 pub(crate) struct Worker {
     pub(crate) worker: usize,
-    /// The part of its cycles, since it started, in which it had packets.
+    /// The part of its cycles, since it started, of turns that moved packets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) busy_ratio: Option<f64>,
-    /// Those cycles by packets that it took, since it started.
+    /// Those cycles by the packets it moved in them: received, handed over to it, or sent for the kernel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cycles_per_packet: Option<f64>,
     pub(crate) counters: Counters,

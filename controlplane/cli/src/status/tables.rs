@@ -109,7 +109,7 @@ fn worker(worker: usize, counters: Counters) -> Worker {
     Worker {
         worker,
         busy_ratio: ratio("busy_cycles", "cycles"),
-        cycles_per_packet: ratio("busy_cycles", "packets"),
+        cycles_per_packet: ratio("busy_cycles", "busy_packets"),
         counters,
     }
 }
@@ -187,9 +187,14 @@ mod tests {
             Counters(values.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect())
         };
         let rows = [
-            (&[("busy_cycles", 1), ("cycles", 3), ("packets", 8)][..], Some(0.3333), Some(0.125)),
-            (&[("busy_cycles", 0), ("cycles", 0), ("packets", 0)], None, None),
-            (&[("packets", 5)], None, None),
+            (
+                &[("busy_cycles", 1), ("cycles", 3), ("busy_packets", 8), ("packets", 2)][..],
+                Some(0.3333),
+                Some(0.125),
+            ),
+            (&[("busy_cycles", 0), ("cycles", 0), ("busy_packets", 0)], None, None),
+            (&[("busy_packets", 5)], None, None),
+            (&[("busy_cycles", 1), ("packets", 5)], None, None),
         ];
         for (values, busy, cycles) in rows {
             let worker = worker(0, counters(values));

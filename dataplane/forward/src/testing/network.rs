@@ -84,6 +84,7 @@ pub(super) fn network(listeners: &[Listener]) -> SnapshotBuilder {
         .ports(ports())
         .fib(FIB.clone())
         .local_addresses(vips.chain(local))
+        .own_addresses(local)
         .snat_addresses(listeners.iter().flat_map(|listener| listener.snat.iter().copied()))
         .dnat_backends(dnat.flat_map(|listener| {
             listener.group.members().iter().map(|member| (member.address, listener.protocol))

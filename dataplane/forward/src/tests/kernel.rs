@@ -2,22 +2,22 @@
 
 use super::{CLIENT, FULL_NAT, VIP};
 use crate::testing::Dropped;
-use crate::testing::{Punted, TestLb, Tx, arp_who_has, tcp, udp};
+use crate::testing::{Punted, TestLb, TestPacket, Tx, arp_who_has, tcp, udp};
 use crate::wire::tcp::{ACK, SYN};
 use crate::{DropReason, MacAddr, PuntClass};
 
 const MISS: &[&str] = &["flow_misses", "punted"];
 const PUNT: &[&str] = &["punted"];
 const BROADCAST: MacAddr = MacAddr([0xff; 6]);
+const ALL_OSPF: MacAddr = MacAddr([0x01, 0x00, 0x5e, 0, 0, 5]);
+const ALL_VRRP: MacAddr = MacAddr([0x01, 0x00, 0x5e, 0, 0, 18]);
 const ALL_HOSTS: MacAddr = MacAddr([0x01, 0x00, 0x5e, 0, 0, 1]);
 
 #[test]
 fn the_kernel_gets_its_own() {
     let mut lb = TestLb::with(FULL_NAT);
     let router = "192.0.2.1:5000";
-    let icmp = |destination: &str| {
-        udp(CLIENT, destination, b"ping").put(23, &[1]).put(24, &ip_checksum_for(destination, 1))
-    };
+    let icmp = |destination: &str| ip(destination, 1);
     lb.check(&[
         ("ARP", arp_who_has("192.0.2.10".parse().unwrap()), Punted(PuntClass::Neighbour), PUNT),
         (
@@ -32,7 +32,18 @@ fn the_kernel_gets_its_own() {
             Punted(PuntClass::Control),
             MISS,
         ),
-        ("SSH", tcp(router, "192.0.2.2:22", SYN).into(), Punted(PuntClass::Control), MISS),
+        (
+            "SSH, we listen",
+            tcp(CLIENT, "192.0.2.2:22", SYN).into(),
+            Punted(PuntClass::Management),
+            MISS,
+        ),
+        (
+            "SSH, they listen",
+            tcp("203.0.113.7:22", "192.0.2.2:4000", SYN | ACK).into(),
+            Punted(PuntClass::Management),
+            MISS,
+        ),
         ("BFD", udp(router, "192.0.2.2:3784", b"up").into(), Punted(PuntClass::Control), MISS),
         (
             "other traffic of the box",
@@ -51,6 +62,52 @@ fn the_kernel_gets_its_own() {
             udp(CLIENT, VIP, b"").into(),
             Punted(PuntClass::Other),
             MISS,
+        ),
+        (
+            "nobody speaks BGP to a VIP",
+            tcp(CLIENT, "192.0.2.10:179", SYN).into(),
+            Punted(PuntClass::Other),
+            MISS,
+        ),
+        (
+            "nor from there",
+            tcp("203.0.113.7:179", "192.0.2.10:81", ACK).into(),
+            Punted(PuntClass::Other),
+            MISS,
+        ),
+        ("nor SSH", tcp(CLIENT, "192.0.2.10:22", SYN).into(), Punted(PuntClass::Other), MISS),
+        ("nor BFD", udp(CLIENT, "192.0.2.10:3784", b"up").into(), Punted(PuntClass::Other), MISS),
+        ("nor OSPF", ip("192.0.2.10:0", 89).into(), Punted(PuntClass::Other), PUNT),
+        (
+            "nor OSPF to a SNAT address",
+            ip("10.0.0.200:0", 89).into(),
+            Punted(PuntClass::Other),
+            PUNT,
+        ),
+        ("OSPF, to the box", ip("192.0.2.2:0", 89).into(), Punted(PuntClass::Control), PUNT),
+        (
+            "OSPF, to its group",
+            ip("224.0.0.5:0", 89).to_mac(ALL_OSPF).into(),
+            Punted(PuntClass::Control),
+            PUNT,
+        ),
+        (
+            "VRRP, to its group",
+            ip("224.0.0.18:0", 112).to_mac(ALL_VRRP).into(),
+            Punted(PuntClass::Control),
+            PUNT,
+        ),
+        (
+            "OSPF, to another group",
+            ip("224.0.0.18:0", 89).to_mac(ALL_VRRP).into(),
+            Punted(PuntClass::Other),
+            PUNT,
+        ),
+        (
+            "OSPF to a VIP in a frame to many",
+            ip("192.0.2.10:0", 89).to_mac(ALL_OSPF).into(),
+            Punted(PuntClass::Other),
+            PUNT,
         ),
         ("a ping to a VIP", icmp("192.0.2.10:0").into(), Punted(PuntClass::Other), PUNT),
         ("a ping to a SNAT address", icmp("10.0.0.200:0").into(), Punted(PuntClass::Other), PUNT),
@@ -81,6 +138,12 @@ fn the_kernel_gets_its_own() {
     ]);
 }
 
+/// A datagram of a protocol without L4 ports.
+fn ip(destination: &str, protocol: u8) -> TestPacket {
+    let packet = udp(CLIENT, destination, b"ping").put(23, &[protocol]);
+    packet.put(24, &ip_checksum_for(destination, protocol))
+}
+
 /// The header checksum bytes of a default datagram of 4 bytes with another protocol number.
 fn ip_checksum_for(destination: &str, protocol: u8) -> [u8; 2] {
     let mut bytes = udp(CLIENT, destination, b"ping").bytes();
@@ -95,10 +158,16 @@ fn v6(to: MacAddr, next_header: u8, destination: &str, payload: &[u8]) -> Vec<u8
     frame.extend(to.0);
     frame.extend([2, 1, 0, 0, 0, 1, 0x86, 0xdd, 0x60, 0, 0, 0]);
     frame.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
-    frame.extend([next_header, 1]);
+    frame.extend([next_header, 255]);
     frame.extend("2001:db8::7".parse::<std::net::Ipv6Addr>().unwrap().octets());
     frame.extend(destination.parse::<std::net::Ipv6Addr>().unwrap().octets());
     frame.extend(payload);
+    frame
+}
+
+/// The same frame after a hop.
+fn routed(mut frame: Vec<u8>) -> Vec<u8> {
+    frame[21] -= 1;
     frame
 }
 
@@ -107,7 +176,8 @@ fn ipv6_is_the_kernels_where_it_is_for_us() {
     use crate::testing::BOX_MAC;
     let mut lb = TestLb::with(FULL_NAT);
     let mut builder = lb.builder();
-    builder.local_addresses(["2001:db8::2".parse().unwrap()]);
+    let [own, vip] = ["2001:db8::2", "2001:db8::10"].map(|address| address.parse().unwrap());
+    builder.local_addresses([own, vip]).own_addresses([own]);
     lb.install(&builder);
     let solicited = MacAddr([0x33, 0x33, 0xff, 0, 0, 2]);
     let bgp = [0x12, 0x34, 0, 179, 0, 0, 0, 0];
@@ -124,8 +194,33 @@ fn ipv6_is_the_kernels_where_it_is_for_us() {
             Punted(PuntClass::Neighbour),
             PUNT,
         ),
+        (
+            "the same from behind a router",
+            routed(v6(BOX_MAC, 58, "2001:db8::2", &[136, 0, 0, 0])),
+            Punted(PuntClass::Other),
+            PUNT,
+        ),
+        (
+            "and in a frame to many",
+            routed(v6(solicited, 58, "ff02::1:ff00:2", &[135, 0, 0, 0])),
+            Punted(PuntClass::Other),
+            PUNT,
+        ),
+        (
+            "and for somebody else",
+            routed(v6(BOX_MAC, 58, "2001:db8::9", &[136, 0, 0, 0])),
+            Dropped(DropReason::NotRouted),
+            &["dropped", "drop_not_routed"],
+        ),
         ("a ping", v6(BOX_MAC, 58, "2001:db8::2", &[128, 0, 0, 0]), Punted(PuntClass::Other), PUNT),
         ("BGP", v6(BOX_MAC, 6, "2001:db8::2", &bgp), Punted(PuntClass::Control), PUNT),
+        ("BGP to a VIP", v6(BOX_MAC, 6, "2001:db8::10", &bgp), Punted(PuntClass::Other), PUNT),
+        (
+            "VRRP for IPv6",
+            v6(MacAddr([0x33, 0x33, 0, 0, 0, 0x12]), 112, "ff02::12", &[0x31, 1]),
+            Punted(PuntClass::Control),
+            PUNT,
+        ),
         (
             "OSPFv3",
             v6(MacAddr([0x33, 0x33, 0, 0, 0, 5]), 89, "ff02::5", &[3, 1]),

@@ -89,6 +89,13 @@ impl<'a> Ipv4View<'a> {
         [a, b, c, d, e, f, g, h]
     }
 
+    /// Whom it is for.
+    #[must_use]
+    pub fn destination(&self) -> [u8; 4] {
+        let [.., a, b, c, d] = *self.head;
+        [a, b, c, d]
+    }
+
     /// What the datagram carries.
     #[inline]
     #[must_use]

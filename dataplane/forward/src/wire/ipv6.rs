@@ -40,15 +40,24 @@ impl<'a> Ipv6View<'a> {
         self.head.last_chunk().copied().unwrap_or([0; 32])
     }
 
+    /// Whom it is for.
+    #[must_use]
+    pub fn destination(&self) -> [u8; 16] {
+        self.head.last_chunk().copied().unwrap_or([0; 16])
+    }
+
     /// What follows the fixed header.
     #[must_use]
     pub fn payload(&self) -> &'a [u8] {
         self.payload
     }
 
-    /// Whether this is neighbour or router discovery (RFC 4861 §4).
+    /// Whether this is neighbour or router discovery (RFC 4861 §4): by its hop limit, no router has
+    /// passed it on.
     #[must_use]
     pub fn is_neighbour_discovery(&self) -> bool {
-        self.next_header() == ICMPV6 && matches!(self.payload.first(), Some(133..=137))
+        self.next_header() == ICMPV6
+            && self.head[7] == 255
+            && matches!(self.payload.first(), Some(133..=137))
     }
 }

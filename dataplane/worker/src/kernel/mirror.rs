@@ -275,7 +275,7 @@ impl Mirror {
 
     /// The companion of `port`, if it exists at the moment.
     pub fn companion(&self, port: PortIdx) -> Option<Ifindex> {
-        self.view.links.iter().find(|link| link.port == port).map(|link| link.index)
+        self.view.companion(port)
     }
 
     /// Applies events, and looks whether they leave routes in doubt.

@@ -15,6 +15,7 @@
 //! ```
 //! * [`tap`]: the companion itself: persistent, so that addresses, routes and BGP sessions outlive
 //!   our process, adopted by the next one under its name. Frames in, frames out.
+//! * [`attachment`]: our hold on it, taken anew when somebody deletes the interface.
 //! * [`mirror`]: links, addresses, routes (tables local and main, both families, multipath, nexthop
 //!   objects) and neighbours, by netlink, dumped once and then followed; [`view`] is what it shows,
 //!   cut down to what decides where a packet goes. It also makes the kernel ask for a neighbour
@@ -38,6 +39,7 @@
 
 pub mod addresses;
 pub mod announce;
+pub mod attachment;
 mod error;
 mod link;
 pub mod mirror;
@@ -56,6 +58,7 @@ use std::fmt;
 
 pub use addresses::{Addresses, Reconciled};
 pub use announce::announcements;
+pub use attachment::{Attachment, Written};
 pub use error::KernelError;
 pub use mirror::Mirror;
 pub use neighbours::Asked;

@@ -1,6 +1,6 @@
 //! How much of one class of traffic may pass: a token bucket over packets and over bytes.
 //!
-//! Each class of punted packets (neighbours, routing protocols, the rest) has one of these before
+//! Each class of punted packets (neighbours, routing protocols, SSH, the rest) has one of these before
 //! the kernel, so that a flood of one class cannot starve another.
 //!
 //! Tokens are counted in billionths: a nanosecond at rate r brings exactly r of them, so a refill

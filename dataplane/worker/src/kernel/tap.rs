@@ -126,9 +126,9 @@ impl Tap {
         }
     }
 
-    /// The longest frame the kernel sends by it: MTU, Ethernet header, two VLAN tags.
+    /// The longest frame the kernel sends by it.
     pub fn frame_bytes(&self) -> usize {
-        self.mtu_bytes as usize + 14 + 2 * 4
+        frame_bytes(self.mtu_bytes)
     }
 
     /// Its name, as configured.
@@ -162,6 +162,11 @@ impl AsRawFd for Tap {
     fn as_raw_fd(&self) -> RawFd {
         self.device.as_raw_fd()
     }
+}
+
+/// The longest frame of an interface: MTU, Ethernet header, two VLAN tags.
+pub(super) fn frame_bytes(mtu_bytes: u32) -> usize {
+    mtu_bytes as usize + 14 + 2 * 4
 }
 
 /// The kernel would take `%d` for a template and cut a long name short; a name is a name here.

@@ -2,6 +2,7 @@
 //! own, which goes with the thread. They need root and `ip` (iproute2), and say so where they skip.
 
 mod addresses;
+mod attachment;
 mod frames;
 mod mirror;
 mod namespace;

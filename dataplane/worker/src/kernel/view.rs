@@ -156,6 +156,11 @@ pub struct Neighbour {
 pub(super) type CompanionPorts = BTreeMap<Ifindex, PortIdx>;
 
 impl KernelView {
+    /// The companion of `port`, if it exists.
+    pub fn companion(&self, port: PortIdx) -> Option<Ifindex> {
+        self.links.iter().find(|link| link.port == port).map(|link| link.index)
+    }
+
     /// This view with the lists that `touched` names made anew from `tables`; one that turns out as
     /// it was stays the same allocation.
     pub(super) fn renewed(

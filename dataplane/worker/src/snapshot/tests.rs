@@ -9,7 +9,10 @@ use penstock_forward::{
 };
 
 use super::*;
-use crate::config::Config;
+use crate::{
+    config::Config,
+    kernel::{Address, Ifindex},
+};
 
 const SNAT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 200));
 
@@ -34,7 +37,11 @@ impl Bench {
     }
 
     fn translate(&mut self, state: &Arc<State>) -> Translation {
-        self.translator.translate(state, &KernelView::default(), &mut self.statistics)
+        self.translate_under(&KernelView::default(), state)
+    }
+
+    fn translate_under(&mut self, view: &KernelView, state: &Arc<State>) -> Translation {
+        self.translator.translate(state, view, &mut self.statistics)
     }
 
     fn set_listener_flows(&self, slot: ListenerSlot, flows: u64) {
@@ -102,6 +109,37 @@ fn an_object_that_cannot_be_served_is_refused_alone() {
     assert_eq!(errors.len(), rows.len(), "{errors:#?}");
     for (_, _, expected) in rows {
         assert!(errors.iter().any(|error| error.contains(expected)), "{expected}: {errors:#?}");
+    }
+}
+
+#[test]
+fn an_address_that_serves_others_is_not_the_boxs_own() {
+    let rows = [
+        ("an administrator's", "192.0.2.9", false, true),
+        ("a VIP's, whoever put it there", "192.0.2.1", false, false),
+        ("a VIP's that is refused", "2001:db8::1", false, false),
+        ("a SNAT address", "10.0.0.200", false, false),
+        ("of a listener that has just gone", "192.0.2.7", true, false),
+    ];
+    let address = |(_, address, ours, _): &(_, &str, bool, _)| Address {
+        index: Ifindex(7),
+        port: Some(0),
+        address: address.parse().unwrap(),
+        prefix_len: 24,
+        ours: *ours,
+    };
+    let view =
+        KernelView { addresses: rows.iter().map(address).collect(), ..KernelView::default() };
+    let listeners = [
+        ("web", listener("192.0.2.1", feed::Mode::FullNat, "g")),
+        ("v6", listener("2001:db8::1", feed::Mode::FullNat, "g")),
+    ];
+    let state = state(&listeners, &[("g", &["10.0.0.1:80"])]);
+    let snapshot = Bench::new().translate_under(&view, &state).snapshot;
+    for (promise, address, _, own) in rows {
+        let address = address.parse().unwrap();
+        assert_eq!(snapshot.is_own(address), own, "{promise}");
+        assert!(snapshot.is_local(address), "{promise}");
     }
 }
 
