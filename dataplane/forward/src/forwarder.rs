@@ -148,7 +148,7 @@ impl<'m> Forwarder<'m> {
     /// Never panics, whatever the frame holds.
     pub fn resume(&mut self, frame: &mut [u8], snapshot: &Snapshot) -> Exit {
         match parse::parse_leaving(frame) {
-            Some(leaving) => next_hop::resume(frame, &leaving, snapshot.fib()),
+            Some((leaving, ip_len)) => next_hop::resume(frame, &leaving, ip_len, snapshot.fib()),
             None => Exit::Drop(DropReason::Truncated),
         }
     }
