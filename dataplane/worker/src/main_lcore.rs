@@ -120,6 +120,9 @@ impl MainLcore {
                 let waiting = unacknowledged.take();
                 unacknowledged = Some(self.republish().or_earlier(waiting));
             }
+            if committed {
+                refresh_due = Instant::now(); // new backends are asked for before a packet waits
+            }
             unacknowledged = self.acknowledge(unacknowledged, &mut told);
             if self.publisher.all_passed() {
                 self.companions.announce();
@@ -129,7 +132,9 @@ impl MainLcore {
             let now = Instant::now();
             if now >= refresh_due {
                 self.companions.keep_addresses(self.server.state(), self.mirror.view());
-                self.companions.keep_fresh(&mut self.mirror, self.server.state());
+                let published = self.publisher.root().load_full();
+                let fib = published.snapshot.fib();
+                self.companions.keep_fresh(&mut self.mirror, self.server.state(), fib);
                 refresh_due = now + REFRESH_EVERY;
             }
             if now >= resync_due {
