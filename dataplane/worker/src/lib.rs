@@ -21,6 +21,7 @@
 //! * [`lcore`]: the worker's loop; [`handover`], [`hold`], [`idle`], [`clock`]: its parts.
 //! * [`in_use`]: the next hops that the kernel shall know beforehand.
 //! * [`exception`]: frames to and from the kernel; [`kernel`]: TAPs and netlink.
+//! * [`watch`]: whether the workers still turn.
 //! * [`memory`]: hugepage files for the flow tables; [`statistics`]: what is counted, and where.
 
 pub mod clock;
@@ -42,3 +43,4 @@ pub mod slots;
 pub mod snapshot;
 pub mod start;
 pub mod statistics;
+pub mod watch;

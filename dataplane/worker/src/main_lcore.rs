@@ -3,6 +3,7 @@
 //! control process only when every worker has gone over.
 
 use std::{
+    process,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -20,8 +21,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::{info, warn};
 
 use crate::{
-    companions::Companions, kernel::Mirror, lcore::WorkerPort, published::Publisher,
-    snapshot::Translator, statistics::Statistics,
+    companions::Companions,
+    kernel::Mirror,
+    lcore::WorkerPort,
+    published::Publisher,
+    snapshot::Translator,
+    statistics::Statistics,
+    watch::{Found, Watch},
 };
 
 /// How long the thread waits when nothing happens: what a next hop may be late to be asked for.
@@ -97,6 +103,8 @@ pub struct MainLcore {
     pub unresolved: Vec<Consumer<NextHopKey>>,
     /// The workers.
     pub workers: Vec<Running>,
+    /// Whether they turn.
+    pub watch: Watch,
     /// The exception path.
     pub exception: JoinHandle<()>,
     /// Tells workers and exception path to end.
@@ -241,7 +249,12 @@ impl MainLcore {
         if self.publisher.all_passed() {
             self.translator.release_unused(&mut self.statistics);
         }
-        self.statistics.writer.beat(SystemTime::now());
+        let turns = (0..self.workers.len()).map(|worker| self.statistics.turns(worker));
+        match self.watch.look(turns, Instant::now()) {
+            Found::Turning => self.statistics.writer.beat(SystemTime::now()),
+            Found::Hanging => {} // a heart that does not beat is seen from outside
+            Found::Lost => process::abort(), // to end well needs the worker
+        }
     }
 
     fn shut_down(self) {

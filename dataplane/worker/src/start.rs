@@ -37,6 +37,7 @@ use crate::{
     published::Publisher,
     snapshot::Translator,
     statistics::Statistics,
+    watch::Watch,
 };
 
 /// Requests for next hops that wait for the main lcore, a worker.
@@ -159,6 +160,7 @@ impl Start {
             statistics: self.statistics,
             unresolved,
             workers: running,
+            watch: Watch::default(),
             exception,
             stop: self.stop,
             terminate: self.terminate,
