@@ -259,15 +259,7 @@ impl MainLcore {
 
     fn shut_down(self) {
         info!("stopping: workers finish their burst, ports are stopped");
-        self.stop.store(true, Ordering::Relaxed);
-        for worker in self.workers {
-            if let Err(error) = worker.join() {
-                warn!(%error, "a worker did not end well");
-            }
-        }
-        if self.exception.join().is_err() {
-            warn!("the exception path did not end well");
-        }
+        end(&self.stop, self.workers, self.exception);
         let mut queues: Vec<_> = self.ports.iter().map(|_| (Vec::new(), Vec::new())).collect();
         for returned in self.queues.try_iter() {
             for (port, (rx, tx)) in returned.into_iter().zip(&mut queues) {
@@ -285,5 +277,18 @@ impl MainLcore {
             Ok(()) => info!("stopped"),
             Err(error) => warn!(%error, "EAL was not cleaned up"),
         }
+    }
+}
+
+/// Tells every thread to end, and waits: what they use must outlive them.
+pub fn end(stop: &AtomicBool, workers: Vec<Running>, exception: JoinHandle<()>) {
+    stop.store(true, Ordering::Relaxed);
+    for worker in workers {
+        if let Err(error) = worker.join() {
+            warn!(%error, "a worker did not end well");
+        }
+    }
+    if exception.join().is_err() {
+        warn!("the exception path did not end well");
     }
 }
