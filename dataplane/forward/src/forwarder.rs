@@ -1,9 +1,5 @@
 //! One worker's forwarder: its flows, and the corridor that a burst walks.
 
-use std::hash::Hasher as _;
-
-use siphasher::sip::SipHasher13;
-
 use crate::classify::{Class, classify};
 use crate::counters::{Counters, WorkerColumn};
 use crate::exit::{self, ShortExit};
@@ -15,7 +11,7 @@ use crate::next_hop;
 use crate::owner::{owner_of_client, owner_of_snat_port};
 use crate::parse::{self, parse};
 use crate::pin::{Pinning, Refusal};
-use crate::random::Random;
+use crate::rewrite::port_walk::PortWalks;
 use crate::rewrite::{self, reset};
 use crate::snapshot::{Listener, Snapshot};
 use crate::{BURST, Burst, DropReason, Exit, Tick, WorkerIdx};
@@ -26,7 +22,7 @@ pub struct Forwarder<'m> {
     workers: u8,
     flows: FlowTable<'m>,
     counters: Counters<'m>,
-    random: Random,
+    walks: PortWalks,
     sweep: Sweep,
     walk: Box<Walk>,
 }
@@ -45,14 +41,12 @@ impl<'m> Forwarder<'m> {
         counters: Counters<'m>,
     ) -> Self {
         assert!(me.0 < workers, "worker {} of {workers}", me.0);
-        let mut seed = SipHasher13::new_with_key(secret.last_chunk().unwrap_or(&[0; 16]));
-        seed.write_u8(me.0);
         Self {
             me,
             workers,
             flows: FlowTable::new(memory, FlowHash::new(&secret), counters),
             counters,
-            random: Random::new(seed.finish()),
+            walks: PortWalks::new(),
             sweep: Sweep::default(),
             walk: Box::default(),
         }
@@ -125,7 +119,7 @@ impl<'m> Forwarder<'m> {
             me: self.me,
             workers: self.workers,
             flows: &mut self.flows,
-            random: &mut self.random,
+            walks: &mut self.walks,
             counters: &self.counters,
             snapshot,
             now,
@@ -150,7 +144,7 @@ impl<'m> Forwarder<'m> {
     /// Never panics, whatever the frame holds.
     pub fn resume(&mut self, frame: &mut [u8], snapshot: &Snapshot) -> Exit {
         match parse::parse_leaving(frame) {
-            Some(leaving) => next_hop::resume(frame, &leaving, snapshot.fib()),
+            Some((leaving, ip_len)) => next_hop::resume(frame, &leaving, ip_len, snapshot.fib()),
             None => Exit::Drop(DropReason::Truncated),
         }
     }

@@ -25,7 +25,7 @@
 //! * [`flow`]: the flow table, its memory, states, timeouts and sweep
 //! * `classify`, [`snapshot`], [`owner`]: whose packet it is
 //! * `pin`, [`group`], [`maglev`]: a backend for a new flow
-//! * `rewrite`: `full_nat`, `dnat`, and the `reset` that refuses a connection
+//! * `rewrite`: `full_nat`, `dnat`, their `port_walk`, and the `reset` that refuses a connection
 //! * `next_hop`, [`fib`]: where it leaves
 //! * [`exit`](Exit), [`drop`](DropReason), [`counters`]: what became of it
 //!
@@ -48,7 +48,6 @@ mod next_hop;
 pub mod owner;
 mod parse;
 mod pin;
-mod random;
 mod rewrite;
 pub mod snapshot;
 #[cfg(any(test, feature = "test-support"))]

@@ -140,8 +140,8 @@ fn count(flow: &FlowRecord, direction: Direction, bytes: u64, counters: &Counter
     counters.backend_traffic(BackendId(flow.backend), backend, bytes);
 }
 
-/// A held frame whose next hop may be known by now; `leaving` is its tuple.
-pub(crate) fn resume(frame: &mut [u8], leaving: &FlowKey, fib: &Fib) -> Exit {
+/// A held frame whose next hop may be known by now; `leaving` is its tuple, `ip_len` its datagram's.
+pub(crate) fn resume(frame: &mut [u8], leaving: &FlowKey, ip_len: u16, fib: &Fib) -> Exit {
     match route(leaving, fib) {
         Hop::Unresolved(key) => Exit::Hold(key),
         Hop::Unreachable => Exit::Drop(DropReason::NoRoute),
@@ -149,6 +149,9 @@ pub(crate) fn resume(frame: &mut [u8], leaving: &FlowKey, fib: &Fib) -> Exit {
             let Some(adjacency) = fib.adjacency(index) else {
                 return Exit::Drop(DropReason::NoRoute);
             };
+            if ip_len > adjacency.mtu {
+                return Exit::Drop(DropReason::MtuExceeded); // only the port's was known before
+            }
             if EthernetView::new(frame).is_ok_and(|view| view.vlan() != adjacency.vlan) {
                 return Exit::Drop(DropReason::VlanEgress); // the route moved to a port of another VLAN
             }

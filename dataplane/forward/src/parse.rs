@@ -218,13 +218,13 @@ fn parse_v6(
     Ok(Kind::Other)
 }
 
-/// The tuple of a frame that is already rewritten.
-pub(crate) fn parse_leaving(frame: &[u8]) -> Option<FlowKey> {
+/// The tuple of a frame that is already rewritten, and the bytes of its datagram.
+pub(crate) fn parse_leaving(frame: &[u8]) -> Option<(FlowKey, u16)> {
     let frame =
         EthernetView::new(frame).ok().filter(|frame| frame.ether_type() == ethernet::IPV4)?;
     let (mut key, mut headers) = (FlowKey::default(), Headers::default());
     parse_v4(&frame, Checked::Good, &mut key, &mut headers).ok()?;
-    Some(key)
+    Some((key, headers.ip_len))
 }
 
 #[cold]

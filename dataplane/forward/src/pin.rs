@@ -7,7 +7,7 @@ use crate::flow::state::FlowState;
 use crate::flow::{Entry, FlowKey, FlowTable, NewFlow, track};
 use crate::group::{Member, Pick};
 use crate::journey::Headers;
-use crate::random::Random;
+use crate::rewrite::port_walk::PortWalks;
 use crate::rewrite::{dnat, full_nat};
 use crate::snapshot::{Listener, Snapshot};
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
@@ -18,7 +18,7 @@ pub(crate) struct Pinning<'p, 'm> {
     pub(crate) me: WorkerIdx,
     pub(crate) workers: u8,
     pub(crate) flows: &'p mut FlowTable<'m>,
-    pub(crate) random: &'p mut Random,
+    pub(crate) walks: &'p mut PortWalks,
     pub(crate) counters: &'p Counters<'m>,
     pub(crate) snapshot: &'p Snapshot,
     pub(crate) now: Tick,
@@ -99,7 +99,7 @@ impl Pinning<'_, '_> {
                 let ports = crate::owner::snat_ports(self.me, self.workers);
                 full_nat::reply_key(
                     self.flows,
-                    self.random,
+                    self.walks,
                     &listener.snat,
                     ports,
                     hash,
@@ -110,7 +110,7 @@ impl Pinning<'_, '_> {
             Mode::Dnat => {
                 let client =
                     dnat::Client { address: key.source(), owner: self.me, workers: self.workers };
-                dnat::reply_key(self.flows, self.random, client, member.address, protocol)
+                dnat::reply_key(self.flows, self.walks, client, member.address, protocol)
             }
         }
     }

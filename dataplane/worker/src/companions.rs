@@ -3,18 +3,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::Arc,
     time::Instant,
 };
 
 use penstock_dpdk::{Mbuf, Mempool};
 use penstock_feed::{Name, ObjectError, ObjectId, ObjectKind, State};
-use penstock_forward::NextHopKey;
+use penstock_forward::{Fib, NextHopKey};
 use rtrb::Producer;
 use tracing::{info, warn};
 
 use crate::fib::in_prefix;
+use crate::in_use::InUse;
 use crate::kernel::{
     Address, Addresses, Ifindex, KernelError, KernelView, Link, MacAddr, Mirror, PortIdx,
     announcements,
@@ -47,6 +48,7 @@ pub struct Companions {
     unannounced: Vec<(usize, Vec<IpAddr>)>,
     just_started: bool,
     started: Instant,
+    in_use: InUse,
 }
 
 impl Companions {
@@ -64,6 +66,7 @@ impl Companions {
             unannounced: Vec::new(),
             just_started: true,
             started: Instant::now(),
+            in_use: InUse::default(),
         })
     }
 
@@ -182,25 +185,11 @@ impl Companions {
         }
     }
 
-    /// Keeps gateways and backends fresh, since the kernel never sees the traffic to them.
-    pub fn keep_fresh(&self, mirror: &mut Mirror, state: &State) {
-        let mut in_use: BTreeSet<IpAddr> = state.next_hops.values().map(|hint| hint.via).collect();
-        in_use.extend(
-            state.groups.values().flat_map(|group| group.members.keys().map(SocketAddr::ip)),
-        );
-        let view = mirror.view();
-        in_use.extend(
-            view.routes
-                .iter()
-                .flat_map(|route| route.next_hops.iter().filter_map(|hop| hop.gateway)),
-        );
-        let neighbours: Vec<_> = view
-            .neighbours
-            .iter()
-            .filter(|neighbour| in_use.contains(&neighbour.address))
-            .map(|neighbour| (neighbour.port, neighbour.address))
-            .collect();
-        if let Err(error) = mirror.keep_fresh(neighbours, self.started.elapsed()) {
+    /// Has the kernel know gateways and backends before a packet waits for them, and keeps them
+    /// fresh, since it never sees the traffic to them.
+    pub fn keep_fresh(&mut self, mirror: &mut Mirror, state: &State, fib: &Fib) {
+        let next_hops = self.in_use.next_hops(state, mirror.view(), fib);
+        if let Err(error) = mirror.keep_fresh(next_hops, self.started.elapsed()) {
             warn!(%error, "a neighbour cannot be kept fresh");
         }
     }

@@ -19,7 +19,9 @@
 //! * [`snapshot`]: state and kernel view to what the forwarder reads; [`slots`]: stable numbers.
 //! * [`published`]: the pointer, and when the old may be freed.
 //! * [`lcore`]: the worker's loop; [`handover`], [`hold`], [`idle`], [`clock`]: its parts.
+//! * [`in_use`]: the next hops that the kernel shall know beforehand.
 //! * [`exception`]: frames to and from the kernel; [`kernel`]: TAPs and netlink.
+//! * [`watch`]: whether the workers still turn.
 //! * [`memory`]: hugepage files for the flow tables; [`statistics`]: what is counted, and where.
 
 pub mod clock;
@@ -31,6 +33,7 @@ pub mod fib;
 pub mod handover;
 pub mod hold;
 pub mod idle;
+pub mod in_use;
 pub mod kernel;
 pub mod lcore;
 pub mod main_lcore;
@@ -40,3 +43,4 @@ pub mod slots;
 pub mod snapshot;
 pub mod start;
 pub mod statistics;
+pub mod watch;

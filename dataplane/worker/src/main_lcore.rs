@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeSet,
     net::IpAddr,
+    process,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,8 +23,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::{info, warn};
 
 use crate::{
-    companions::Companions, kernel::Mirror, lcore::WorkerPort, published::Publisher,
-    snapshot::Translator, statistics::Statistics,
+    companions::Companions,
+    kernel::Mirror,
+    lcore::WorkerPort,
+    published::Publisher,
+    snapshot::Translator,
+    statistics::Statistics,
+    watch::{Found, Watch},
 };
 
 /// How long the thread waits when nothing happens: what a next hop may be late to be asked for.
@@ -101,6 +107,8 @@ pub struct MainLcore {
     pub unresolved: Vec<Consumer<NextHopKey>>,
     /// The workers.
     pub workers: Vec<Running>,
+    /// Whether they turn.
+    pub watch: Watch,
     /// The exception path.
     pub exception: JoinHandle<()>,
     /// Tells workers and exception path to end.
@@ -126,6 +134,9 @@ impl MainLcore {
                 serving = self.republish().or_earlier(&serving);
                 (changed, republish_due) = (false, now + KERNEL_CHANGES_EVERY);
             }
+            if committed {
+                refresh_due = now; // new backends are asked for before a packet waits
+            }
             if self.publisher.passed() >= serving.serial {
                 self.companions.keep_addresses(&serving.addresses, self.mirror.view());
                 self.acknowledge(&serving, &mut told);
@@ -135,7 +146,9 @@ impl MainLcore {
             self.resolve_next_hops();
             if now >= refresh_due {
                 self.companions.retry_refused();
-                self.companions.keep_fresh(&mut self.mirror, self.server.state());
+                let published = self.publisher.root().load_full();
+                let fib = published.snapshot.fib();
+                self.companions.keep_fresh(&mut self.mirror, self.server.state(), fib);
                 refresh_due = now + REFRESH_EVERY;
             }
             if now >= resync_due {
@@ -239,21 +252,18 @@ impl MainLcore {
         for (at, port) in self.ports.iter().enumerate() {
             self.statistics.set_port(at, &port.port, &self.mempool);
         }
-        self.statistics.writer.beat(SystemTime::now());
+        let turns = (0..self.workers.len()).map(|worker| self.statistics.turns(worker));
+        match self.watch.look(turns, Instant::now()) {
+            Found::Turning => self.statistics.writer.beat(SystemTime::now()),
+            Found::Hanging => {} // a heart that does not beat is seen from outside
+            Found::Lost => process::abort(), // to end well needs the worker
+        }
         self.publisher.all_passed() && self.translator.release_unused(&mut self.statistics)
     }
 
     fn shut_down(self) {
         info!("stopping: workers finish their burst, ports are stopped");
-        self.stop.store(true, Ordering::Relaxed);
-        for worker in self.workers {
-            if let Err(error) = worker.join() {
-                warn!(%error, "a worker did not end well");
-            }
-        }
-        if self.exception.join().is_err() {
-            warn!("the exception path did not end well");
-        }
+        end(&self.stop, self.workers, self.exception);
         let mut queues: Vec<_> = self.ports.iter().map(|_| (Vec::new(), Vec::new())).collect();
         for returned in self.queues.try_iter() {
             for (port, (rx, tx)) in returned.into_iter().zip(&mut queues) {
@@ -271,5 +281,18 @@ impl MainLcore {
             Ok(()) => info!("stopped"),
             Err(error) => warn!(%error, "EAL was not cleaned up"),
         }
+    }
+}
+
+/// Tells every thread to end, and waits: what they use must outlive them.
+pub fn end(stop: &AtomicBool, workers: Vec<Running>, exception: JoinHandle<()>) {
+    stop.store(true, Ordering::Relaxed);
+    for worker in workers {
+        if let Err(error) = worker.join() {
+            warn!(%error, "a worker did not end well");
+        }
+    }
+    if exception.join().is_err() {
+        warn!("the exception path did not end well");
     }
 }

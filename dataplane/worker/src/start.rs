@@ -9,8 +9,8 @@ use std::{
 
 use arc_swap::Cache;
 use penstock_dpdk::{
-    ConfiguredPort, Eal, Lcore, Mempool, MempoolConfig, Port, PortConfig, RssConfig, RxQueue,
-    TxQueue, UnconfiguredPort,
+    ConfiguredPort, Eal, Lcore, Mempool, MempoolConfig, Port, PortConfig, RssConfig, Running,
+    RxQueue, TxQueue, UnconfiguredPort,
 };
 use penstock_feed::{Server, StateFile};
 use penstock_forward::{
@@ -32,11 +32,12 @@ use crate::{
     idle::Rest,
     kernel::{self, Attachment, Mirror},
     lcore::{Path as WorkerPath, Worker, WorkerPort},
-    main_lcore::{MainLcore, StartedPort},
+    main_lcore::{self, MainLcore, StartedPort},
     memory,
     published::Publisher,
     snapshot::Translator,
     statistics::Statistics,
+    watch::Watch,
 };
 
 /// Requests for next hops that wait for the main lcore, a worker.
@@ -136,10 +137,25 @@ impl Start {
             drops: self.statistics.drops(workers),
             punts: self.statistics.punts(),
         };
-        let (returned, queues) = mpsc::channel();
-        let (running, unresolved) = self.launch_workers(&mut eal, wiring, &publisher, &returned)?;
-        let exception = exception.start(Arc::clone(&self.stop))?;
+        let (workers, unresolved) = self.workers(&eal, wiring, &publisher)?;
+        let lcores = eal.lcores();
+        if lcores.len() < workers.len() {
+            let (lcores, workers) = (lcores.len(), workers.len());
+            return Err(format!("EAL made {lcores} lcores for {workers} workers").into());
+        }
         self.label_ports(&started)?;
+        // From here on threads run that a failure has to end.
+        let exception = exception.start(Arc::clone(&self.stop))?;
+        let (returned, queues) = mpsc::channel();
+        let launch =
+            |(lcore, worker)| launch(lcore, worker, Arc::clone(&self.stop), returned.clone());
+        let running = match start_all(lcores.into_iter().zip(workers), launch) {
+            Ok(running) => running,
+            Err((error, running)) => {
+                main_lcore::end(&self.stop, running, exception);
+                return Err(error.into());
+            }
+        };
         Ok(MainLcore {
             eal,
             mempool: self.mempool,
@@ -153,30 +169,28 @@ impl Start {
             statistics: self.statistics,
             unresolved,
             workers: running,
+            watch: Watch::default(),
             exception,
             stop: self.stop,
             terminate: self.terminate,
         })
     }
 
-    fn launch_workers(
+    /// Every worker with all it needs but an lcore, and the ends of their requests.
+    fn workers(
         &self,
-        eal: &mut Eal,
+        eal: &Eal,
         wiring: Wiring,
         publisher: &Publisher,
-        returned: &mpsc::Sender<Vec<WorkerPort>>,
-    ) -> Result<(Vec<penstock_dpdk::Running>, Vec<Consumer<NextHopKey>>), Failed> {
+    ) -> Result<(Vec<Worker>, Vec<Consumer<NextHopKey>>), Failed> {
         let secret = random_secret()?;
         let clock = Clock::new(eal.tsc_hz());
-        let lcores = eal.lcores();
-        let (mut running, mut unresolved) = (Vec::new(), Vec::new());
+        let (mut workers, mut unresolved) = (Vec::new(), Vec::new());
         let handovers = HandOver::between(self.config.workers.count);
-        for ((at, ports), (handover, lcore)) in
-            wiring.workers.into_iter().enumerate().zip(handovers.into_iter().zip(lcores))
-        {
+        for (at, (ports, handover)) in wiring.workers.into_iter().zip(handovers).enumerate() {
             let (asks, asked) = RingBuffer::new(UNRESOLVED_REQUESTS);
             unresolved.push(asked);
-            let worker = Worker {
+            workers.push(Worker {
                 published: Cache::new(publisher.root()),
                 passed: publisher.progress(at),
                 forwarder: self.forwarder(at, secret)?,
@@ -190,10 +204,9 @@ impl Start {
                 },
                 clock,
                 rest: Rest::new(self.config.workers.idle),
-            };
-            running.push(launch(lcore, worker, Arc::clone(&self.stop), returned.clone())?);
+            });
         }
-        Ok((running, unresolved))
+        Ok((workers, unresolved))
     }
 
     fn forwarder(&self, at: usize, secret: [u8; 32]) -> Result<Forwarder<'static>, Failed> {
@@ -236,11 +249,26 @@ fn launch(
     worker: Worker,
     stop: Arc<AtomicBool>,
     returned: mpsc::Sender<Vec<WorkerPort>>,
-) -> Result<penstock_dpdk::Running, penstock_dpdk::LaunchError> {
+) -> Result<Running, penstock_dpdk::LaunchError> {
     lcore.launch(move || {
         let ports = worker.run(&stop);
         let _ = returned.send(ports); // nobody waits for them if the main thread is gone
     })
+}
+
+/// Starts one after the other; if one cannot be started, gives those back that run.
+fn start_all<J, R, E>(
+    jobs: impl IntoIterator<Item = J>,
+    mut start: impl FnMut(J) -> Result<R, E>,
+) -> Result<Vec<R>, (E, Vec<R>)> {
+    let mut running = Vec::new();
+    for job in jobs {
+        match start(job) {
+            Ok(started) => running.push(started),
+            Err(error) => return Err((error, running)),
+        }
+    }
+    Ok(running)
 }
 
 /// Queues and rings on their way to the workers.
@@ -363,5 +391,18 @@ fn timeouts(config: &Config) -> Timeouts {
         tcp_reset_ms: ms(wanted.tcp_reset, defaults.tcp_reset_ms),
         udp_one_way_ms: ms(wanted.udp_one_way, defaults.udp_one_way_ms),
         udp_replied_ms: ms(wanted.udp_replied, defaults.udp_replied_ms),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_is_given_back_when_one_cannot_be_started() {
+        let start = |job: u32| if job == 3 { Err("no lcore") } else { Ok(job * 10) };
+        assert_eq!(start_all([1, 2, 4], start), Ok(vec![10, 20, 40]));
+        assert_eq!(start_all([1, 2, 3, 4], start), Err(("no lcore", vec![10, 20])));
+        assert_eq!(start_all([3], start), Err(("no lcore", vec![])));
     }
 }

@@ -223,6 +223,12 @@ impl Statistics {
         WorkerActivity(self.block("workers", worker))
     }
 
+    /// Turns that a worker's loop has made.
+    pub fn turns(&self, worker: usize) -> u64 {
+        let cells = self.writer.cells("workers", worker);
+        cells[WORKER_COLUMNS.len() + Activity::Polls as usize].load(Ordering::Relaxed)
+    }
+
     /// The punts; only the exception path writes them.
     pub fn punts(&self) -> PuntCells {
         PuntCells(self.block("punts", 0))

@@ -158,7 +158,7 @@ impl StatsWriter {
         });
     }
 
-    /// Shows that the main lcore runs. Call it at least once a second: readers call the data plane
+    /// Shows that the main lcore and all workers run. Call it at least once a second: readers call the data plane
     /// silent after [`super::StatsReader::SILENT_AFTER`].
     pub fn beat(&self, now: SystemTime) {
         self.mapping.words()[layout::AT_HEARTBEAT].store(nanoseconds(now), Ordering::Relaxed);

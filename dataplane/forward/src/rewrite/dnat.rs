@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use crate::flow::{FlowKey, FlowTable};
 use crate::owner::owner_of_client;
-use crate::random::Random;
+use crate::rewrite::port_walk::PortWalks;
 use crate::{DropReason, Protocol, WorkerIdx};
 
 /// The most other ports tried; with N workers one in N is the worker's own.
@@ -29,7 +29,7 @@ pub(crate) struct Client {
 /// [`DropReason::DnatPortsExhausted`]; [`DropReason::NoBackend`] if the families differ.
 pub(crate) fn reply_key(
     flows: &FlowTable,
-    random: &mut Random,
+    walks: &mut PortWalks,
     client: Client,
     backend: SocketAddr,
     protocol: Protocol,
@@ -44,10 +44,11 @@ pub(crate) fn reply_key(
     if let Some(key) = free(client.address) {
         return Ok(key);
     }
-    let begin = random.below(PORTS);
+    let with_port = |port| SocketAddr::new(client.address.ip(), port);
+    let replies = FlowKey::new(backend, with_port(0), protocol).ok_or(DropReason::NoBackend)?;
+    let mut walk = walks.of(&flows.hash, &replies, PORTS);
     (0..PROBES)
-        .map(|probe| FIRST_PORT + u16::try_from((begin + probe) % PORTS).unwrap_or(0))
-        .map(|port| SocketAddr::new(client.address.ip(), port))
+        .map(|_| with_port(FIRST_PORT + walk.go(1)))
         .filter(|seen_as| owner_of_client(&flows.hash, *seen_as, client.workers) == client.owner)
         .find_map(free)
         .ok_or(DropReason::DnatPortsExhausted)

@@ -3,10 +3,11 @@
 //! A packet leaves as the mirror image of what its connection's other direction looks like on
 //! arrival. So one rewrite serves both modes and both directions; the modes differ only in the
 //! reply's tuple, chosen once when the flow is pinned: [`full_nat`] takes a SNAT address and port,
-//! [`dnat`] keeps the client's.
+//! [`dnat`] keeps the client's; [`port_walk`] says which port is tried first.
 
 pub(crate) mod dnat;
 pub(crate) mod full_nat;
+pub(crate) mod port_walk;
 pub(crate) mod reset;
 
 use crate::Burst;

@@ -156,3 +156,54 @@ fn each_backend_has_all_snat_ports_to_itself() {
     }
     assert_eq!(seen.len(), 900);
 }
+
+/// A backend that closes first keeps the connection in TIME-WAIT, and takes no SYN from that port.
+#[test]
+fn a_port_just_freed_is_the_last_to_be_taken_again() {
+    let mut lb = TestLb::with(FULL_NAT_UDP);
+    let mut seen = std::collections::HashSet::new();
+    for round in 0..6 {
+        for client in 0..500 {
+            let client = format!("203.0.{round}.7:{}", 2000 + client);
+            let (exit, left) =
+                lb.send_to(crate::WorkerIdx(0), udp(&client, "192.0.2.10:53", b"who").into());
+            assert!(matches!(exit, crate::Exit::Send(_)), "{exit:?}");
+            assert!(seen.insert([left[34], left[35]]), "a port of an earlier flow");
+        }
+        lb.sleep_ms(600_000);
+        assert_eq!(lb.flows().len(), 0);
+    }
+}
+
+/// The walk comes round to connections that were opened one after the other and are still there.
+#[test]
+fn a_run_of_taken_ports_costs_no_connection() {
+    const WORKERS: u8 = 64; // 1008 ports each
+    let mut lb = TestLb::sized(WORKERS, 1024, FULL_NAT_UDP);
+    let mut clients = (0_u32..).map(|n| {
+        let [_, high, middle, low] = n.to_be_bytes();
+        format!("203.{high}.{middle}.{low}:4000")
+    });
+    let exit = |lb: &mut TestLb, client: &str| {
+        lb.send_to(crate::WorkerIdx(0), udp(client, "192.0.2.10:53", b"who").into()).0
+    };
+    let mut open = |lb: &mut TestLb, flows: usize| -> Vec<String> {
+        let sent = clients.by_ref().filter(|client| match exit(lb, client) {
+            crate::Exit::Send(_) => true,
+            crate::Exit::HandOver(_) => false,
+            lost => panic!("{lost:?}"),
+        });
+        sent.take(flows).collect()
+    };
+    let stay = open(&mut lb, 500);
+    open(&mut lb, 500);
+    let timeout_ms = lb.snapshot.timeouts().udp_one_way_ms;
+    lb.sleep_ms(timeout_ms / 2);
+    for client in &stay {
+        assert!(matches!(exit(&mut lb, client), crate::Exit::Send(_)));
+    }
+    lb.sleep_ms(timeout_ms / 2 + 1);
+    assert_eq!(lb.flows().len(), 500);
+    open(&mut lb, 250);
+    assert_eq!(lb.flows().len(), 750);
+}

@@ -1,9 +1,13 @@
 //! What happens when there is no more: flows, ports, hops, bytes.
 
 use super::{BACKEND, CLIENT, FULL_NAT, SNAT, VIP};
-use crate::testing::{Held, TestLb, Tx, mac_towards, tcp};
+use crate::fib::{Neighbour, Prefix, Route, RouteHop};
+use crate::testing::{BOX_MAC, Held, TestLb, Tx, mac_towards, tcp};
 use crate::wire::tcp::{ACK, SYN};
-use crate::{BURST, Burst, DropReason, Exit, NextHopKey, PortIdx, RxChecks, WorkerIdx};
+use crate::{
+    BURST, Burst, DropReason, Exit, Fib, MacAddr, NextHopKey, PortConfig, PortIdx, RxChecks,
+    WorkerIdx,
+};
 
 const SERVED: WorkerIdx = WorkerIdx(0);
 
@@ -107,6 +111,38 @@ fn a_held_packet_goes_on_when_its_next_hop_is_known() {
         Tx(tcp(SNAT, "10.0.1.99:8080", SYN).leaving()),
         super::TO,
     )]);
+}
+
+#[test]
+fn a_held_packet_obeys_the_mtu_of_its_route() {
+    let spec = "192.0.2.10:80/tcp backend=10.0.1.99:8080 snat=10.0.0.200";
+    let ready = Exit::Send(PortIdx(0));
+    // promise, bytes of payload, MTU of the route, how it leaves
+    let rows = [
+        ("it fits exactly", 960, Some(1000), ready),
+        ("a byte too long", 961, Some(1000), Exit::Drop(DropReason::MtuExceeded)),
+        ("the port's MTU, where the route has none", 1460, None, ready),
+    ];
+    for (promise, bytes, mtu, expected) in rows {
+        let mut lb = TestLb::with(spec);
+        let syn = tcp(CLIENT, VIP, SYN).carrying(&vec![7; bytes]);
+        let (exit, mut held) = lb.send_to(SERVED, syn.into());
+        assert!(matches!(exit, Exit::Hold(_)), "{promise}: {exit:?}");
+        let address = "10.0.1.99".parse().unwrap();
+        let route = Route {
+            prefix: Prefix { address, len: 32 },
+            next_hops: vec![RouteHop { port: PortIdx(0), gateway: None, weight: 1 }],
+            mtu,
+        };
+        let port = PortConfig { mac: BOX_MAC, vlan: None, mtu: 1500 };
+        let neighbour = Neighbour { port: PortIdx(0), address, mac: MacAddr([2; 6]) };
+        let fib = Fib::build(2, &[port], &[route], &[neighbour]);
+        let mut builder = lb.builder();
+        builder.fib(fib.into());
+        lb.install(&builder);
+        let snapshot = lb.snapshot.clone();
+        assert_eq!(lb.worker(SERVED).resume(&mut held, &snapshot), expected, "{promise}");
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@
 //! bounded ([`DATAGRAMS_A_STEP`] of at most 32 KiB). A route table of 1 M entries takes about 3 000
 //! datagrams, so a dump of it spreads over some tens of steps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
@@ -34,7 +34,7 @@ use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 
-use super::neighbours::{self, Asked, Asking};
+use super::neighbours::{self, Asked, Asking, NeighbourKey, Reason};
 use super::netlink::{Channel, Received};
 use super::tables::{Tables, Touched};
 use super::view::{CompanionPorts, KernelView};
@@ -229,6 +229,7 @@ impl Mirror {
     }
 
     /// Has the kernel ask for a neighbour that a packet waits for; at most once a second for each.
+    /// Those that [`Mirror::keep_fresh`] was not told of have a small budget of their own.
     ///
     /// `now` is the time since any fixed start. The answer, or that there was none, shows in the
     /// view. Costs a system call or none.
@@ -241,17 +242,27 @@ impl Mirror {
         address: IpAddr,
         now: Duration,
     ) -> Result<Asked, KernelError> {
-        let Some(index) = self.companion(port) else { return Ok(Asked::NoCompanion) };
-        let key = (index, address);
-        let asked = self.asking.decide(key, self.tables.neighbours.get(&key), now);
+        match self.companion(port) {
+            Some(index) => self.ask((index, address), Reason::Packet, now),
+            None => Ok(Asked::NoCompanion),
+        }
+    }
+
+    fn ask(
+        &mut self,
+        key: NeighbourKey,
+        reason: Reason,
+        now: Duration,
+    ) -> Result<Asked, KernelError> {
+        let asked = self.asking.decide(key, self.tables.neighbours.get(&key), reason, now);
         if asked == Asked::Now {
             neighbours::use_neighbour(&mut self.requests, key)?;
         }
         Ok(asked)
     }
 
-    /// Keeps the neighbours in use alive: those that are stale are probed, those missing asked for.
-    /// Returns how many the kernel was told of.
+    /// Keeps the neighbours in use alive: those that are stale are probed, those missing asked for,
+    /// each at most every ten seconds. Returns how many the kernel was told of.
     ///
     /// Call it about once a second with every next hop that packets go to (a gateway, or a backend
     /// on the port's own subnet). Costs a look-up each, and a system call for each told of.
@@ -263,9 +274,16 @@ impl Mirror {
         in_use: impl IntoIterator<Item = (PortIdx, IpAddr)>,
         now: Duration,
     ) -> Result<usize, KernelError> {
+        let ports: BTreeMap<PortIdx, Ifindex> =
+            self.view.links.iter().map(|link| (link.port, link.index)).collect();
+        let keys: BTreeSet<NeighbourKey> = in_use
+            .into_iter()
+            .filter_map(|(port, address)| Some((*ports.get(&port)?, address)))
+            .collect();
+        self.asking.set_in_use(keys.clone());
         let (mut told, mut refused) = (0, Ok(()));
-        for (port, address) in in_use {
-            match self.resolve(port, address, now) {
+        for key in keys {
+            match self.ask(key, Reason::InUse, now) {
                 Ok(asked) => told += usize::from(asked == Asked::Now),
                 Err(error) => refused = refused.and(Err(error)),
             }

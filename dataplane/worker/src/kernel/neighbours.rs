@@ -10,7 +10,7 @@
 //! By default it makes that address itself, usable a second or two after the interface first came
 //! up (DAD); an interface with `addr_gen_mode` 1 needs one by hand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -94,22 +94,47 @@ pub enum Asked {
 const MISSING_EVERY: Duration = Duration::from_secs(1);
 /// The same for one that is merely stale: five seconds of grace, three probes a second apart.
 const STALE_EVERY: Duration = Duration::from_secs(10);
-/// Neighbours asked for a second, all together: an address scan through us must not become an ARP
-/// storm. A thousand in-use neighbours go stale at most every 15 s (`base_reachable_time` 30 s).
-const ASK_RATE: Rate = Rate::of_packets(1000, 200);
-/// Neighbours whose last question we remember; beyond, those long ago are forgotten.
-const REMEMBERED: usize = 8192;
+/// In-use neighbours asked for a second. A thousand go stale at most every 15 s
+/// (`base_reachable_time` 30 s).
+const IN_USE_RATE: Rate = Rate::of_packets(1000, 200);
+/// Strangers asked for a second: whoever forges sources in a subnet of ours makes them up. The
+/// kernel keeps one for three seconds while it asks, and 1024 neighbours in all (`gc_thresh3`).
+const STRANGERS_RATE: Rate = Rate::of_packets(100, 50);
+/// Neighbours whose last question each of the two remembers: more than its rate makes in
+/// [`STALE_EVERY`], after which they may be forgotten.
+const IN_USE_REMEMBERED: usize = 16_384;
+const STRANGERS_REMEMBERED: usize = 2048;
 
-/// When the kernel was last asked for whom, so that we do not nag.
+/// Why the kernel would be asked for a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// A packet waits for it.
+    Packet,
+    /// The configuration names it, and no packet shall have to wait.
+    InUse,
+}
+
+/// When the kernel was last asked for whom, so that we do not nag. Those that the configuration
+/// needs are asked for from a budget of their own, which strangers cannot empty.
 #[derive(Debug)]
 pub(super) struct Asking {
-    last: BTreeMap<NeighbourKey, Duration>,
-    policer: Policer,
+    keys_in_use: BTreeSet<NeighbourKey>,
+    in_use: Budget,
+    strangers: Budget,
 }
 
 impl Asking {
     pub(super) fn new() -> Asking {
-        Asking { last: BTreeMap::new(), policer: Policer::new(ASK_RATE) }
+        Asking {
+            keys_in_use: BTreeSet::new(),
+            in_use: Budget::new(IN_USE_RATE, IN_USE_REMEMBERED),
+            strangers: Budget::new(STRANGERS_RATE, STRANGERS_REMEMBERED),
+        }
+    }
+
+    /// Says whom the configuration needs; all others are strangers.
+    pub(super) fn set_in_use(&mut self, keys: BTreeSet<NeighbourKey>) {
+        self.keys_in_use = keys;
     }
 
     /// Whether to ask the kernel for `key` at `now`, given what is known of it.
@@ -117,20 +142,49 @@ impl Asking {
         &mut self,
         key: NeighbourKey,
         facts: Option<&NeighbourFacts>,
+        reason: Reason,
+        now: Duration,
+    ) -> Asked {
+        let in_use = self.keys_in_use.contains(&key);
+        let budget = if in_use { &mut self.in_use } else { &mut self.strangers };
+        budget.decide(key, facts, reason, now)
+    }
+}
+
+/// What may be asked for, in rate and in memory.
+#[derive(Debug)]
+struct Budget {
+    last: BTreeMap<NeighbourKey, Duration>,
+    policer: Policer,
+    remembered: usize,
+}
+
+impl Budget {
+    fn new(rate: Rate, remembered: usize) -> Budget {
+        Budget { last: BTreeMap::new(), policer: Policer::new(rate), remembered }
+    }
+
+    fn decide(
+        &mut self,
+        key: NeighbourKey,
+        facts: Option<&NeighbourFacts>,
+        reason: Reason,
         now: Duration,
     ) -> Asked {
         let stale = facts.is_some_and(|facts| facts.state == NeighbourState::Stale);
         if !stale && facts.is_some_and(|facts| facts.usable_mac().is_some()) {
             return Asked::Known;
         }
-        let every = if stale { STALE_EVERY } else { MISSING_EVERY };
+        // Many that are down must not take the budget of the others while nobody waits for them.
+        let patient = stale || reason == Reason::InUse;
+        let every = if patient { STALE_EVERY } else { MISSING_EVERY };
         if self.last.get(&key).is_some_and(|last| now.saturating_sub(*last) < every) {
             return Asked::Lately;
         }
-        if self.last.len() >= REMEMBERED {
+        if self.last.len() >= self.remembered {
             self.last.retain(|_, last| now.saturating_sub(*last) < STALE_EVERY);
         }
-        if self.last.len() >= REMEMBERED || !self.policer.admit(now, 0) {
+        if self.last.len() >= self.remembered || !self.policer.admit(now, 0) {
             return Asked::TooMany;
         }
         self.last.insert(key, now);
@@ -195,23 +249,54 @@ mod tests {
         for (promise, facts, answers) in rows {
             let mut asking = Asking::new();
             let times = [seconds(100), seconds(100) + seconds(1) / 2, seconds(102)];
-            let got = times.map(|now| asking.decide(KEY, facts.as_ref(), now));
+            let got = times.map(|now| asking.decide(KEY, facts.as_ref(), Reason::Packet, now));
             assert_eq!(got, answers, "{promise}");
         }
     }
 
     #[test]
-    fn a_scan_of_addresses_is_bounded_in_rate_and_memory() {
+    fn one_in_use_that_nobody_waits_for_is_asked_for_every_ten_seconds() {
         let mut asking = Asking::new();
-        let mut asked = 0;
-        for host in 0..100_000u32 {
-            let now = seconds(1) + Duration::from_micros(u64::from(host) * 10); // one second of it
-            let key = (Ifindex(7), IpAddr::V4((0x0a00_0000 + host).into()));
-            asked += usize::from(asking.decide(key, None, now) == Asked::Now);
+        asking.set_in_use([KEY].into());
+        // when, why, what becomes of it
+        let rows = [
+            (100, Reason::InUse, Asked::Now),
+            (109, Reason::InUse, Asked::Lately),
+            (110, Reason::InUse, Asked::Now),
+            (111, Reason::Packet, Asked::Now),
+        ];
+        for (at, reason, expected) in rows {
+            assert_eq!(asking.decide(KEY, None, reason, seconds(at)), expected, "at {at} s");
         }
-        assert!((1190..=1201).contains(&asked), "the burst and a second of the rate: {asked}");
-        assert!(asking.last.len() <= REMEMBERED);
-        let later = asking.decide(KEY, None, seconds(60));
-        assert_eq!(later, Asked::Now, "and others are asked for again soon after");
+    }
+
+    fn host(number: u32) -> NeighbourKey {
+        (Ifindex(7), IpAddr::V4((0x0a00_0000 + number).into()))
+    }
+
+    #[test]
+    fn a_scan_of_addresses_is_bounded_in_rate_and_memory_and_starves_none_in_use() {
+        let backends: BTreeSet<_> = (0..1000).map(|number| host(0x10_0000 + number)).collect();
+        let mut asking = Asking::new();
+        asking.set_in_use(backends.clone());
+        let mut asked = 0;
+        for second in 1..=20 {
+            let start = Duration::from_secs(second);
+            for number in 0..20_000 {
+                let now = start + Duration::from_micros(u64::from(number) * 50);
+                let stranger = host(number + second as u32 * 20_000);
+                let answer = asking.decide(stranger, None, Reason::Packet, now);
+                asked += usize::from(answer == Asked::Now);
+            }
+            assert!(asking.strangers.last.len() <= STRANGERS_REMEMBERED);
+        }
+        assert!((2040..=2051).contains(&asked), "the burst and 20 seconds of the rate: {asked}");
+        for (at, backend) in backends.into_iter().enumerate() {
+            let now = seconds(21) + Duration::from_millis(at as u64);
+            let answer = asking.decide(backend, None, Reason::Packet, now);
+            assert_eq!(answer, Asked::Now, "a backend, {at} ms later");
+        }
+        let later = asking.decide(KEY, None, Reason::Packet, seconds(60));
+        assert_eq!(later, Asked::Now, "and strangers are asked for again soon after");
     }
 }
