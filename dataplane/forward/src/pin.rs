@@ -130,14 +130,15 @@ impl Pinning<'_, '_> {
     }
 }
 
-/// Whether a source can be nobody's (RFC 1812 §5.3.7), or is the destination itself.
+/// Whether a source can be nobody's (RFC 1812 §5.3.7), or is the destination's own.
 fn is_martian(key: &FlowKey) -> bool {
     let (source, destination) = (key.source(), key.destination());
     let nobody = match source.ip() {
         std::net::IpAddr::V4(v4) => {
-            v4.is_multicast() || v4.is_broadcast() || v4.is_loopback() || v4.octets()[0] == 0
+            // 224/4 groups, 240/4 reserved, 255.255.255.255 among them
+            v4.octets()[0] >= 224 || v4.is_loopback() || v4.octets()[0] == 0
         }
         std::net::IpAddr::V6(v6) => v6.is_multicast() || v6.is_loopback() || v6.is_unspecified(),
     };
-    nobody || source == destination || source.port() == 0
+    nobody || source.ip() == destination.ip() || source.port() == 0
 }

@@ -157,9 +157,16 @@ fn what_is_nearly_lost_is_not() {
 #[test]
 fn sources_that_can_be_nobodys_open_nothing() {
     let mut lb = TestLb::with(&format!("{FULL_NAT}\n{FULL_NAT_UDP}"));
-    for source in
-        ["0.0.0.1:5", "127.1.2.3:5", "224.0.0.5:5", "255.255.255.255:5", "203.0.113.7:0", VIP]
-    {
+    for source in [
+        "0.0.0.1:5",
+        "127.1.2.3:5",
+        "224.0.0.5:5",
+        "240.1.1.1:5",
+        "255.255.255.255:5",
+        "203.0.113.7:0",
+        VIP,
+        "192.0.2.10:5",
+    ] {
         assert_eq!(syn(&mut lb, source, VIP), Exit::Drop(DropReason::Martian), "{source}");
     }
     assert_eq!(lb.flows(), []);
