@@ -3,9 +3,16 @@
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::{Budget, Spanned};
 
 use super::Document;
+
+/// The most values that all aliases of a document stand for: far more than anybody writes by hand, and still
+/// little memory.
+const MOST_ALIASED: usize = 100_000;
+/// The deepest nesting.
+const MOST_NESTED: usize = 64;
 
 /// A line and a column of a file, both from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +69,24 @@ impl Node {
         }
     }
 
+    /// The value at a path such as `spec.listeners[0].port`, or the nearest above it that is there.
+    #[must_use]
+    pub fn nearest(&self, path: &str) -> &Node {
+        let steps = path.split(['.', '[', ']']).filter(|step| !step.is_empty());
+        let mut node = self;
+        for step in steps {
+            let next = match &node.value {
+                Value::List(items) => step.parse().ok().and_then(|at: usize| items.get(at)),
+                _ => node.get(step),
+            };
+            match next {
+                Some(next) => node = next,
+                None => break,
+            }
+        }
+        node
+    }
+
     /// The text, if this is one.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
@@ -84,16 +109,15 @@ pub struct SyntaxError {
 
 /// Reads one document.
 ///
-/// Bounded: aliases are expanded within a budget, so a small file cannot become a large tree; nesting is
-/// limited to 64.
+/// Bounded: aliases are expanded within a budget, so a small file cannot become a large tree, and so is the
+/// nesting.
 ///
 /// # Errors
 /// [`SyntaxError`] with the place in the file; a duplicate key is one.
 pub fn parse(document: Document<'_>) -> Result<Node, SyntaxError> {
     let options = serde_saphyr::options! {
         budget: budget(),
-        // Far more than anybody writes by hand, and still little memory.
-        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 100_000 },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MOST_ALIASED },
         strict_booleans: true,
         with_snippet: false,
     };
@@ -108,6 +132,7 @@ fn budget() -> Option<Budget> {
     serde_saphyr::budget! {
         max_events: 16_000_000,
         max_nodes: 8_000_000,
+        max_depth: MOST_NESTED,
     }
 }
 
@@ -117,10 +142,35 @@ fn syntax_error(error: &serde_saphyr::Error, lines_before: u32) -> SyntaxError {
         column: at.column() as u32,
     });
     let place = Place { line: place.line.max(1) + lines_before, column: place.column.max(1) };
-    let message = error.without_snippet().to_string().lines().collect::<Vec<_>>().join(" ");
-    // The library ends with the place, counted from the top of the document.
-    let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(text, _)| text);
-    SyntaxError { place, message: message.to_owned() }
+    SyntaxError { place, message: fault(error) }
+}
+
+/// What is wrong, without the place, and for people who do not call the library.
+fn fault(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error;
+    match error.without_snippet() {
+        Error::AliasError { error, .. } => fault(error),
+        Error::AliasReplayLimitExceeded { .. } => {
+            format!(
+                "its aliases stand for more than {MOST_ALIASED} values: write out what they name"
+            )
+        }
+        Error::RecursiveReferencesRequireWeakTypes { .. } => {
+            "an alias stands within what it names: write it out".to_owned()
+        }
+        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => {
+            format!("it is nested deeper than {MOST_NESTED}: no object is")
+        }
+        Error::DuplicateMappingKey { key, .. } => {
+            let key = key.as_deref().unwrap_or_default();
+            format!("the key `{key}` is given twice: keep one")
+        }
+        other => {
+            let text = other.to_string().lines().collect::<Vec<_>>().join(" ");
+            // It ends with the place, counted from the top of the document.
+            text.split_once(" at line ").map_or(text.as_str(), |(text, _)| text).to_owned()
+        }
+    }
 }
 
 impl Node {
@@ -260,14 +310,33 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_small_file_cannot_become_a_large_tree() {
+    fn bomb() -> String {
         let mut bomb = String::from("a: &a [x,x,x,x,x,x,x,x,x,x]\n");
         for (name, before) in ('b'..='j').zip('a'..) {
             bomb += &format!(
                 "{name}: &{name} [*{before},*{before},*{before},*{before},*{before},*{before},*{before},*{before},*{before}]\n"
             );
         }
-        read(&bomb).expect_err("refused by the budget");
+        bomb
+    }
+
+    #[test]
+    fn a_fault_says_what_to_do_about_the_file() {
+        for (text, expected) in [
+            (bomb(), "its aliases stand for more than 100000 values: write out what they name"),
+            ("a: &a [*a]\n".into(), "an alias stands within what it names: write it out"),
+            (
+                format!("{}{}\n", "[".repeat(65), "]".repeat(65)),
+                "it is nested deeper than 64: no object is",
+            ),
+            ("a: 1\na: 2\n".into(), "the key `a` is given twice: keep one"),
+            ("a:\n\tb: 1\n".into(), "tabs disallowed within this context (block indentation)"),
+            ("a: [1\n".into(), "unclosed bracket '['"),
+        ] {
+            // Built without optimisation, the parser needs more stack than a test's thread has.
+            let thread = std::thread::Builder::new().stack_size(16 << 20);
+            let read = thread.spawn(move || read(&text).unwrap_err().message).unwrap();
+            assert_eq!(read.join().unwrap(), expected);
+        }
     }
 }
