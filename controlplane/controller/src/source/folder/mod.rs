@@ -1,8 +1,8 @@
 //! A folder of files, as `/etc/penstock/routes.d` is: what is in it, and when it changed.
 //!
-//! Files end in `.yaml`, `.yml` or `.json`; folders below are not read, nor hidden files, nor the temporary
-//! and backup files of editors, which have other endings. Symbolic links are followed, so that a mounted
-//! ConfigMap works.
+//! Files end in `.yaml`, `.yml` or `.json`; hidden files are not read, nor the temporary and backup files of
+//! editors, which have other endings. Symbolic links are followed, so that a mounted ConfigMap works. What
+//! bears such a name and cannot be read (a folder, a pipe, a link to nothing) is reported, not passed over.
 //!
 //! A change is read when it has settled ([`Settle`]): a rename is whole at once, a file being written is not
 //! until its writer closes it. Events may get lost, so [`Watch`] only says "look again", and the control
@@ -33,7 +33,7 @@ pub fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if holds_objects(&path) && !path.is_dir() {
+        if holds_objects(&path) {
             files.push(path);
         }
     }
@@ -51,7 +51,7 @@ pub fn read(folder: &Path) -> io::Result<Texts> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         match text(&path) {
             Ok(text) => texts.insert(name, Ok(text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => None,
             Err(error) => texts.insert(name, Err(format!("cannot be read: {error}"))),
         };
     }
@@ -65,6 +65,11 @@ pub fn read(folder: &Path) -> io::Result<Texts> {
 /// [`io::ErrorKind::FileTooLarge`].
 pub fn text(path: &Path) -> io::Result<String> {
     let metadata = fs::metadata(path)?;
+    if metadata.is_dir() {
+        return Err(io::Error::other(
+            "it is a folder, and only files are read: move its files here",
+        ));
+    }
     if !metadata.is_file() {
         return Err(io::Error::other("it is no regular file"));
     }
@@ -86,6 +91,8 @@ fn holds_objects(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     #[test]
@@ -104,11 +111,33 @@ mod tests {
         ] {
             fs::write(folder.path().join(name), "x").unwrap();
         }
-        fs::create_dir(folder.path().join("below.yaml")).unwrap();
-        std::os::unix::fs::symlink("b.yaml", folder.path().join("link.yaml")).unwrap();
-        std::os::unix::fs::symlink("nowhere", folder.path().join("loose.yaml")).unwrap();
+        fs::create_dir(folder.path().join("below")).unwrap();
+        symlink("b.yaml", folder.path().join("link.yaml")).unwrap();
         let texts = read(folder.path()).unwrap();
         assert_eq!(texts.keys().collect::<Vec<_>>(), ["a.yml", "b.yaml", "c.json", "link.yaml"]);
+    }
+
+    #[test]
+    fn what_only_bears_the_name_of_a_file_is_reported() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("folder.yaml")).unwrap();
+        for (name, target) in [("device", "/dev/null"), ("loop", "loop.yaml"), ("loose", "nowhere")]
+        {
+            symlink(target, folder.path().join(format!("{name}.yaml"))).unwrap();
+        }
+        let texts = read(folder.path()).unwrap();
+        for (name, expected) in [
+            ("folder.yaml", "it is a folder, and only files are read: move its files here"),
+            ("device.yaml", "it is no regular file"),
+            ("loop.yaml", "Too many levels of symbolic links"),
+            ("loose.yaml", "No such file or directory"),
+        ] {
+            let error = texts[name].as_ref().unwrap_err();
+            assert!(
+                error.starts_with("cannot be read: ") && error.contains(expected),
+                "{name}: {error}"
+            );
+        }
     }
 
     #[test]
