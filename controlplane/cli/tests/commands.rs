@@ -55,6 +55,13 @@ fn status_while_the_main_lcore_hangs() {
 }
 
 #[test]
+fn status_while_the_control_process_hangs() {
+    let run = RunDir::serving();
+    run.silence_control_process();
+    status("control_silent", &run);
+}
+
+#[test]
 fn status_of_a_box_where_nothing_ever_ran() {
     let run = RunDir::serving();
     run.remove("dataplane.stats");

@@ -12,7 +12,7 @@ use penstock_gateway_types::k8s_openapi::jiff::Timestamp;
 
 use crate::finding::{Finding, Severity};
 use crate::manifest::{self, Manifest};
-use crate::object::{Object, ObjectKey, Objects};
+use crate::object::{ObjectKey, Objects};
 use crate::source::folder;
 use crate::status::{self, Progress, Stamp, Statuses};
 use crate::translate;
@@ -94,7 +94,7 @@ impl Set {
         let stamp = Stamp { now: &now, previous: &previous };
         for (key, object) in status::conclude(&objects, &translation, &progress, &stamp) {
             findings.extend(
-                faults(&object)
+                status::faults(&object)
                     .into_iter()
                     .map(|message| self.finding(&key, Severity::Error, message)),
             );
@@ -114,25 +114,4 @@ impl Set {
             message,
         }
     }
-}
-
-/// The conditions that do not hold, each message once: `Programmed` repeats what `Accepted` says.
-fn faults(object: &Object) -> Vec<String> {
-    let mut found: Vec<String> = Vec::new();
-    for (part, condition) in status::conditions(object) {
-        let good = if condition.type_ == "Conflicted" { "False" } else { "True" };
-        let said = found.iter().any(|message| {
-            condition
-                .message
-                .split("; ")
-                .all(|part| message.contains(part.trim_start_matches("not accepted: ")))
-        });
-        if condition.status == good || said {
-            continue;
-        }
-        let part = if part.is_empty() { String::new() } else { format!("{part}: ") };
-        let (type_, reason) = (&condition.type_, &condition.reason);
-        found.push(format!("{part}{type_}={}/{reason}: {}", condition.status, condition.message));
-    }
-    found
 }

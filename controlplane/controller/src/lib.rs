@@ -8,6 +8,7 @@
 //!    │  text
 //!  yaml        documents, trees with places, typed objects       yaml: documents, tree, decode
 //!  manifest    the objects of a file, and what is wrong with it
+//!  schema      what an API server would refuse
 //!    │  objects
 //!  store       what is in force: now, or when it was last good   store: history, saved
 //!    │  a set of objects
@@ -36,6 +37,7 @@ pub mod manifest;
 pub mod object;
 pub mod publish;
 pub mod report;
+mod schema;
 pub mod source;
 pub mod status;
 pub mod store;

@@ -2,12 +2,13 @@
 //!
 //! The form is the one `kubectl` takes: one or many documents, `List` kinds, namespaces that default to
 //! `default`. What is wrong is wrong alone: a document that is no YAML, an object of a kind we do not read and
-//! a value that does not fit each become a [`Finding`], and the rest of the file is read.
+//! a value that does not fit its type or its schema each become a [`Finding`], and the rest of the file is read.
 
 use std::collections::BTreeMap;
 
 use crate::finding::{Finding, Severity};
 use crate::object::{self, Kind, NamespacedName, Object, ObjectKey};
+use crate::schema;
 use crate::yaml::{self, Document, Node, Place, Value};
 
 /// The namespace of an object that names none.
@@ -27,8 +28,8 @@ pub struct Manifest {
 pub struct Contents {
     /// Its objects, in the order of the file, each name once.
     pub manifests: Vec<Manifest>,
-    /// Objects that could not be read, but whose names could.
-    pub unreadable: Vec<ObjectKey>,
+    /// Objects that are refused, and whose names could be read.
+    pub refused: Vec<ObjectKey>,
     /// What is wrong with it.
     pub findings: Vec<Finding>,
     /// Whether every document was YAML. If not, the file may be half-written.
@@ -125,13 +126,21 @@ impl Reader<'_> {
                     let message = format!("unknown field {}: it has no effect", field.path);
                     self.find(field.place, Severity::Warning, Some(key.clone()), message);
                 }
-                self.keep(object, &key, node.place);
+                match schema::check(&object) {
+                    Ok(()) => self.keep(object, &key, node.place),
+                    Err(fault) => {
+                        let place = node.nearest(&fault.path).place;
+                        self.refuse(place, key, format!("{}: {}", fault.path, fault.message));
+                    }
+                }
             }
-            Err(error) => {
-                self.find(error.place(), Severity::Error, Some(key.clone()), error.to_string());
-                self.contents.unreadable.push(key);
-            }
+            Err(error) => self.refuse(error.place(), key, error.to_string()),
         }
+    }
+
+    fn refuse(&mut self, place: Place, key: ObjectKey, message: String) {
+        self.find(place, Severity::Error, Some(key.clone()), message);
+        self.contents.refused.push(key);
     }
 
     fn keep(&mut self, mut object: Object, key: &ObjectKey, place: Place) {

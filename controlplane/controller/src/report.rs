@@ -1,13 +1,20 @@
-//! `controlplane.json` in the run directory: what the control process is doing, for `penstock status`.
+//! `controlplane.json` in the run directory: what the control process is doing, for `penstock status`. When
+//! it was modified last is the process's last sign of life.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use penstock_gateway_types::Time;
 use serde::Serialize;
 
+use crate::finding::{Finding, Severity};
 use crate::whole_file;
+
+/// The most findings that are told one by one; the rest is counted.
+const MOST_TOLD: usize = 100;
 
 /// What the control process is doing.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -32,7 +39,11 @@ pub struct Report {
     pub trouble: Option<String>,
     /// How many objects are in force.
     pub objects: usize,
-    /// What is refused or looks wrong.
+    /// How many things are refused, or not served as written.
+    pub errors: usize,
+    /// How many look wrong.
+    pub warnings: usize,
+    /// The first hundred of them, errors first.
     pub refused: Vec<Refused>,
     /// How often the data plane was told something, by how much: `nothing`, `delta`, `snapshot`.
     pub publishes: BTreeMap<&'static str, u64>,
@@ -54,13 +65,24 @@ pub struct Refused {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
     /// `error` or `warning`.
-    pub severity: crate::Severity,
+    pub severity: Severity,
     /// What is wrong, and the next move.
     pub reason: String,
 }
 
-impl From<&crate::Finding> for Refused {
-    fn from(finding: &crate::Finding) -> Self {
+impl Report {
+    /// Takes in everything that is wrong now.
+    pub fn tell(&mut self, findings: &[Finding]) {
+        let of = |severity| findings.iter().filter(move |finding| finding.severity == severity);
+        self.errors = of(Severity::Error).count();
+        self.warnings = of(Severity::Warning).count();
+        let errors_first = of(Severity::Error).chain(of(Severity::Warning));
+        self.refused = errors_first.take(MOST_TOLD).map(Into::into).collect();
+    }
+}
+
+impl From<&Finding> for Refused {
+    fn from(finding: &Finding) -> Self {
         Self {
             file: Some(finding.file.clone()).filter(|file| !file.is_empty()),
             line: finding.place.map(|place| place.line),
@@ -84,6 +106,12 @@ impl ReportFile {
     #[must_use]
     pub fn open(run_dir: &Path) -> Self {
         Self { path: run_dir.join("controlplane.json"), written: None }
+    }
+
+    /// Marks the file as modified now. Costs one system call or two, and moves no data; a failure is left
+    /// to the next [`Self::write`] to tell.
+    pub fn beat(&self) {
+        let _ = File::open(&self.path).and_then(|file| file.set_modified(SystemTime::now()));
     }
 
     /// Writes `report`, unless it says what the file says.

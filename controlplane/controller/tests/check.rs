@@ -56,7 +56,10 @@ fn what_is_wrong_is_found_with_its_place() {
         (
             "a port nobody has",
             EXAMPLE.replace("port: 5300\n---\n# Three", "port: 530000\n---\n# Three"),
-            &["web.yaml:12:1: error: Gateway default/web: ", "port 530000 is no L4 port"],
+            &[
+                "web.yaml:29:11: error: Gateway default/web: spec.listeners[1].port: 530000 is not within 1 to 65535",
+                "TCPRoute default/web: its parent Gateway default/web does not exist, or is refused",
+            ],
         ),
         (
             "a class that is missing",
@@ -107,7 +110,8 @@ fn a_path_that_cannot_be_read_is_a_finding() {
 
 #[test]
 fn each_fault_is_said_once() {
-    let text = EXAMPLE.replace("    port: 5300\n---\n# Three", "    port: 0\n---\n# Three");
+    let parameters = "gatewayClassName: penstock\n  infrastructure: {parametersRef: {group: a, kind: B, name: c}}";
+    let text = EXAMPLE.replace("gatewayClassName: penstock", parameters);
     assert_ne!(text, EXAMPLE);
     let found = findings(&[("web.yaml", &text)]);
     assert_eq!(found.len(), 1, "{found:#?}");

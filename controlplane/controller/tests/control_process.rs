@@ -294,6 +294,62 @@ async fn an_object_that_the_data_plane_cannot_serve_is_said_to_be_so() {
 }
 
 #[tokio::test]
+async fn an_edit_that_an_api_server_would_refuse_disturbs_nothing_not_even_over_a_restart() {
+    let appliance = Appliance::new();
+    let good = CLASS.to_owned() + &gateway("web", 80);
+    fs::write(appliance.config("a.yaml"), &good).unwrap();
+    let plane = DataPlane::start(&appliance);
+    appliance
+        .while_running(async {
+            until(|| appliance.is_programmed("web")).await;
+            appliance.replace("a.yaml", &good.replace("port: 80", "port: 65536"));
+            until(|| appliance.report()["errors"] == 1).await;
+            let reason = appliance.report()["refused"][0]["reason"].to_string();
+            assert!(reason.contains("65536 is not within 1 to 65535. The last good"), "{reason}");
+            assert!(appliance.is_programmed("web"));
+        })
+        .await;
+    fs::remove_dir_all(appliance.paths.run_dir.join("status")).unwrap();
+    appliance.while_running(until(|| appliance.is_programmed("web"))).await;
+    assert_eq!(plane.commits().len(), 1, "nobody told the data plane");
+}
+
+#[tokio::test]
+async fn what_a_condition_refuses_is_in_the_report_until_it_is_mended() {
+    let appliance = Appliance::new();
+    let good = CLASS.to_owned() + &gateway("web", 80);
+    fs::write(appliance.config("a.yaml"), good.replace("192.0.2.10", "224.0.0.1")).unwrap();
+    let _plane = DataPlane::start(&appliance);
+    appliance
+        .while_running(async {
+            until(|| appliance.report()["errors"] == 2).await;
+            let first = appliance.report()["refused"][0].clone();
+            assert_eq!((&first["file"], &first["severity"]), (&"a.yaml".into(), &"error".into()));
+            assert!(first["reason"].to_string().contains("is a multicast group"), "{first}");
+            appliance.replace("a.yaml", &good);
+            until(|| appliance.report()["errors"] == 0).await;
+            until(|| appliance.is_programmed("web")).await;
+            assert_eq!(appliance.report()["refused"], serde_json::json!([]));
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn the_report_is_touched_while_nothing_happens() {
+    let appliance = Appliance::new();
+    let file = appliance.paths.run_dir.join("controlplane.json");
+    let touched = || fs::metadata(&file).and_then(|file| file.modified()).ok();
+    appliance
+        .while_running(async {
+            until(|| touched().is_some()).await;
+            let long_ago = std::time::UNIX_EPOCH;
+            fs::File::options().write(true).open(&file).unwrap().set_modified(long_ago).unwrap();
+            until(|| touched().is_some_and(|touched| touched > long_ago)).await;
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn the_folder_is_followed_as_people_use_it() {
     let appliance = Appliance::new();
     let plane = DataPlane::start(&appliance);

@@ -59,7 +59,7 @@ pub struct Listener {
     /// The host name it serves; none serves all. Not for TCP and UDP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
-    /// The L4 port. Valid from 1 to 65535; wider here so that a wrong one is refused with a condition.
+    /// The L4 port. Valid from 1 to 65535; wider here so that a wrong one is refused by name.
     pub port: i32,
     /// What it speaks.
     pub protocol: Protocol,

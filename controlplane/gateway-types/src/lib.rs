@@ -17,8 +17,9 @@
 //! Three rules hold for every type:
 //!
 //! 1. **Decoding is lenient about meaning and strict about shape.** A number out of range, an unknown protocol
-//!    or a list that is too long decodes; `translate` answers it with a condition on that object. A string
-//!    where a number belongs does not decode. One object the types cannot read must never hide the others.
+//!    or a list that is too long decodes; whoever reads it refuses it by name, or answers with a condition on
+//!    that object. A string where a number belongs does not decode. One object the types cannot read must
+//!    never hide the others.
 //! 2. **What was read is what is written.** Encoding a decoded object gives the same fields back, without
 //!    defaults filled in, so that a diff shows only what someone changed.
 //! 3. **Each kind is a [`k8s_openapi::Resource`] with [`k8s_openapi::Metadata`]**, which is all that `kube`

@@ -1,15 +1,18 @@
-//! The control process, by the file that it keeps about itself.
+//! The control process, by the file that it keeps about itself, and when it touched that file last.
 
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use penstock_feed::stats::is_running;
 use penstock_gateway_types::k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 
 use super::report::{ControlPlane, ControlSays, Process, State, timestamp};
+
+/// A control process that has not touched its file for so long is called silent; it does so every second.
+const SILENT_AFTER: Duration = Duration::from_secs(3);
 
 /// The process, as `controlplane.json` has it.
 #[derive(Deserialize)]
@@ -36,7 +39,11 @@ pub(super) fn look(path: &Path, now: SystemTime) -> ControlPlane {
     };
     let runs = is_running(file.pid, None) && is_called_so(file.pid);
     let process = Process {
-        state: if runs { State::Running } else { State::Down },
+        state: match (runs, is_silent(path, now)) {
+            (true, false) => State::Running,
+            (true, true) => State::Silent,
+            (false, _) => State::Down,
+        },
         error: None,
         pid: Some(file.pid),
         version: file.version,
@@ -47,6 +54,13 @@ pub(super) fn look(path: &Path, now: SystemTime) -> ControlPlane {
             .and_then(|started| seconds_since(started, now)),
     };
     ControlPlane { process, says: Some(file.says) }
+}
+
+/// Whether the file was touched last too long ago. One from the future is of a clock that was set back.
+fn is_silent(path: &Path, now: SystemTime) -> bool {
+    let touched = fs::metadata(path).and_then(|file| file.modified());
+    let age = touched.ok().and_then(|touched| now.duration_since(touched).ok());
+    age.is_some_and(|age| age > SILENT_AFTER)
 }
 
 fn unreadable(path: &Path, error: &str) -> ControlPlane {
@@ -92,6 +106,17 @@ mod tests {
     fn a_process_of_the_same_id_and_another_name_is_not_it() {
         let found = control(&format!("{{\"pid\": {}}}", std::process::id()));
         assert_eq!(found.process.state, State::Down);
+    }
+
+    #[test]
+    fn a_file_that_is_not_touched_any_more_is_of_a_silent_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("controlplane.json");
+        fs::write(&path, "{}").unwrap();
+        let written = fs::metadata(&path).unwrap().modified().unwrap();
+        let after = |seconds| is_silent(&path, written + Duration::from_secs(seconds));
+        assert!(!after(0) && !after(3) && after(4));
+        assert!(!is_silent(&path, written - Duration::from_secs(60)), "the clock was set back");
     }
 
     #[test]

@@ -49,8 +49,14 @@ pub(super) fn page(report: &Report, style: Style) -> String {
 
 fn verdict(report: &Report, style: Style) -> String {
     if report.ok {
-        return style.paint("ok: both programs run and serve the same generation", Paint::Good)
-            + "\n";
+        let agree = "both programs run and serve the same generation";
+        let refused = report.controlplane.says.as_ref().map_or(0, |says| says.errors);
+        let (text, paint) = match refused {
+            0 => (format!("ok: {agree}"), Paint::Good),
+            1 => (format!("ok, but something is refused: {agree}"), Paint::Bad),
+            many => (format!("ok, but {many} things are refused: {agree}"), Paint::Bad),
+        };
+        return style.paint(&text, paint) + "\n";
     }
     let problems = report.problems.iter().map(|problem| format!("! {problem}"));
     let mut text: String =
@@ -138,8 +144,14 @@ fn generations(report: &Report) -> Grid {
 
 /// A line each, as compilers write it.
 fn refused(control: &ControlPlane) -> String {
-    let refused = control.says.iter().flat_map(|says| &says.refused);
-    refused.map(|refused| format!("  {}\n", refused_line(refused))).collect()
+    let Some(says) = &control.says else { return String::new() };
+    let mut text: String =
+        says.refused.iter().map(|refused| format!("  {}\n", refused_line(refused))).collect();
+    let more = (says.errors + says.warnings).saturating_sub(says.refused.len() as u64);
+    if more > 0 {
+        let _ = writeln!(text, "  and {more} more: penstock check {}", says.config_dir); // writing to a String cannot fail
+    }
+    text
 }
 
 fn refused_line(refused: &Refused) -> String {

@@ -112,6 +112,11 @@ pub(crate) struct ControlSays {
     pub(crate) connected: bool,
     pub(crate) trouble: Option<String>,
     pub(crate) objects: u64,
+    /// How many things are refused, or not served as written.
+    pub(crate) errors: u64,
+    /// How many look wrong.
+    pub(crate) warnings: u64,
+    /// The first of them.
     pub(crate) refused: Vec<Refused>,
     pub(crate) publishes: BTreeMap<String, u64>,
 }

@@ -41,7 +41,11 @@ fn control_problem(control: &ControlPlane, flows: bool, run_dir: &Path) -> Optio
     let unit = "penstock-controlplane";
     match control.process.state {
         State::Running => None,
-        State::Silent | State::Down => {
+        State::Silent => Some(format!(
+            "control process silent: its process is there, but does nothing: changes wait; see journalctl -u \
+             {unit}, then systemctl restart {unit}"
+        )),
+        State::Down => {
             let rest = if flows {
                 "packets flow by the last configuration, changes wait"
             } else {
@@ -130,7 +134,7 @@ mod tests {
     #[test]
     fn each_fault_is_named_with_the_next_move() {
         type Break = fn(&mut DataPlane, &mut ControlPlane);
-        let rows: [(&str, Break, &[&str]); 12] = [
+        let rows: [(&str, Break, &[&str]); 13] = [
             ("all is well", |_, _| {}, &[]),
             (
                 "down",
@@ -158,6 +162,11 @@ mod tests {
                 "control process down",
                 |_, c| c.process.state = State::Down,
                 &["packets flow by the last configuration, changes wait; see"],
+            ),
+            (
+                "control process stopped",
+                |_, c| c.process.state = State::Silent,
+                &["control process silent: its process is there, but does nothing: changes wait"],
             ),
             (
                 "no control process yet",

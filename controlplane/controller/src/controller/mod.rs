@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use penstock_feed::StateFile;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 use crate::publish::{Event, Publisher, Target};
@@ -29,6 +30,8 @@ use round::Round;
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// While the folder cannot be watched or read, it is tried this often.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// The report is touched this often, so that a process that hangs can be told from one with nothing to do.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// Where everything is.
 #[derive(Clone, Debug)]
@@ -80,6 +83,8 @@ pub async fn run(paths: Paths) -> Result<(), StartError> {
     let mut round = Round::new(paths.clone(), load(&paths.state_dir), publisher);
     info!(config_dir = %paths.config_dir.display(), "control process started");
     reading.look(&mut round);
+    let mut beat = tokio::time::interval(BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let wake = tokio::time::Instant::from_std(reading.next_look());
         tokio::select! {
@@ -94,6 +99,7 @@ pub async fn run(paths: Paths) -> Result<(), StartError> {
             Some(change) = reading.changes.recv() => reading.note(change),
             () = tokio::time::sleep_until(wake) => reading.look(&mut round),
             () = round.overdue() => round.time_passed(),
+            _ = beat.tick() => round.beat(),
         }
     }
     info!("control process ends; the data plane goes on with what it has");

@@ -1,6 +1,6 @@
 //! One round: from what was read, or heard, to what is wanted, and what is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,6 +13,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{Paths, objects_file};
 use crate::finding::{Finding, Severity};
+use crate::object::ObjectKey;
 use crate::publish::{Event, Publisher};
 use crate::report::{Report, ReportFile};
 use crate::source::folder::Texts;
@@ -41,6 +42,8 @@ pub(super) struct Round {
     /// Until then no status is written; `None` once the data plane's word is known.
     silent_until: Option<Instant>,
     folder_trouble: Option<Finding>,
+    /// Everything that is refused or doubtful, as it was last said.
+    findings: Vec<Finding>,
     statuses: Statuses,
     status_files: StatusFiles,
     report: Report,
@@ -67,6 +70,8 @@ impl Round {
             connected: false,
             trouble: None,
             objects: 0,
+            errors: 0,
+            warnings: 0,
             refused: Vec::new(),
             publishes: BTreeMap::from([("delta", 0), ("nothing", 0), ("snapshot", 0)]),
         };
@@ -81,6 +86,7 @@ impl Round {
             away_since: Some(Instant::now()),
             silent_until: Some(Instant::now() + FIRST_WORD),
             folder_trouble: None,
+            findings: Vec::new(),
             statuses: status_files.statuses(),
             status_files,
             report,
@@ -108,9 +114,6 @@ impl Round {
     pub(super) fn unreadable(&mut self, error: &io::Error) {
         let folder = self.paths.config_dir.display().to_string();
         let message = format!("cannot be read: {error}: the last good objects stay in force");
-        if self.folder_trouble.is_none() {
-            error!(%folder, %error, "the folder cannot be read: the last good objects stay in force");
-        }
         let finding =
             Finding { file: folder, place: None, severity: Severity::Error, object: None, message };
         self.folder_trouble = Some(finding);
@@ -122,19 +125,11 @@ impl Round {
 
     fn translate(&mut self) {
         self.translated = true;
-        let in_force = self.store.in_force(&now());
-        for finding in in_force.findings.iter().filter(|new| !self.in_force.findings.contains(new))
-        {
-            match finding.severity {
-                Severity::Error => error!("{finding}"),
-                Severity::Warning => warn!("{finding}"),
-            }
-        }
-        self.in_force = in_force;
+        self.in_force = self.store.in_force(&now());
         self.translation = translate(&self.in_force.objects);
         let (objects, listeners) =
             (self.in_force.objects.len(), self.translation.state.listeners.len());
-        info!(objects, listeners, findings = self.in_force.findings.len(), "translated");
+        info!(objects, listeners, "translated");
         self.publisher.want(Arc::clone(&self.translation.state));
     }
 
@@ -212,13 +207,18 @@ impl Round {
         self.conclude();
     }
 
+    /// Shows that we are alive, to whoever looks at the report.
+    pub(super) fn beat(&self) {
+        self.report_file.beat();
+    }
+
     /// Writes status and report, where they changed.
     pub(super) fn conclude(&mut self) {
         if self.silent_until.is_none() {
             self.write_status();
         }
+        self.tell_findings();
         self.report.objects = self.in_force.objects.len();
-        self.report.refused = self.findings().iter().map(Into::into).collect();
         if let Err(error) = self.report_file.write(&self.report) {
             error!(%error, "report not written: free or repair the run directory");
         }
@@ -235,16 +235,42 @@ impl Round {
         }
     }
 
-    /// What is wrong with the folder, the files, and objects without a condition to say so.
-    fn findings(&self) -> Vec<Finding> {
-        let notes = self.translation.notes.iter().map(|note| Finding {
-            file: self.in_force.origins.get(&note.object).cloned().unwrap_or_default(),
+    /// Logs what is newly wrong, and puts all of it into the report.
+    fn tell_findings(&mut self) {
+        let findings = self.look_for_findings();
+        if findings == self.findings {
+            return;
+        }
+        let known: BTreeSet<&Finding> = self.findings.iter().collect();
+        for finding in findings.iter().filter(|finding| !known.contains(finding)) {
+            match finding.severity {
+                Severity::Error => error!("{finding}"),
+                Severity::Warning => warn!("{finding}"),
+            }
+        }
+        if findings.is_empty() {
+            info!("nothing is refused any more");
+        }
+        self.report.tell(&findings);
+        self.findings = findings;
+    }
+
+    /// What is wrong with the folder, the files, and objects.
+    fn look_for_findings(&self) -> Vec<Finding> {
+        let about = |object: &ObjectKey, severity, message| Finding {
+            file: self.in_force.origins.get(object).cloned().unwrap_or_default(),
             place: None,
-            severity: Severity::Warning,
-            object: Some(note.object.clone()),
-            message: note.message.clone(),
+            severity,
+            object: Some(object.clone()),
+            message,
+        };
+        let files = self.folder_trouble.iter().chain(&self.in_force.findings).cloned();
+        let faults = self.statuses.iter().flat_map(|(key, object)| {
+            let faults = status::faults(object).into_iter();
+            faults.map(move |fault| about(key, Severity::Error, fault))
         });
-        let files = self.in_force.findings.iter().cloned();
-        self.folder_trouble.iter().cloned().chain(files).chain(notes).collect()
+        let notes = self.translation.notes.iter();
+        let notes = notes.map(|note| about(&note.object, Severity::Warning, note.message.clone()));
+        files.chain(faults).chain(notes).collect()
     }
 }

@@ -213,6 +213,28 @@ fn parents(status: Option<&RouteStatus>) -> Vec<(String, &Condition)> {
     found
 }
 
+/// What is wrong with an object, by its conditions that do not hold, each message once: `Programmed` repeats
+/// what `Accepted` says. What only waits for the data plane is no fault of the object.
+#[must_use]
+pub fn faults(object: &Object) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for (part, condition) in conditions(object) {
+        let good = if condition.type_ == "Conflicted" { "False" } else { "True" };
+        let is_known = |part: &str| {
+            let cause = part.rsplit("not accepted: ").next().unwrap_or(part);
+            found.iter().any(|message| message.contains(cause))
+        };
+        let said = condition.message.split("; ").all(is_known);
+        if condition.status == good || condition.reason == "Pending" || said {
+            continue;
+        }
+        let part = if part.is_empty() { String::new() } else { format!("{part}: ") };
+        let (type_, reason) = (&condition.type_, &condition.reason);
+        found.push(format!("{part}{type_}={}/{reason}: {}", condition.status, condition.message));
+    }
+    found
+}
+
 /// A verdict and a condition say the same, times aside.
 fn says_the_same(verdict: &Verdict, condition: &Condition) -> bool {
     verdict.type_ == condition.type_ && verdict.status.as_str() == condition.status

@@ -3,7 +3,7 @@
 //! * A file with a document that is no YAML may be half-written. So may one that is empty, ends within a line
 //!   or in an object that does not fit, if objects are missing that it had. The last good objects of such a
 //!   file stay in force, all of them; only a file that never was good is read for what is good in it.
-//! * An object whose values do not fit stays in force as it was, as an API server would have it.
+//! * An object that an API server would refuse stays in force as it was, as an API server would have it.
 //! * A file that cannot be read keeps its objects; a file that is gone has none.
 //! * Of an object in two files, the one in the file that sorts first is in force.
 //!
@@ -117,27 +117,40 @@ impl StoredFile {
         self.read = Some(hash);
         let contents = manifest::read(name, text);
         self.findings = contents.findings;
-        let missing = self.missing(&contents.manifests, &contents.unreadable);
+        let missing = self.missing(&contents.manifests, &contents.refused);
         if self.manifests.is_empty() || (contents.whole && !(contents.cut && missing > 0)) {
-            self.take(contents.manifests, &contents.unreadable);
+            self.take(contents.manifests, &contents.refused);
         } else {
-            self.findings.push(kept(name, missing));
+            self.findings.push(kept(name, contents.whole, missing));
         }
         true
     }
 
     /// How many objects are in force that the file does not name any more.
-    fn missing(&self, manifests: &[Manifest], unreadable: &[ObjectKey]) -> usize {
+    fn missing(&self, manifests: &[Manifest], refused: &[ObjectKey]) -> usize {
         let read: BTreeSet<_> = manifests.iter().map(|m| m.object.key()).collect();
         let old = self.manifests.iter().map(|m| m.object.key());
-        old.filter(|key| !read.contains(key) && !unreadable.contains(key)).count()
+        old.filter(|key| !read.contains(key) && !refused.contains(key)).count()
     }
 
-    /// Replaces the objects, and keeps those that now cannot be read as they were.
-    fn take(&mut self, manifests: Vec<Manifest>, unreadable: &[ObjectKey]) {
+    /// Replaces the objects, and keeps those that are now refused as they were.
+    fn take(&mut self, manifests: Vec<Manifest>, refused: &[ObjectKey]) {
         let old = std::mem::replace(&mut self.manifests, manifests);
-        let still = old.into_iter().filter(|old| unreadable.contains(&old.object.key()));
-        self.manifests.extend(still);
+        let kept: BTreeMap<_, _> = old
+            .into_iter()
+            .map(|manifest| (manifest.object.key(), manifest))
+            .filter(|(key, _)| refused.contains(key))
+            .collect();
+        for finding in &mut self.findings {
+            let Some(key) = finding.object.as_ref().filter(|key| refused.contains(key)) else {
+                continue;
+            };
+            finding.message += match kept.contains_key(key) {
+                true => ". The last good one stays in force",
+                false => ". The object is refused",
+            };
+        }
+        self.manifests.extend(kept.into_values());
     }
 
     fn unreadable(&mut self, name: &str, message: String) -> bool {
@@ -149,10 +162,12 @@ impl StoredFile {
     }
 }
 
-fn kept(name: &str, missing: usize) -> Finding {
-    let message = match missing {
-        0 => "its last good objects stay in force until every document is valid YAML".to_owned(),
-        missing => format!(
+fn kept(name: &str, whole: bool, missing: usize) -> Finding {
+    let message = match whole {
+        false => {
+            "its last good objects stay in force until every document is valid YAML".to_owned()
+        }
+        true => format!(
             "it looks cut off, and {missing} of its objects are missing: its last good objects stay in force. \
              To remove objects, leave the file whole, with a new line at its end; to remove all, remove it"
         ),
@@ -213,9 +228,14 @@ mod tests {
             ),
             ("no YAML keeps the whole file", format!("{}: [", service("a", 9)), vec!["a:1", "b:2"]),
             (
-                "a value that does not fit keeps its object",
+                "a value of another type keeps its object",
                 format!("{}{b}", a.replace("port: 1", "port: x")),
                 vec!["a:1", "b:2"],
+            ),
+            (
+                "a value out of range keeps its object, and the others change",
+                format!("{}{}", a.replace("port: 1", "port: 65536"), service("b", 9)),
+                vec!["a:1", "b:9"],
             ),
             ("an empty file is half-written", String::new(), vec!["a:1", "b:2"]),
             (
@@ -246,6 +266,20 @@ mod tests {
             &format!("{}: [\n---\n{}", service("a", 1), service("b", 2)),
         )]));
         assert_eq!(services(&mut store), ["a:1", "b:2"]);
+    }
+
+    #[test]
+    fn a_refused_object_says_whether_an_older_one_serves() {
+        let mut store = Store::default();
+        let mut error = |port| {
+            store.update(texts(&[("x.yaml", &(service("a", port) + &service("b", 2)))]));
+            store.in_force(&at(0)).findings.first().map(ToString::to_string)
+        };
+        let start =
+            "x.yaml:4:23: error: Service default/a: spec.ports[0].port: 0 is not within 1 to 65535";
+        assert_eq!(error(0).unwrap(), format!("{start}. The object is refused"));
+        assert_eq!(error(1), None);
+        assert_eq!(error(0).unwrap(), format!("{start}. The last good one stays in force"));
     }
 
     #[test]

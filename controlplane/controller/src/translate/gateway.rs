@@ -1,6 +1,5 @@
 //! One Gateway: whether it is ours and well-formed, and the addresses it may have.
 
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -9,15 +8,10 @@ use penstock_gateway_types::{AddressType, Gateway, Time};
 
 use super::listener::{self, Plan as ListenerPlan};
 use super::verdict::Refusal;
-use crate::manifest;
 use crate::object::NamespacedName;
 
 /// The annotation that chooses how packets are rewritten.
 pub const MODE_ANNOTATION: &str = "penstock.dev/mode";
-
-/// The API's limits on one Gateway.
-const MOST_LISTENERS: usize = 64;
-const MOST_ADDRESSES: usize = 16;
 
 /// A Gateway of ours, judged by itself.
 pub(super) struct Plan<'a> {
@@ -65,7 +59,6 @@ impl<'a> Plan<'a> {
 }
 
 fn accept(gateway: &Gateway) -> Result<Accepted, Refusal> {
-    check_listeners(gateway)?;
     let parameters = gateway.spec.infrastructure.as_ref().and_then(|i| i.parameters_ref.as_ref());
     if let Some(parameters) = parameters {
         let message = format!(
@@ -77,30 +70,6 @@ fn accept(gateway: &Gateway) -> Result<Accepted, Refusal> {
     let mode = mode(gateway)?;
     let (addresses, unusable) = addresses(gateway)?;
     Ok(Accepted { mode, addresses, unusable })
-}
-
-fn check_listeners(gateway: &Gateway) -> Result<(), Refusal> {
-    let listeners = &gateway.spec.listeners;
-    let invalid = |message| Err(Refusal::new("Invalid", message));
-    if listeners.is_empty() || listeners.len() > MOST_LISTENERS {
-        return invalid(format!(
-            "{} listeners: a Gateway has 1 to {MOST_LISTENERS}",
-            listeners.len()
-        ));
-    }
-    let mut names = BTreeSet::new();
-    for listener in listeners {
-        let name = &listener.name;
-        if !manifest::valid_name(name, 253) {
-            let message =
-                "use lower-case letters, digits, '-' and '.', with a letter or digit at both ends";
-            return invalid(format!("listener name {name:?} is no valid name: {message}"));
-        }
-        if !names.insert(name) {
-            return invalid(format!("two listeners are named {name}: give each a name of its own"));
-        }
-    }
-    Ok(())
 }
 
 fn mode(gateway: &Gateway) -> Result<Mode, Refusal> {
@@ -120,15 +89,8 @@ fn mode(gateway: &Gateway) -> Result<Mode, Refusal> {
 /// The usable addresses, and what is wrong with the others.
 fn addresses(gateway: &Gateway) -> Result<(Vec<Ipv4Addr>, Vec<String>), Refusal> {
     let unsupported = |message: String| Err(Refusal::new("UnsupportedAddress", message));
-    let asked = &gateway.spec.addresses;
-    if asked.len() > MOST_ADDRESSES {
-        return unsupported(format!(
-            "{} addresses: at most {MOST_ADDRESSES} are allowed",
-            asked.len()
-        ));
-    }
     let (mut usable, mut unusable) = (Vec::new(), Vec::new());
-    for address in asked {
+    for address in &gateway.spec.addresses {
         match address.type_.as_ref().unwrap_or(&AddressType::IpAddress) {
             AddressType::IpAddress => {}
             other => {
@@ -142,14 +104,9 @@ fn addresses(gateway: &Gateway) -> Result<(Vec<Ipv4Addr>, Vec<String>), Refusal>
                 None => usable.push(parsed),
                 Some(fault) => unusable.push(format!("address {parsed} {fault}: choose another")),
             },
-            Err(_) if text.parse::<std::net::Ipv6Addr>().is_ok() => {
-                return unsupported(format!(
-                    "address {text} is IPv6, which is not served yet: write an IPv4 one"
-                ));
-            }
             Err(_) => {
                 return unsupported(format!(
-                    "address {text:?} is no IPv4 address, such as 192.0.2.10"
+                    "address {text} is IPv6, which is not served yet: write an IPv4 one"
                 ));
             }
         }

@@ -139,17 +139,6 @@ fn serves(spec: &Listener) -> Result<Serves, Refusal> {
     let port = u16::try_from(spec.port).ok().and_then(|port| PortRange::single(port).ok());
     let ports = port
         .ok_or_else(|| unsupported(format!("port {} is no L4 port: 1 to 65535 are", spec.port)))?;
-    if let Some(hostname) = &spec.hostname {
-        let message = format!(
-            "hostname {hostname:?}: a {} listener cannot see one, remove it",
-            spec.protocol
-        );
-        return Err(unsupported(message));
-    }
-    if spec.tls.is_some() {
-        let message = format!("tls: a {} listener does not end TLS, remove it", spec.protocol);
-        return Err(unsupported(message));
-    }
     Ok(Serves { protocol, ports })
 }
 

@@ -15,11 +15,6 @@ use super::weight::{self, Readiness, Share};
 use super::{Note, ParentVerdict};
 use crate::object::{Kind, NamespacedName, ObjectKey, Objects};
 
-/// The API's limits on one route.
-const MOST_PARENTS: usize = 32;
-const MOST_BACKENDS: usize = 16;
-const MOST_WEIGHT: i32 = 1_000_000;
-
 /// A route of either kind.
 pub(super) struct Route<'a> {
     pub(super) key: ObjectKey,
@@ -109,7 +104,6 @@ fn references(shares: &[Share], refusals: &[Refusal], empty: &[&str]) -> Verdict
         return Verdict::fails("ResolvedRefs", Refusal { reason: first.reason, message });
     }
     let message = match shares {
-        [] => "there are no backendRefs: every new flow is refused".to_owned(),
         shares if shares.iter().all(|share| share.weight == 0) => {
             "every weight is zero: every new flow is refused".to_owned()
         }
@@ -130,13 +124,12 @@ pub(super) fn attach(
     objects: &Objects,
     notes: &mut Vec<Note>,
 ) -> Vec<ParentVerdict> {
-    let valid = check(route.spec);
     let mut answers: Vec<ParentVerdict> = Vec::new();
     for parent in &route.spec.parent_refs {
         let Some(name) = gateway_of(route, parent) else { continue };
         let Some(gateway) = gateways.get_mut(&name) else {
             if !objects.gateways.contains_key(&name) {
-                let message = format!("its parent Gateway {name} does not exist");
+                let message = format!("its parent Gateway {name} does not exist, or is refused");
                 notes.push(Note { object: route.key.clone(), message });
             }
             continue;
@@ -144,8 +137,7 @@ pub(super) fn attach(
         if answers.iter().any(|answer| answer.parent == *parent) {
             continue; // the same reference twice has one answer
         }
-        let accepted = valid.clone().and_then(|()| attach_to(route, parent, gateway, objects));
-        let accepted = match accepted {
+        let accepted = match attach_to(route, parent, gateway, objects) {
             Ok(message) => Verdict::holds("Accepted", "Accepted", message),
             Err(refusal) => Verdict::fails("Accepted", refusal),
         };
@@ -161,38 +153,6 @@ fn gateway_of(route: &Route<'_>, parent: &ParentReference) -> Option<NamespacedN
     let kind = parent.kind.as_deref().unwrap_or("Gateway");
     let namespace = parent.namespace.as_deref().unwrap_or(&route.name.namespace);
     (group == GROUP && kind == "Gateway").then(|| NamespacedName::new(namespace, &parent.name))
-}
-
-/// What is wrong with a route wherever it attaches.
-fn check(spec: &RouteSpec) -> Result<(), Refusal> {
-    let unsupported = |message| Err(Refusal::new("UnsupportedValue", message));
-    if spec.parent_refs.len() > MOST_PARENTS {
-        return unsupported(format!(
-            "{} parentRefs: at most {MOST_PARENTS} are allowed",
-            spec.parent_refs.len()
-        ));
-    }
-    let [rule] = spec.rules.as_slice() else {
-        return unsupported(format!(
-            "{} rules: a route of this kind has exactly one",
-            spec.rules.len()
-        ));
-    };
-    if rule.backend_refs.len() > MOST_BACKENDS {
-        return unsupported(format!(
-            "{} backendRefs: at most {MOST_BACKENDS} are allowed",
-            rule.backend_refs.len()
-        ));
-    }
-    for (index, backend) in rule.backend_refs.iter().enumerate() {
-        let weight = backend.weight.unwrap_or(1);
-        if !(0..=MOST_WEIGHT).contains(&weight) {
-            return unsupported(format!(
-                "backendRefs[{index}]: weight {weight} is not within 0 to {MOST_WEIGHT}"
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// Attaches to every listener that the reference means and that allows it.
