@@ -129,6 +129,7 @@ impl Companions {
     }
 
     /// Makes the addresses of a companion those that are wanted; what the kernel refused, and why.
+    /// That the companion has just gone is no refusal: whoever holds it says so and opens it anew.
     fn reconcile(
         &mut self,
         at: usize,
@@ -150,7 +151,8 @@ impl Companions {
         if !new.is_empty() {
             self.unannounced.push((at, new));
         }
-        done.failed.into_iter().map(|(address, error)| (address, error.to_string())).collect()
+        let refused = done.failed.into_iter().filter(|(_, error)| !error.says_gone());
+        refused.map(|(address, error)| (address, error.to_string())).collect()
     }
 
     /// Tells the links of addresses that are new here, once the workers serve them. What finds no
@@ -180,6 +182,7 @@ impl Companions {
     pub fn resolve(&self, mirror: &mut Mirror, next_hop: NextHopKey) {
         if let Err(error) =
             mirror.resolve(next_hop.port.0, next_hop.address, self.started.elapsed())
+            && !error.says_gone()
         {
             warn!(address = %next_hop.address, %error, "next hop cannot be asked for");
         }
@@ -189,7 +192,9 @@ impl Companions {
     /// fresh, since it never sees the traffic to them.
     pub fn keep_fresh(&mut self, mirror: &mut Mirror, state: &State, fib: &Fib) {
         let next_hops = self.in_use.next_hops(state, mirror.view(), fib);
-        if let Err(error) = mirror.keep_fresh(next_hops, self.started.elapsed()) {
+        if let Err(error) = mirror.keep_fresh(next_hops, self.started.elapsed())
+            && !error.says_gone()
+        {
             warn!(%error, "a neighbour cannot be kept fresh");
         }
     }
