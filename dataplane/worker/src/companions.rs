@@ -17,14 +17,11 @@ use tracing::{info, warn};
 use crate::fib::in_prefix;
 use crate::in_use::InUse;
 use crate::kernel::{
-    Address, Addresses, Ifindex, KernelError, KernelView, Link, MacAddr, Mirror, PortIdx,
-    announcements,
+    Address, Addresses, KernelError, KernelView, Link, MacAddr, Mirror, announcements,
 };
 
 /// One port's companion, as the main lcore sees it.
 pub struct CompanionFacts {
-    /// Its name.
-    pub name: String,
     /// The MAC it shares with the port.
     pub mac: MacAddr,
     /// Frames of ours to be sent out of the port.
@@ -85,9 +82,10 @@ impl Companions {
         let mut refused = BTreeMap::new();
         for at in 0..self.companions.len() {
             // One that was deleted comes back with another index, and is seen to then.
-            let Some(index) = view.companion(at as PortIdx) else { continue };
+            let link = view.links.iter().find(|link| usize::from(link.port) == at);
+            let Some(link) = link else { continue };
             let none = BTreeSet::new();
-            refused.extend(self.reconcile(at, index, by_companion.get(&at).unwrap_or(&none)));
+            refused.extend(self.reconcile(at, link, by_companion.get(&at).unwrap_or(&none)));
         }
         self.just_started = false;
         for (address, error) in &refused {
@@ -133,18 +131,17 @@ impl Companions {
     fn reconcile(
         &mut self,
         at: usize,
-        index: Ifindex,
+        link: &Link,
         wanted: &BTreeSet<IpAddr>,
     ) -> BTreeMap<IpAddr, String> {
-        let companion = &self.companions[at];
-        let done = match self.addresses.reconcile(index, &companion.name, wanted) {
+        let done = match self.addresses.reconcile(link.index, &link.name, wanted) {
             Ok(done) => done,
             Err(error) => {
                 return wanted.iter().map(|address| (*address, error.to_string())).collect();
             }
         };
         if !(done.added.is_empty() && done.removed.is_empty()) {
-            info!(companion = companion.name, added = ?done.added, removed = ?done.removed, "addresses");
+            info!(companion = link.name, added = ?done.added, removed = ?done.removed, "addresses");
         }
         // A box that has just started may have taken over from another: it announces all.
         let new = if self.just_started { wanted.iter().copied().collect() } else { done.added };

@@ -38,6 +38,22 @@ fn serves(lab: &Lab, when: &str) {
 
 #[test]
 #[ignore = "needs root, hugepages and the lab of scripts/lab"]
+fn a_renamed_companion_serves_on() {
+    let (_site, lab) = lab();
+    serves(&lab, "before");
+    let lines = log(&lab).lines().count();
+    lab.on("box", &["ip", "link", "set", "pst0", "name", "foo0"]);
+    serves(&lab, "under its new name");
+    lab.on("box", &["ip", "neighbour", "flush", "dev", "foo0"]);
+    serves(&lab, "and when nobody is known");
+    let told = warnings(&lab, lines);
+    assert!(told.len() == 1 && told[0].contains("pst0") && told[0].contains("foo0"), "{told:#?}");
+    lab.on("box", &["ip", "link", "set", "foo0", "name", "pst0"]);
+    serves(&lab, "and back");
+}
+
+#[test]
+#[ignore = "needs root, hugepages and the lab of scripts/lab"]
 fn a_deleted_companion_is_told_of_once_and_comes_again() {
     let (_site, lab) = lab();
     let lines = log(&lab).lines().count();
