@@ -91,7 +91,7 @@ drop_reasons! {
     MtuExceeded "mtu_exceeded" Forwarder
         "The packet is larger than the MTU of the route it must take."
     HandOverFull "hand_over_full" Worker
-        "The ring to the worker that owns the flow was full."
+        "The ring to the worker that owns the flow was full: that worker cannot keep up, or waits for a core that it shares."
     HoldFull "hold_full" Worker
         "Too many packets already wait for this next hop, or for all next hops together."
     HoldTimeout "hold_timeout" Worker
