@@ -69,7 +69,7 @@ drop_reasons! {
     Fragment "fragment" Forwarder
         "A fragment of a packet that we would have to forward; L4 ports are only in the first one."
     Martian "martian" Forwarder
-        "The source address can be nobody's: multicast, reserved, loopback, zero, the destination's own, or L4 port 0."
+        "The source address can be nobody's: multicast, broadcast, reserved, loopback, zero, the destination's own, or L4 port 0."
     TtlExpired "ttl_expired" Forwarder
         "The packet had no hop left to live."
     NotRouted "not_routed" Forwarder

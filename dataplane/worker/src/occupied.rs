@@ -72,6 +72,12 @@ impl Occupied {
         self.by.get(&address)
     }
 
+    /// The broadcasts of the connected subnets, from which no packet comes.
+    pub fn broadcasts(&self) -> impl Iterator<Item = IpAddr> {
+        let broadcasts = self.by.iter();
+        broadcasts.filter_map(|(at, is)| matches!(is, Occupant::Broadcast(_)).then_some(*at))
+    }
+
     /// Whether `address` is the box's own.
     pub fn is_own(&self, address: IpAddr) -> bool {
         matches!(self.occupant(address), Some(Occupant::Own(_)))
@@ -181,6 +187,9 @@ mod tests {
             let said = occupied.occupant(ip(address)).map(ToString::to_string);
             assert_eq!(said.unwrap_or_default(), expected, "{promise}");
         }
+        let broadcasts: Vec<IpAddr> = occupied.broadcasts().collect();
+        let expected = ["10.10.0.255", "10.30.1.255", "127.255.255.255", "192.168.7.255"];
+        assert_eq!(broadcasts, expected.map(ip));
     }
 
     #[test]

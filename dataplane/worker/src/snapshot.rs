@@ -145,6 +145,7 @@ impl Translator {
         let of_kernel = view.addresses.iter().map(|own| own.address);
         self.builder.local_addresses(of_kernel.chain(self.addresses.iter().copied()));
         self.builder.own_addresses(self.own_addresses(state, view));
+        self.builder.broadcasts(self.occupied.broadcasts());
         Translation {
             snapshot: build(&self.builder, self.version),
             errors: self.errors.clone(),
