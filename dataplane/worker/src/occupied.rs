@@ -5,7 +5,7 @@
 //! of them: so a VIP is put on `lo` by hand or by a routing daemon.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
@@ -45,6 +45,7 @@ type Sources = (Arc<[Address]>, Arc<[Link]>, Arc<[IpAddr]>);
 pub struct Occupied {
     found_in: Option<Sources>,
     by: BTreeMap<IpAddr, Occupant>,
+    kept: BTreeSet<IpAddr>,
 }
 
 impl Occupied {
@@ -61,6 +62,8 @@ impl Occupied {
         }
         let addresses = Arc::clone(&view.addresses);
         self.found_in = Some((addresses, Arc::clone(&view.links), Arc::clone(&view.routers)));
+        let ours = view.addresses.iter().filter(|address| address.ours);
+        self.kept = ours.map(|address| address.address).collect();
         let by = find(view);
         let changed = self.by != by;
         self.by = by;
@@ -70,6 +73,12 @@ impl Occupied {
     /// What `address` is, if that keeps it from being a VIP.
     pub fn occupant(&self, address: IpAddr) -> Option<&Occupant> {
         self.by.get(&address)
+    }
+
+    /// Whether we keep `address` on a companion: it was served when it was put there, and may have
+    /// been so by the process before this one.
+    pub fn is_kept(&self, address: IpAddr) -> bool {
+        self.kept.contains(&address)
     }
 
     /// The broadcasts of the connected subnets, from which no packet comes.
@@ -187,6 +196,7 @@ mod tests {
             let said = occupied.occupant(ip(address)).map(ToString::to_string);
             assert_eq!(said.unwrap_or_default(), expected, "{promise}");
         }
+        assert!(occupied.is_kept(ip("10.10.0.100")) && !occupied.is_kept(ip("10.10.0.105")));
         let broadcasts: Vec<IpAddr> = occupied.broadcasts().collect();
         let expected = ["10.10.0.255", "10.30.1.255", "127.255.255.255", "192.168.7.255"];
         assert_eq!(broadcasts, expected.map(ip));

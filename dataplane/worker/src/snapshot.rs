@@ -77,7 +77,7 @@ pub struct Translator {
     dnat: BTreeSet<(u32, SocketAddr, Protocol)>,
     fib: fib::Builder,
     occupied: Occupied,
-    /// The VIPs that were refused for what they are besides.
+    /// The VIPs that were refused for what the kernel knows them as.
     refused_vips: BTreeMap<IpAddr, Occupant>,
     /// The VIPs that became so while they were served, of which the operator has been told.
     overtaken: BTreeMap<IpAddr, Occupant>,
@@ -347,7 +347,7 @@ impl Translator {
             )));
         }
         if let Some(occupant) = self.occupied.occupant(vip)
-            && !taking.served_vips.contains(&vip)
+            && !(taking.served_vips.contains(&vip) || self.occupied.is_kept(vip))
         {
             self.refused_vips.insert(vip, occupant.clone());
             return Err(refuse(format!("{vip} is {occupant}; use another address as VIP")));

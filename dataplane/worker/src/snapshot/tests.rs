@@ -170,21 +170,28 @@ fn a_vip_is_judged_anew_when_the_kernel_knows_it_no_more() {
 
 #[test]
 fn a_vip_that_becomes_something_else_while_it_is_served_goes_on() {
-    let mut bench = Bench::new();
-    bench.translate(&web(&["10.0.0.1:80"]));
-    let view = KernelView {
-        routers: [ip("192.0.2.1")].into(),
-        addresses: [kernel_address(7, "192.0.2.1/24", false)].into(),
-        ..KernelView::default()
+    let view = |ours: &[&str]| {
+        let ours = ours.iter().map(|address| kernel_address(7, address, true));
+        let own = kernel_address(7, "192.0.2.1/24", false);
+        let addresses = ours.chain([own]).collect();
+        KernelView { routers: [ip("192.0.2.1")].into(), addresses, ..KernelView::default() }
     };
-    for backends in [["10.0.0.1:80"], ["10.0.0.2:80"]] {
-        let now = bench.translate_under(&view, &web(&backends));
-        assert!(now.errors.is_empty(), "{:?}", now.errors);
-        let (_, group) = served(&now.snapshot, "192.0.2.1:80").unwrap();
-        assert_eq!(group.members()[0].address.to_string(), backends[0]);
-        assert!(!now.snapshot.is_own(ip("192.0.2.1")), "what strangers send there is no BGP");
+    let mut served_before = Bench::new();
+    served_before.translate(&web(&["10.0.0.1:80"]));
+    let rows = [
+        ("by this process", served_before, view(&[])),
+        ("by the one before", Bench::new(), view(&["192.0.2.1/32"])),
+    ];
+    for (by_whom, mut bench, view) in rows {
+        for backends in [["10.0.0.1:80"], ["10.0.0.2:80"]] {
+            let now = bench.translate_under(&view, &web(&backends));
+            assert!(now.errors.is_empty(), "{by_whom}: {:?}", now.errors);
+            let (_, group) = served(&now.snapshot, "192.0.2.1:80").unwrap();
+            assert_eq!(group.members()[0].address.to_string(), backends[0], "{by_whom}");
+            assert!(!now.snapshot.is_own(ip("192.0.2.1")), "what strangers send there is no BGP");
+        }
+        assert_eq!(bench.translator.overtaken.len(), 1, "{by_whom}: and is told of");
     }
-    assert_eq!(bench.translator.overtaken.len(), 1, "and is told of");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What becomes of the service when somebody lays hands on the companion interface.
+//! What becomes of the service when somebody lays hands on the companion interface, or on a route by
+//! one of our addresses.
 
 use std::fs;
 use std::time::Duration;
@@ -74,4 +75,27 @@ fn a_deleted_companion_is_told_of_once_and_comes_again() {
     serves(&lab, "again");
     let told = warnings(&lab, lines);
     assert!(told.len() == 1 && told[0].contains("companion lost"), "{told:#?}");
+}
+
+#[test]
+#[ignore = "needs root, hugepages and the lab of scripts/lab"]
+fn a_vip_that_becomes_a_router_serves_on_and_after_a_restart() {
+    let (_site, lab) = lab();
+    let lines = log(&lab).lines().count();
+    lab.on("box", &["ip", "route", "add", "10.77.0.0/24", "via", FULL_NAT_VIP, "dev", "pst0"]);
+    wait_for("the operator is told", Duration::from_secs(5), || {
+        (!warnings(&lab, lines).is_empty()).then_some(())
+    });
+    serves(&lab, "with a route by it");
+    let killed = lab.kill("penstock-dataplane");
+    wait_for("another process serves", Duration::from_secs(10), || {
+        lab.pid("penstock-dataplane").filter(|pid| *pid != killed)?;
+        let report =
+            lab.peer("client1", &["connect", &format!("{FULL_NAT_VIP}:80"), "--count", "1"]);
+        (report["ok"] == 1).then_some(())
+    });
+    serves(&lab, "after a restart");
+    let told = warnings(&lab, lines);
+    let of_the_vip = told.iter().filter(|line| line.contains("has become the router of a route"));
+    assert_eq!(of_the_vip.count(), 2, "once by each process: {told:#?}");
 }
