@@ -69,7 +69,7 @@ drop_reasons! {
     Fragment "fragment" Forwarder
         "A fragment of a packet that we would have to forward; L4 ports are only in the first one."
     Martian "martian" Forwarder
-        "The source address can be nobody's: multicast, reserved, loopback, zero, the destination's own, or L4 port 0."
+        "The source address can be nobody's: multicast, broadcast, reserved, loopback, zero, the destination's own, or L4 port 0."
     TtlExpired "ttl_expired" Forwarder
         "The packet had no hop left to live."
     NotRouted "not_routed" Forwarder
@@ -91,7 +91,7 @@ drop_reasons! {
     MtuExceeded "mtu_exceeded" Forwarder
         "The packet is larger than the MTU of the route it must take."
     HandOverFull "hand_over_full" Worker
-        "The ring to the worker that owns the flow was full."
+        "The ring to the worker that owns the flow was full: that worker cannot keep up, or waits for a core that it shares."
     HoldFull "hold_full" Worker
         "Too many packets already wait for this next hop, or for all next hops together."
     HoldTimeout "hold_timeout" Worker

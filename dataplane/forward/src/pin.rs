@@ -63,7 +63,7 @@ impl Pinning<'_, '_> {
         if protocol == Protocol::Tcp && headers.tcp_flags & (SYN | ACK | RST | FIN) != SYN {
             return Err(DropReason::NoFlow.into());
         }
-        if is_martian(key) {
+        if is_martian(key) || self.snapshot.is_broadcast(key.source().ip()) {
             return Err(DropReason::Martian.into());
         }
         let Pick::Backend(member) = listener.group.pick(key) else {

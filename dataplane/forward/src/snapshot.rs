@@ -141,6 +141,7 @@ pub struct Snapshot {
     local: Arc<Set<IpAddr>>,
     own: Arc<Set<IpAddr>>,
     snat: Arc<Set<IpAddr>>,
+    broadcasts: Arc<Set<IpAddr>>,
     listeners: Arc<Listeners>,
     departed: Arc<Map<(IpAddr, Protocol), Vec<L4Ports>>>,
     dnat_backends: Arc<Map<IpAddr, Vec<(Protocol, u16)>>>,
@@ -203,6 +204,12 @@ impl Snapshot {
         self.snat.contains(&address)
     }
 
+    /// Whether this address is the broadcast of a subnet that the box is in.
+    #[must_use]
+    pub fn is_broadcast(&self, address: IpAddr) -> bool {
+        self.broadcasts.contains(&address)
+    }
+
     /// Whether the kernel answers for this address.
     #[must_use]
     pub fn is_local(&self, address: IpAddr) -> bool {
@@ -251,6 +258,7 @@ impl SnapshotBuilder {
             local: Arc::default(),
             own: Arc::default(),
             snat: Arc::default(),
+            broadcasts: Arc::default(),
             listeners: Arc::default(),
             departed: Arc::default(),
             dnat_backends: Arc::default(),
@@ -289,6 +297,13 @@ impl SnapshotBuilder {
     /// as flows use it. Replaces the earlier set.
     pub fn snat_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) -> &mut Self {
         self.snapshot.snat = Arc::new(addresses.into_iter().collect());
+        self
+    }
+
+    /// The broadcast address of every subnet that the box is in: no packet comes from there. Replaces
+    /// the earlier set.
+    pub fn broadcasts(&mut self, addresses: impl IntoIterator<Item = IpAddr>) -> &mut Self {
+        self.snapshot.broadcasts = Arc::new(addresses.into_iter().collect());
         self
     }
 

@@ -17,14 +17,11 @@ use tracing::{info, warn};
 use crate::fib::in_prefix;
 use crate::in_use::InUse;
 use crate::kernel::{
-    Address, Addresses, Ifindex, KernelError, KernelView, Link, MacAddr, Mirror, PortIdx,
-    announcements,
+    Address, Addresses, KernelError, KernelView, Link, MacAddr, Mirror, announcements,
 };
 
 /// One port's companion, as the main lcore sees it.
 pub struct CompanionFacts {
-    /// Its name.
-    pub name: String,
     /// The MAC it shares with the port.
     pub mac: MacAddr,
     /// Frames of ours to be sent out of the port.
@@ -85,9 +82,10 @@ impl Companions {
         let mut refused = BTreeMap::new();
         for at in 0..self.companions.len() {
             // One that was deleted comes back with another index, and is seen to then.
-            let Some(index) = view.companion(at as PortIdx) else { continue };
+            let link = view.links.iter().find(|link| usize::from(link.port) == at);
+            let Some(link) = link else { continue };
             let none = BTreeSet::new();
-            refused.extend(self.reconcile(at, index, by_companion.get(&at).unwrap_or(&none)));
+            refused.extend(self.reconcile(at, link, by_companion.get(&at).unwrap_or(&none)));
         }
         self.just_started = false;
         for (address, error) in &refused {
@@ -129,28 +127,29 @@ impl Companions {
     }
 
     /// Makes the addresses of a companion those that are wanted; what the kernel refused, and why.
+    /// That the companion has just gone is no refusal: whoever holds it says so and opens it anew.
     fn reconcile(
         &mut self,
         at: usize,
-        index: Ifindex,
+        link: &Link,
         wanted: &BTreeSet<IpAddr>,
     ) -> BTreeMap<IpAddr, String> {
-        let companion = &self.companions[at];
-        let done = match self.addresses.reconcile(index, &companion.name, wanted) {
+        let done = match self.addresses.reconcile(link.index, &link.name, wanted) {
             Ok(done) => done,
             Err(error) => {
                 return wanted.iter().map(|address| (*address, error.to_string())).collect();
             }
         };
         if !(done.added.is_empty() && done.removed.is_empty()) {
-            info!(companion = companion.name, added = ?done.added, removed = ?done.removed, "addresses");
+            info!(companion = link.name, added = ?done.added, removed = ?done.removed, "addresses");
         }
         // A box that has just started may have taken over from another: it announces all.
         let new = if self.just_started { wanted.iter().copied().collect() } else { done.added };
         if !new.is_empty() {
             self.unannounced.push((at, new));
         }
-        done.failed.into_iter().map(|(address, error)| (address, error.to_string())).collect()
+        let refused = done.failed.into_iter().filter(|(_, error)| !error.says_gone());
+        refused.map(|(address, error)| (address, error.to_string())).collect()
     }
 
     /// Tells the links of addresses that are new here, once the workers serve them. What finds no
@@ -180,6 +179,7 @@ impl Companions {
     pub fn resolve(&self, mirror: &mut Mirror, next_hop: NextHopKey) {
         if let Err(error) =
             mirror.resolve(next_hop.port.0, next_hop.address, self.started.elapsed())
+            && !error.says_gone()
         {
             warn!(address = %next_hop.address, %error, "next hop cannot be asked for");
         }
@@ -189,7 +189,9 @@ impl Companions {
     /// fresh, since it never sees the traffic to them.
     pub fn keep_fresh(&mut self, mirror: &mut Mirror, state: &State, fib: &Fib) {
         let next_hops = self.in_use.next_hops(state, mirror.view(), fib);
-        if let Err(error) = mirror.keep_fresh(next_hops, self.started.elapsed()) {
+        if let Err(error) = mirror.keep_fresh(next_hops, self.started.elapsed())
+            && !error.says_gone()
+        {
             warn!(%error, "a neighbour cannot be kept fresh");
         }
     }

@@ -19,7 +19,8 @@
 //! * [`snapshot`]: state and kernel view to what the forwarder reads; [`slots`]: stable numbers.
 //! * [`published`]: the pointer, and when the old may be freed.
 //! * [`lcore`]: the worker's loop; [`handover`], [`hold`], [`idle`], [`clock`]: its parts.
-//! * [`in_use`]: the next hops that the kernel shall know beforehand.
+//! * [`in_use`]: the next hops that the kernel shall know beforehand; [`occupied`]: the addresses that
+//!   can be no VIP.
 //! * [`exception`]: frames to and from the kernel; [`kernel`]: TAPs and netlink.
 //! * [`watch`]: whether the workers still turn.
 //! * [`memory`]: hugepage files for the flow tables; [`statistics`]: what is counted, and where.
@@ -38,6 +39,7 @@ pub mod kernel;
 pub mod lcore;
 pub mod main_lcore;
 pub mod memory;
+pub mod occupied;
 pub mod published;
 pub mod slots;
 pub mod snapshot;

@@ -16,10 +16,12 @@ use penstock_forward::{
     BackendId, Group, L4Ports, Listener, ListenerSlot, Member, Mode, PortConfig, Protocol,
     Snapshot, SnapshotBuilder, SnapshotError, Timeouts, maglev,
 };
+use tracing::warn;
 
 use crate::{
     fib,
     kernel::KernelView,
+    occupied::{Occupant, Occupied},
     slots::Slots,
     statistics::{BACKEND_ROWS, LISTENER_ROWS, Statistics},
 };
@@ -74,6 +76,11 @@ pub struct Translator {
     served_backends: HashSet<u32>,
     dnat: BTreeSet<(u32, SocketAddr, Protocol)>,
     fib: fib::Builder,
+    occupied: Occupied,
+    /// The VIPs that were refused for what the kernel knows them as.
+    refused_vips: BTreeMap<IpAddr, Occupant>,
+    /// The VIPs that became so while they were served, of which the operator has been told.
+    overtaken: BTreeMap<IpAddr, Occupant>,
     state: Option<Arc<State>>,
     builder: SnapshotBuilder,
     errors: Vec<ObjectError>,
@@ -103,6 +110,9 @@ impl Translator {
             departed: HashMap::new(),
             served_backends: HashSet::new(),
             dnat: BTreeSet::new(),
+            occupied: Occupied::default(),
+            refused_vips: BTreeMap::new(),
+            overtaken: BTreeMap::new(),
             state: None,
             builder: SnapshotBuilder::new(),
             errors: Vec::new(),
@@ -111,22 +121,31 @@ impl Translator {
     }
 
     /// The snapshot of a state under a view of the kernel. If only the view has changed, listeners
-    /// and groups are those of last time.
+    /// and groups are those of last time, unless a VIP that was refused for what the kernel knew it
+    /// as is that no more.
     pub fn translate(
         &mut self,
         state: &Arc<State>,
         view: &KernelView,
         statistics: &mut Statistics,
     ) -> Translation {
-        if !self.state.as_ref().is_some_and(|known| Arc::ptr_eq(known, state)) {
+        let occupied = self.occupied.follow(view);
+        let known = self.state.as_ref().is_some_and(|known| Arc::ptr_eq(known, state));
+        let mut refused = self.refused_vips.iter();
+        let freed = occupied && refused.any(|(vip, was)| self.occupied.occupant(*vip) != Some(was));
+        if !known || freed {
             self.take(state, statistics);
             self.state = Some(Arc::clone(state));
+        }
+        if !known || occupied {
+            self.tell_of_overtaken();
         }
         self.version = self.version.wrapping_add(1).max(1);
         self.builder.fib(self.fib.build(view, state));
         let of_kernel = view.addresses.iter().map(|own| own.address);
         self.builder.local_addresses(of_kernel.chain(self.addresses.iter().copied()));
         self.builder.own_addresses(self.own_addresses(state, view));
+        self.builder.broadcasts(self.occupied.broadcasts());
         Translation {
             snapshot: build(&self.builder, self.version),
             errors: self.errors.clone(),
@@ -134,14 +153,29 @@ impl Translator {
         }
     }
 
-    /// The box's addresses that strangers have no business with: no VIP, refused ones included, and
-    /// no SNAT address.
+    /// The kernel may give an address that is a VIP already to another: connections that flow are not
+    /// cut for that, but somebody must look at it.
+    fn tell_of_overtaken(&mut self) {
+        let vips = self.served.values().map(|served| served.listener.vip);
+        let overtaken: BTreeMap<IpAddr, Occupant> =
+            vips.filter_map(|vip| Some((vip, self.occupied.occupant(vip)?.clone()))).collect();
+        for (vip, occupant) in &overtaken {
+            if self.overtaken.get(vip) != Some(occupant) {
+                warn!(%vip, "the VIP has become {occupant}, and is served all the same; use another address for one of them");
+            }
+        }
+        self.overtaken = overtaken;
+    }
+
+    /// The box's addresses that strangers have no business with: no VIP, refused ones included unless
+    /// that was the reason, and no SNAT address.
     fn own_addresses(&self, state: &State, view: &KernelView) -> Vec<IpAddr> {
         let vips: BTreeSet<IpAddr> =
             state.listeners.values().map(|listener| listener.vip).collect();
         let not_ours = view.addresses.iter().filter(|own| !own.ours).map(|own| own.address);
         not_ours
-            .filter(|address| !vips.contains(address) && !self.addresses.contains(address))
+            .filter(|address| !vips.contains(address) || self.occupied.is_own(*address))
+            .filter(|address| !self.addresses.contains(address))
             .collect()
     }
 
@@ -152,7 +186,11 @@ impl Translator {
         self.builder.ports(Arc::clone(&self.ports)).timeouts(self.timeouts);
         let pools = self.pools(state);
         let all_snat = self.all_snat(&pools);
-        let mut taking = Taking { state, pools, all_snat, groups: HashMap::new() };
+        let served_vips = self.known_listeners().map(|listener| listener.vip).collect();
+        let hosts = hosts(state);
+        let mut taking =
+            Taking { state, pools, all_snat, served_vips, hosts, groups: HashMap::new() };
+        self.refused_vips.clear();
         let (mut served, mut refused) = (BTreeMap::new(), Vec::new());
         for (name, source) in &state.listeners {
             let listener = self.listener(name, source, &mut taking, statistics);
@@ -303,6 +341,17 @@ impl Translator {
                 "{vip} is a SNAT address of this box, or flows still use it as one; use another address for one of them"
             )));
         }
+        if let Some(host) = taking.hosts.get(&vip) {
+            return Err(refuse(format!(
+                "{vip} is {host}, which packets would not reach any more; use another address as VIP"
+            )));
+        }
+        if let Some(occupant) = self.occupied.occupant(vip)
+            && !(taking.served_vips.contains(&vip) || self.occupied.is_kept(vip))
+        {
+            self.refused_vips.insert(vip, occupant.clone());
+            return Err(refuse(format!("{vip} is {occupant}; use another address as VIP")));
+        }
         let snat = self.snat_of(listener, taking);
         if listener.mode == feed::Mode::FullNat && snat.is_empty() {
             return Err(refuse(format!(
@@ -359,7 +408,10 @@ impl Translator {
         let last = self.groups.get(name).cloned();
         let built = match &last {
             Some((known, group)) if known == source => Ok(Arc::clone(group)),
-            _ => self.build_group(name, source, last.as_ref().map(|(_, group)| group), statistics),
+            _ => {
+                let last = last.as_ref().map(|(_, group)| group);
+                self.build_group(name, source, last, taking, statistics)
+            }
         };
         let entry = match (built, last) {
             (Ok(group), _) => (Arc::clone(source), group),
@@ -379,9 +431,16 @@ impl Translator {
         name: &Name,
         source: &feed::Group,
         last: Option<&Arc<Group>>,
+        taking: &Taking<'_>,
         statistics: &mut Statistics,
     ) -> Result<Arc<Group>, ObjectError> {
         let refuse = |message: String| refused(ObjectKind::Group, name, &message);
+        let mut addresses = source.members.keys();
+        if let Some(address) = addresses.find(|at| taking.served_vips.contains(&at.ip())) {
+            return Err(refuse(format!(
+                "backend {address} has the address of a VIP that this box serves, and its packets would come back; use another address for one of them"
+            )));
+        }
         let mut members = Vec::with_capacity(source.members.len());
         for (address, member) in &source.members {
             let id = self.backends.of(&(name.clone(), *address)).ok_or_else(|| {
@@ -445,7 +504,25 @@ struct Taking<'s> {
     state: &'s State,
     pools: BTreeMap<Name, BTreeSet<IpAddr>>,
     all_snat: BTreeSet<IpAddr>,
+    /// The VIPs that were served or departed before.
+    served_vips: BTreeSet<IpAddr>,
+    /// The VIPs wanted that are hosts which the state sends to.
+    hosts: BTreeMap<IpAddr, String>,
     groups: Groups,
+}
+
+/// The VIPs of a state that are hosts which the same state sends to, and what they are to it.
+fn hosts(state: &State) -> BTreeMap<IpAddr, String> {
+    let vips: BTreeSet<IpAddr> = state.listeners.values().map(|listener| listener.vip).collect();
+    let hints = state.next_hops.iter().filter(|(_, hint)| vips.contains(&hint.via));
+    let mut hosts: BTreeMap<_, _> =
+        hints.map(|(to, hint)| (hint.via, format!("the router of the next hop to {to}"))).collect();
+    for (name, group) in &state.groups {
+        for backend in group.members.keys().filter(|backend| vips.contains(&backend.ip())) {
+            hosts.insert(backend.ip(), format!("the address of backend {backend} of {name}"));
+        }
+    }
+    hosts
 }
 
 fn build(builder: &SnapshotBuilder, version: u32) -> Snapshot {

@@ -121,7 +121,7 @@ impl Start {
             let mac = kernel::MacAddr(running.mac.0);
             let attachment = Attachment::open(&port.companion, mac, port.mtu_bytes.into())?;
             let (to_port, own_frames) = RingBuffer::new(OWN_FRAMES);
-            facts.push(CompanionFacts { name: port.companion.clone(), mac, to_port });
+            facts.push(CompanionFacts { mac, to_port });
             names.push((at as u16, port.companion.clone()));
             let (companion, outboxes, from_kernel) = Companion::new(attachment, workers);
             taps.push(companion);

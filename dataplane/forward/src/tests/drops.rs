@@ -157,8 +157,12 @@ fn what_is_nearly_lost_is_not() {
 #[test]
 fn sources_that_can_be_nobodys_open_nothing() {
     let mut lb = TestLb::with(&format!("{FULL_NAT}\n{FULL_NAT_UDP}"));
+    let mut builder = lb.builder();
+    builder.broadcasts(["10.0.0.255".parse().unwrap()]);
+    lb.install(&builder);
     for source in [
         "0.0.0.1:5",
+        "10.0.0.255:5",
         "127.1.2.3:5",
         "224.0.0.5:5",
         "240.1.1.1:5",

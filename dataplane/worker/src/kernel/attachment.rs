@@ -120,7 +120,7 @@ impl Attachment {
     }
 
     fn lose(&mut self, error: &std::io::Error, now: Duration) {
-        warn!(companion = self.name, %error, "companion lost: was its interface deleted?");
+        warn!(companion = self.name, %error, "companion lost: was its interface deleted? It is opened anew in a second");
         self.hold = Hold::Lost { retry_at: now + RETRY_EVERY, told: None };
     }
 }

@@ -106,6 +106,11 @@ impl KernelError {
         }
     }
 
+    /// Whether the interface it was about is no more.
+    pub fn says_gone(&self) -> bool {
+        self.errno() == Some(Errno::NODEV)
+    }
+
     /// The error number, where the kernel gave one.
     pub(super) fn errno(&self) -> Option<Errno> {
         match self {

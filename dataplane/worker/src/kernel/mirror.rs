@@ -129,7 +129,8 @@ impl Mirror {
     /// Subscribes, dumps, and returns with a complete view.
     ///
     /// `companions` says which interface stands for which port; one that does not exist yet is
-    /// recognised when it comes.
+    /// recognised by its name when it comes. From then on it is known by its index, whatever it is
+    /// called, for as long as it exists.
     ///
     /// # Errors
     /// [`KernelError`] if netlink cannot be used or the kernel's state does not hold still for 100
@@ -389,10 +390,7 @@ impl Mirror {
     /// Makes the view follow the tables; whether it changed.
     fn publish(&mut self, mut touched: Touched) -> bool {
         if touched.links {
-            let companion = |(index, facts): (&Ifindex, &link::LinkFacts)| {
-                self.names.get(&facts.name).map(|port| (*index, *port))
-            };
-            let ports: CompanionPorts = self.tables.links.iter().filter_map(companion).collect();
+            let ports = self.companion_ports();
             if ports != self.ports {
                 self.ports = ports;
                 touched = touched.and(Touched::ALL);
@@ -400,8 +398,38 @@ impl Mirror {
         }
         let view = self.view.renewed(&self.tables, &self.ports, touched);
         let changed = !view.is(&self.view);
+        tell_of_renamed(&self.view, &view);
         self.view = view;
         changed
+    }
+
+    /// Which interface stands for which port: the one that did, or else the one of the right name.
+    fn companion_ports(&self) -> CompanionPorts {
+        let links = &self.tables.links;
+        let mut ports = self.ports.clone();
+        ports.retain(|index, _| links.contains_key(index));
+        let taken: BTreeSet<PortIdx> = ports.values().copied().collect();
+        let named = links.iter().filter_map(|(index, facts)| {
+            let port = self.names.get(&facts.name)?;
+            (!taken.contains(port)).then_some((*index, *port))
+        });
+        let named: Vec<_> = named.filter(|(index, _)| !ports.contains_key(index)).collect();
+        ports.extend(named);
+        ports
+    }
+}
+
+/// A companion is ours under any name, but the next start looks for it under the old one.
+fn tell_of_renamed(before: &KernelView, now: &KernelView) {
+    for link in &*now.links {
+        let was = before.links.iter().find(|was| was.index == link.index && was.name != link.name);
+        if let Some(was) = was {
+            tracing::warn!(
+                was = was.name,
+                now = link.name,
+                "companion renamed: it is used as before, but a restart opens it by the name in the configuration"
+            );
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! allocation as before ([`Arc::ptr_eq`]), so whoever built something of the routes need not build
 //! it again because a neighbour came.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::routes::{Hop, RouteEntry, RouteKey};
 use super::tables::{Tables, Touched};
 use super::{Ifindex, MacAddr, PortIdx};
 
-/// The kernel's state at one moment. Cloning it costs four reference counts.
+/// The kernel's state at one moment. Cloning it costs five reference counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelView {
     /// The companions that exist, by index.
@@ -27,6 +27,8 @@ pub struct KernelView {
     /// As the kernel does, look a destination up in [`Table::Local`] first, and in [`Table::Main`]
     /// only if nothing there matches, however specific main would be.
     pub routes: Arc<[Route]>,
+    /// The router of every next hop of table main, by a companion or not, up or down, sorted.
+    pub routers: Arc<[IpAddr]>,
     /// The neighbours on companions, by port and address.
     pub neighbours: Arc<[Neighbour]>,
 }
@@ -178,6 +180,7 @@ impl KernelView {
         }
         if touched.routes {
             renew(&mut view.routes, routes(tables, ports));
+            renew(&mut view.routers, routers(tables));
         }
         if touched.neighbours {
             renew(&mut view.neighbours, neighbours(tables, ports));
@@ -190,6 +193,7 @@ impl KernelView {
         Arc::ptr_eq(&self.links, &other.links)
             && Arc::ptr_eq(&self.addresses, &other.addresses)
             && Arc::ptr_eq(&self.routes, &other.routes)
+            && Arc::ptr_eq(&self.routers, &other.routers)
             && Arc::ptr_eq(&self.neighbours, &other.neighbours)
     }
 }
@@ -245,6 +249,18 @@ fn routes(tables: &Tables, ports: &CompanionPorts) -> Vec<Route> {
         routes.extend(alive);
     }
     routes
+}
+
+fn routers(tables: &Tables) -> Vec<IpAddr> {
+    let mut routers = BTreeSet::new();
+    for (_, entries) in tables.routes.iter().filter(|(key, _)| key.table == Table::Main) {
+        for entry in entries {
+            let object = entry.object.and_then(|id| nexthops::resolve(&tables.objects, id));
+            let hops = object.as_ref().unwrap_or(&entry.hops);
+            routers.extend(hops.iter().filter_map(|hop| hop.gateway));
+        }
+    }
+    routers.into_iter().collect()
 }
 
 /// `None`: it has next hops, but the kernel would use none of them now.

@@ -87,6 +87,23 @@ fn web(backends: &[&str]) -> Arc<State> {
     state(&[("web", listener("192.0.2.1", feed::Mode::FullNat, "g"))], &[("g", backends)])
 }
 
+/// An address of the kernel's, `ADDRESS/LEN`, on the companion (interface 7) or on another.
+fn kernel_address(index: u32, address: &str, ours: bool) -> Address {
+    let (address, prefix_len) = address.split_once('/').unwrap();
+    let prefix_len = prefix_len.parse().unwrap();
+    let port = (index == 7).then_some(0);
+    Address { index: Ifindex(index), port, address: ip(address), prefix_len, ours }
+}
+
+/// A box that is 192.0.2.9 and goes by the router 192.0.2.254.
+fn on_the_lan() -> KernelView {
+    KernelView {
+        addresses: [kernel_address(7, "192.0.2.9/24", false)].into(),
+        routers: [ip("192.0.2.254")].into(),
+        ..KernelView::default()
+    }
+}
+
 fn served(snapshot: &Snapshot, vip: &str) -> Option<(ListenerSlot, Arc<Group>)> {
     let listener = snapshot.listener_of(vip.parse().unwrap(), Protocol::Tcp)?;
     Some((listener.slot, Arc::clone(&listener.group)))
@@ -113,31 +130,92 @@ fn an_object_that_cannot_be_served_is_refused_alone() {
 }
 
 #[test]
+fn a_vip_that_is_something_else_already_is_refused_alone() {
+    let rows = [
+        ("192.0.2.9", "192.0.2.9 is the box's own address on interface 7; use another"),
+        ("192.0.2.254", "192.0.2.254 is the router of a route of this box; use another"),
+        ("192.0.2.0", "192.0.2.0 is the network address of the subnet 192.0.2.0/24; use another"),
+        ("192.0.2.255", "192.0.2.255 is the broadcast address of the subnet 192.0.2.0/24"),
+        ("10.0.0.1", "10.0.0.1 is the address of backend 10.0.0.1:80 of g, which packets"),
+        ("10.0.0.8", "10.0.0.8 is the router of the next hop to 203.0.113.5, which packets"),
+    ];
+    let good = ("web", listener("192.0.2.1", feed::Mode::FullNat, "g"));
+    for (vip, expected) in rows {
+        let bad = ("bad", listener(vip, feed::Mode::Dnat, "g"));
+        let mut state = state(&[good.clone(), bad], &[("g", &["10.0.0.1:80"])]);
+        let hint = feed::NextHop { via: ip("10.0.0.8") };
+        Arc::make_mut(&mut state).next_hops.insert(ip("203.0.113.5"), hint);
+        let now = Bench::new().translate_under(&on_the_lan(), &state);
+        let errors: Vec<String> = now.errors.iter().map(ToString::to_string).collect();
+        assert!(errors.len() == 1 && errors[0].contains(expected), "{expected}: {errors:#?}");
+        assert!(served(&now.snapshot, "192.0.2.1:80").is_some(), "{vip}: the other serves");
+        assert!(!now.snapshot.is_vip(ip(vip)) && !now.addresses.contains(&ip(vip)), "{vip}");
+    }
+}
+
+#[test]
+fn a_vip_is_judged_anew_when_the_kernel_knows_it_no_more() {
+    let state = state(
+        &[("web", listener("192.0.2.254", feed::Mode::FullNat, "g"))],
+        &[("g", &["10.0.0.1:80"])],
+    );
+    let mut bench = Bench::new();
+    let refused = bench.translate_under(&on_the_lan(), &state);
+    assert_eq!(refused.errors.len(), 1);
+    let without = KernelView { routers: [].into(), ..on_the_lan() };
+    let now = bench.translate_under(&without, &state);
+    assert!(now.errors.is_empty(), "{:?}", now.errors);
+    assert!(served(&now.snapshot, "192.0.2.254:80").is_some());
+}
+
+#[test]
+fn a_vip_that_becomes_something_else_while_it_is_served_goes_on() {
+    let view = |ours: &[&str]| {
+        let ours = ours.iter().map(|address| kernel_address(7, address, true));
+        let own = kernel_address(7, "192.0.2.1/24", false);
+        let addresses = ours.chain([own]).collect();
+        KernelView { routers: [ip("192.0.2.1")].into(), addresses, ..KernelView::default() }
+    };
+    let mut served_before = Bench::new();
+    served_before.translate(&web(&["10.0.0.1:80"]));
+    let rows = [
+        ("by this process", served_before, view(&[])),
+        ("by the one before", Bench::new(), view(&["192.0.2.1/32"])),
+    ];
+    for (by_whom, mut bench, view) in rows {
+        for backends in [["10.0.0.1:80"], ["10.0.0.2:80"]] {
+            let now = bench.translate_under(&view, &web(&backends));
+            assert!(now.errors.is_empty(), "{by_whom}: {:?}", now.errors);
+            let (_, group) = served(&now.snapshot, "192.0.2.1:80").unwrap();
+            assert_eq!(group.members()[0].address.to_string(), backends[0], "{by_whom}");
+            assert!(!now.snapshot.is_own(ip("192.0.2.1")), "what strangers send there is no BGP");
+        }
+        assert_eq!(bench.translator.overtaken.len(), 1, "{by_whom}: and is told of");
+    }
+}
+
+#[test]
 fn an_address_that_serves_others_is_not_the_boxs_own() {
     let rows = [
-        ("an administrator's", "192.0.2.9", false, true),
-        ("a VIP's, whoever put it there", "192.0.2.1", false, false),
-        ("a VIP's that is refused", "2001:db8::1", false, false),
-        ("a SNAT address", "10.0.0.200", false, false),
-        ("of a listener that has just gone", "192.0.2.7", true, false),
+        ("an administrator's", "192.0.2.9/24", false, true),
+        ("one that is refused as a VIP for that", "192.0.2.2/24", false, true),
+        ("a VIP's, whoever put it there", "192.0.2.1/32", false, false),
+        ("a VIP's that is refused", "2001:db8::1/128", false, false),
+        ("a SNAT address", "10.0.0.200/24", false, false),
+        ("of a listener that has just gone", "192.0.2.7/32", true, false),
     ];
-    let address = |(_, address, ours, _): &(_, &str, bool, _)| Address {
-        index: Ifindex(7),
-        port: Some(0),
-        address: address.parse().unwrap(),
-        prefix_len: 24,
-        ours: *ours,
-    };
+    let address = |(_, address, ours, _): &(_, &str, bool, _)| kernel_address(2, address, *ours);
     let view =
         KernelView { addresses: rows.iter().map(address).collect(), ..KernelView::default() };
     let listeners = [
         ("web", listener("192.0.2.1", feed::Mode::FullNat, "g")),
+        ("own", listener("192.0.2.2", feed::Mode::FullNat, "g")),
         ("v6", listener("2001:db8::1", feed::Mode::FullNat, "g")),
     ];
     let state = state(&listeners, &[("g", &["10.0.0.1:80"])]);
     let snapshot = Bench::new().translate_under(&view, &state).snapshot;
     for (promise, address, _, own) in rows {
-        let address = address.parse().unwrap();
+        let address = ip(address.split('/').next().unwrap());
         assert_eq!(snapshot.is_own(address), own, "{promise}");
         assert!(snapshot.is_local(address), "{promise}");
     }
@@ -278,22 +356,31 @@ fn a_change_that_cannot_be_served_leaves_what_was_served() {
         ("too many backends", with_group(&too_many), "16384 backends are counted already"),
         ("a VIP of a family not served", set_vip("2001:db8::1"), "IPv6 is not forwarded yet"),
         ("a VIP that is the box's SNAT address", set_vip("10.0.0.200"), "is a SNAT address"),
+        ("a VIP that is the box's own address", set_vip("192.0.2.9"), "is the box's own address"),
+        ("a VIP that is a router", set_vip("192.0.2.254"), "is the router of a route"),
+        ("a VIP that is a broadcast", set_vip("192.0.2.255"), "is the broadcast address"),
+        ("a VIP that is a backend", set_vip("10.0.0.1"), "is the address of backend 10.0.0.1:80"),
+        (
+            "a backend that is the VIP",
+            with_group(&["10.0.0.1:80", "192.0.2.1:80"]),
+            "has the address of a VIP that this box serves",
+        ),
         ("a pool without an address", pooled("192.0.2.1", &[]), "needs a SNAT address"),
         ("a pool that holds the VIP", pooled("192.0.2.1", &["192.0.2.1"]), "is a VIP of this box"),
     ];
     for (what, bad, expected) in rows {
         let mut bench = Bench::new();
-        let first = bench.translate(&good).snapshot;
+        let first = bench.translate_under(&on_the_lan(), &good).snapshot;
         let (slot, group) = served(&first, "192.0.2.1:80").unwrap();
         for _ in 0..2 {
-            let now = bench.translate(&bad);
+            let now = bench.translate_under(&on_the_lan(), &bad);
             let errors: Vec<String> = now.errors.iter().map(ToString::to_string).collect();
             assert!(errors.iter().any(|error| error.contains(expected)), "{what}: {errors:#?}");
             let (slot_now, group_now) = served(&now.snapshot, "192.0.2.1:80").expect(what);
             assert_eq!((slot_now, group_now.members()), (slot, group.members()), "{what}");
             bench.translator.release_unused(&mut bench.statistics);
         }
-        let mended = bench.translate(&good);
+        let mended = bench.translate_under(&on_the_lan(), &good);
         assert!(mended.errors.is_empty(), "{what}: {:?}", mended.errors);
         assert_eq!(served(&mended.snapshot, "192.0.2.1:80").unwrap().0, slot, "{what}");
     }
@@ -320,13 +407,7 @@ fn a_change_in_the_kernel_builds_no_listener_anew() {
     let state = web(&["10.0.0.1:80"]);
     bench.translate(&state);
     bench.translator.served.clear(); // would be filled again by a state that is taken
-    let own = crate::kernel::Address {
-        index: crate::kernel::Ifindex(7),
-        port: None,
-        address: ip("198.51.100.7"),
-        prefix_len: 24,
-        ours: false,
-    };
+    let own = kernel_address(1, "198.51.100.7/24", false);
     let view = KernelView { addresses: [own].into(), ..KernelView::default() };
     let Bench { translator, statistics, .. } = &mut bench;
     let snapshot = translator.translate(&state, &view, statistics).snapshot;

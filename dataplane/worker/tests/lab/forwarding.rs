@@ -29,7 +29,7 @@ type Check = fn(&Lab, &Site);
 fn keeps_every_promise(workers: &str) {
     let site = site();
     let lab = Lab::up(&site, &["--workers", workers]);
-    let promises: [(&str, Check); 9] = [
+    let promises: [(&str, Check); 10] = [
         ("curl gets an answer from a backend", |lab, _| curl_gets_an_answer(lab)),
         ("new connections are spread by weight", |lab, _| spread_by_weight(lab)),
         ("each UDP backend answers", |lab, _| udp_is_answered(lab)),
@@ -39,6 +39,7 @@ fn keeps_every_promise(workers: &str) {
         ("a listener without endpoints drops UDP", |lab, _| dropped(lab)),
         ("Programmed is true of what is served", |lab, _| programmed(lab)),
         ("a wrong object is refused alone", refused_alone),
+        ("a VIP that is something else already is refused alone", occupied_refused_alone),
     ];
     for (promise, check) in promises {
         eprintln!("  {workers} worker(s): {promise}");
@@ -174,6 +175,43 @@ fn refused_alone(lab: &Lab, site: &Site) {
     lab.change("the objects are gone again", || {
         for name in ["broken", "second", "route-second-other"] {
             site.remove(name);
+        }
+    });
+}
+
+/// The box, its router, a backend, both ends of the subnet, and a SNAT address stay what they are.
+fn occupied_refused_alone(lab: &Lab, site: &Site) {
+    let occupied = [
+        ("10.10.0.2", "10.10.0.2 is the box's own address on pst0"),
+        ("10.10.0.1", "10.10.0.1 is the router of a route of this box"),
+        ("10.10.0.11", "10.10.0.11 is the address of backend 10.10.0.11:"),
+        ("10.10.0.0", "10.10.0.0 is the network address of the subnet 10.10.0.0/24"),
+        ("10.10.0.255", "10.10.0.255 is the broadcast address of the subnet 10.10.0.0/24"),
+        ("10.10.0.200", "10.10.0.200 is a SNAT address of this box"),
+    ];
+    let name = |at: usize| format!("occupied-{at}");
+    lab.change("Gateways on addresses that are taken are acknowledged", || {
+        for (at, (vip, _)) in occupied.iter().enumerate() {
+            site.gateway(&name(at), vip, "full-nat", &[("http", "TCP", 80)]);
+            site.route("TCP", (&name(at), "http"), 80, &[("blue", 1)]);
+        }
+    });
+    for (at, (vip, expected)) in occupied.iter().enumerate() {
+        let status = lab.directory().join(format!("run/status/Gateway/default/{}.yaml", name(at)));
+        wait_for(&format!("{vip} is refused with a reason"), Duration::from_secs(10), || {
+            std::fs::read_to_string(&status).ok().filter(|yaml| yaml.contains(expected))
+        });
+        let mine = lab.on("box", &["ip", "-oneline", "address", "show", "to", vip]);
+        assert_eq!(mine.lines().count(), usize::from(["10.10.0.2", "10.10.0.200"].contains(vip)));
+    }
+    for vip in [FULL_NAT_VIP, DNAT_VIP] {
+        let report = lab.peer("client1", &["connect", &format!("{vip}:80"), "--count", "100"]);
+        assert_eq!(report["ok"], 100, "the others serve: {report}");
+    }
+    lab.change("the objects are gone again", || {
+        for at in 0..occupied.len() {
+            site.remove(&name(at));
+            site.remove(&format!("route-{}-http", name(at)));
         }
     });
 }

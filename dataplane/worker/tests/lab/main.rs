@@ -9,6 +9,7 @@
 //! |---------------|-------------------------------------------------------------------------------|
 //! | `forwarding`  | what goes through, in which shares, and what is refused and counted            |
 //! | `change`      | a drained and an added backend disturb no connection that exists               |
+//! | `companion`   | a companion that is renamed serves on, one that is deleted comes again         |
 //! | `restart`     | either process may be killed at any moment                                     |
 //! | `throughput`  | long TCP streams stay whole, also when replies meet the wrong worker           |
 //! | `leak`        | ten thousand connections leave nothing behind                                  |
@@ -17,6 +18,7 @@
 //! `counters` what the programs say about themselves.
 
 mod change;
+mod companion;
 mod counters;
 mod forwarding;
 mod leak;

@@ -118,3 +118,16 @@ fn a_refused_address_is_named_and_the_others_are_done() {
         assert!(error.contains("companion pst9: adding address 10.10.0.101"), "{error}");
     });
 }
+
+#[test]
+fn a_companion_that_has_gone_is_told_from_a_refusal() {
+    in_namespace("a_companion_that_has_gone_is_told_from_a_refusal", || {
+        let tap = box_with_management();
+        let mut addresses = Addresses::open().unwrap();
+        ip("link delete pst0");
+        let wanted = set(&["10.10.0.101", "2001:db8::101"]);
+        let done = addresses.reconcile(tap.index(), COMPANION, &wanted).unwrap();
+        assert_eq!(done.failed.len(), 2, "{done:?}");
+        assert!(done.failed.iter().all(|(_, error)| error.says_gone()), "{done:?}");
+    });
+}

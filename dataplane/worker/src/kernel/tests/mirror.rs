@@ -11,8 +11,8 @@ use super::namespace::{
 use crate::kernel::{Mirror, RouteKind, Table, Tap};
 
 #[test]
-fn a_companion_is_recognised_by_name_whenever_it_comes() {
-    in_namespace("a_companion_is_recognised_by_name_whenever_it_comes", || {
+fn a_companion_is_recognised_by_name_whenever_it_comes_and_then_followed() {
+    in_namespace("a_companion_is_recognised_by_name_whenever_it_comes_and_then_followed", || {
         let mut mirror = mirror();
         assert!(mirror.view().links.is_empty(), "it may come later");
         let tap = companion();
@@ -29,11 +29,22 @@ fn a_companion_is_recognised_by_name_whenever_it_comes() {
         ip("link set pst0 mtu 1400");
         until(&mut mirror, "another MTU", |mirror| mirror.view().links[0].mtu_bytes == 1400);
         ip("link set pst0 name pst9");
-        until(&mut mirror, "another name is another's", |mirror| {
-            mirror.companion(0).is_none() && !connected(mirror)
+        until(&mut mirror, "under another name it is the same", |mirror| {
+            mirror.view().links[0].name == "pst9"
         });
-        ip("link set pst9 name pst0");
-        until(&mut mirror, "and back", connected);
+        ip("link add pst0 type bridge");
+        ip("address add 10.11.0.2/24 dev pst9");
+        until(&mut mirror, "whoever takes its name, and what is put on it is seen", |mirror| {
+            let mut addresses = mirror.view().addresses.iter();
+            addresses.any(|own| own.address.to_string() == "10.11.0.2" && own.port == Some(0))
+        });
+        assert_eq!((mirror.companion(0), mirror.view().links.len()), (Some(tap.index()), 1));
+        assert!(connected(&mirror));
+        mirror.resync().unwrap();
+        until(&mut mirror, "a dump says no other", |mirror| {
+            mirror.companion(0) == Some(tap.index()) && connected(mirror)
+        });
+        ip("link delete pst0");
         drop(tap);
         until(&mut mirror, "it went", |mirror| mirror.companion(0).is_none());
         let again = reopen(COMPANION, MAC, 1500, false);

@@ -329,6 +329,27 @@ fn nexthop_objects() {
 }
 
 #[test]
+fn routers_are_known_whatever_interface_they_are_behind() {
+    in_namespace("routers_are_known_whatever_interface_they_are_behind", || {
+        let _tap = box_with_management();
+        let mut mirror = mirror();
+        let routers = |mirror: &Mirror| -> Vec<String> {
+            mirror.view().routers.iter().map(ToString::to_string).collect()
+        };
+        ip("route add default nexthop via 10.10.0.1 nexthop via 192.168.7.1");
+        ip("route add default via 10.10.0.5 metric 10");
+        ip("nexthop add id 1 via 10.10.0.3 dev pst0");
+        ip("route add 10.1.0.0/24 nhid 1");
+        let all = ["10.10.0.1", "10.10.0.3", "10.10.0.5", "192.168.7.1"];
+        until_is(&mut mirror, "each of them", routers, &all);
+        ip("nexthop del id 1");
+        ip("route del default metric 0");
+        ip("route del default metric 10");
+        until_is(&mut mirror, "and none", routers, &[""; 0]);
+    });
+}
+
+#[test]
 fn what_is_the_boxs_own_stands_in_table_local() {
     in_namespace("what_is_the_boxs_own_stands_in_table_local", || {
         let tap = box_with_management();
