@@ -2,6 +2,7 @@
 
 mod dnat;
 mod drops;
+mod explain;
 mod full_nat;
 mod kernel;
 mod lifetimes;
