@@ -10,7 +10,9 @@ use crate::group::Pick;
 use crate::journey::Headers;
 use crate::next_hop::route;
 use crate::snapshot::{Listener, Snapshot};
-use crate::{BackendId, DropReason, Exit, Forwarder, ListenerSlot, NextHopKey, PortIdx, WorkerIdx};
+use crate::{
+    BackendId, DropReason, Exit, Forwarder, ListenerSlot, NextHopKey, PortIdx, PuntClass, WorkerIdx,
+};
 
 /// What would become of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +44,10 @@ pub enum Explanation {
     },
     /// Another worker's flow, or one it would have: ask that worker.
     Elsewhere(WorkerIdx),
-    /// It leaves so, without a flow.
-    Leaves(Exit),
+    /// It has no flow, and the kernel gets it.
+    Punted(PuntClass),
+    /// It has no flow, and is lost.
+    Dropped(DropReason),
 }
 
 /// The next hop of a packet, as the FIB has it now.
@@ -75,10 +79,14 @@ impl Forwarder<'_> {
         }
         match class {
             Class::Listener(listener) => new_flow(key, listener, snapshot),
-            Class::FullNatReply => Explanation::Leaves(Exit::Drop(DropReason::NoFlow)),
+            Class::FullNatReply => Explanation::Dropped(DropReason::NoFlow),
             Class::Departed(exit) | Class::DnatReply(exit) | Class::Leave(exit) => {
-                // Nothing that is classified is held.
-                Explanation::Leaves(exit.long().unwrap_or(Exit::Drop(DropReason::NoRoute)))
+                match exit.long() {
+                    Some(Exit::Punt(class)) => Explanation::Punted(class),
+                    Some(Exit::Drop(reason)) => Explanation::Dropped(reason),
+                    // What has no flow is neither sent nor held.
+                    _ => Explanation::Dropped(DropReason::NoFlow),
+                }
             }
         }
     }

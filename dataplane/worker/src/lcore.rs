@@ -20,6 +20,7 @@ use crate::{
     handover::HandOver,
     hold::Hold,
     idle::Rest,
+    inspect::Probe,
     published::Published,
     statistics::{Activity, Drops, WorkerActivity},
 };
@@ -60,6 +61,8 @@ pub struct Worker {
     pub path: Path,
     /// Milliseconds from the TSC.
     pub clock: Clock,
+    /// What an operator asks.
+    pub probe: Probe,
     /// What to do when there is nothing to do.
     pub rest: Rest,
 }
@@ -102,6 +105,7 @@ impl Worker {
             }
             self.path.flush();
             self.forwarder.expire_some(&published.snapshot, now); // a bounded sweep
+            self.probe.answer_one(&self.forwarder, &published.snapshot, now);
             if changed {
                 serial = published.serial;
                 self.passed.store(serial, Ordering::Release); // nothing of the old one is held any more

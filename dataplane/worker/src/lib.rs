@@ -21,7 +21,7 @@
 //! * [`lcore`]: the worker's loop; [`handover`], [`hold`], [`idle`], [`clock`]: its parts.
 //! * [`in_use`]: the next hops that the kernel shall know beforehand.
 //! * [`exception`]: frames to and from the kernel; [`kernel`]: TAPs and netlink.
-//! * [`watch`]: whether the workers still turn.
+//! * [`inspect`]: what an operator asks of it; [`watch`]: whether the workers still turn.
 //! * [`memory`]: hugepage files for the flow tables; [`statistics`]: what is counted, and where.
 
 pub mod clock;
@@ -34,6 +34,7 @@ pub mod handover;
 pub mod hold;
 pub mod idle;
 pub mod in_use;
+pub mod inspect;
 pub mod kernel;
 pub mod lcore;
 pub mod main_lcore;

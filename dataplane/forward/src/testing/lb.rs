@@ -297,7 +297,13 @@ impl<'m> TestLb<'m> {
     }
 
     /// A worker.
-    pub fn worker(&mut self, worker: WorkerIdx) -> &mut Forwarder<'m> {
+    #[must_use]
+    pub fn worker(&self, worker: WorkerIdx) -> &Forwarder<'m> {
+        &self.workers[usize::from(worker.0)]
+    }
+
+    /// A worker, to be worked with.
+    pub fn worker_mut(&mut self, worker: WorkerIdx) -> &mut Forwarder<'m> {
         &mut self.workers[usize::from(worker.0)]
     }
 

@@ -28,7 +28,8 @@ fn explained(lb: &mut TestLb, worker: WorkerIdx, packet: &TestPacket) -> Explana
     let destination = || [&left[..6], &left[30..34]].concat();
     match told {
         Explanation::Elsewhere(owner) => assert_eq!(exit, Exit::HandOver(owner)),
-        Explanation::Leaves(expected) => assert_eq!(exit, expected),
+        Explanation::Punted(class) => assert_eq!(exit, Exit::Punt(class)),
+        Explanation::Dropped(reason) => assert_eq!(exit, Exit::Drop(reason)),
         Explanation::New { address, next_hop, .. } => {
             same_next_hop(exit, next_hop, &destination(), address.ip());
         }
@@ -80,7 +81,7 @@ fn what_is_explained_is_what_happens() {
             }
         }
     }
-    assert_eq!(Vec::from_iter(seen), ["Elsewhere", "Flow", "Leaves", "New", "Refused"]);
+    assert_eq!(Vec::from_iter(seen), ["Dropped", "Elsewhere", "Flow", "New", "Punted", "Refused"]);
 }
 
 #[test]
@@ -108,7 +109,7 @@ fn what_is_the_boxs_own_leaves_for_the_kernel() {
     let mut lb = TestLb::with(LISTENERS);
     let ssh = tcp(CLIENT, "192.0.2.2:22", SYN);
     let told = explained(&mut lb, WorkerIdx(0), &ssh);
-    assert_eq!(told, Explanation::Leaves(Exit::Punt(PuntClass::Management)));
+    assert_eq!(told, Explanation::Punted(PuntClass::Management));
 }
 
 #[test]

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
 use crate::network::{Lab, answering, wait_for};
 use crate::site::{Endpoint::Ready, Site};
 use crate::{BACKENDS, DNAT_VIP, FULL_NAT_VIP};
@@ -29,7 +27,7 @@ type Check = fn(&Lab, &Site);
 fn keeps_every_promise(workers: &str) {
     let site = site();
     let lab = Lab::up(&site, &["--workers", workers]);
-    let promises: [(&str, Check); 9] = [
+    let promises: [(&str, Check); 10] = [
         ("curl gets an answer from a backend", |lab, _| curl_gets_an_answer(lab)),
         ("new connections are spread by weight", |lab, _| spread_by_weight(lab)),
         ("each UDP backend answers", |lab, _| udp_is_answered(lab)),
@@ -38,6 +36,7 @@ fn keeps_every_promise(workers: &str) {
         ("a listener whose weights are all zero does too", |lab, _| refused(lab, "zero", 82)),
         ("a listener without endpoints drops UDP", |lab, _| dropped(lab)),
         ("Programmed is true of what is served", |lab, _| programmed(lab)),
+        ("flows and explain tell what happens", |lab, _| flows_and_explain(lab)),
         ("a wrong object is refused alone", refused_alone),
     ];
     for (promise, check) in promises {
@@ -144,11 +143,35 @@ fn programmed(lab: &Lab) {
     let yaml =
         std::fs::read_to_string(&status).unwrap_or_else(|error| panic!("{status:?}: {error}"));
     assert!(yaml.contains("Programmed"), "{yaml}");
-    let run = run.to_str().expect("a path of plain characters");
-    let said = lab.on("box", &["penstock", "status", "-o", "json", "--run-dir", run]);
-    let status: Value =
-        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
-    assert!(said.contains("default/web/http"), "{status:#}");
+    let status = lab.ask(&["status"]);
+    assert!(status["listeners"].to_string().contains("default/web/http"), "{status:#}");
+}
+
+fn flows_and_explain(lab: &Lab) {
+    let to = format!("{FULL_NAT_VIP}:80");
+    let mut held = lab.start_peer("client1", &["hold", &to, "--count", "20"]);
+    assert_eq!(held.report()["opened"], 20);
+    let established = ["flows", "--client", "10.10.1.11", "--vip", &to, "--state", "established"];
+    let told = lab.ask(&established);
+    assert_eq!(told["matched"], 20, "{told:#}");
+    for flow in told["flows"].as_array().expect("a list") {
+        assert_eq!(flow["listener_name"], "default/web/http");
+        let end = |name: &str| flow[name].as_str().expect("an end").to_owned();
+        // The client's side and the backend's side are of one flow, whichever worker is asked first.
+        for (src, dst, to_backend) in
+            [(end("client"), end("vip"), true), (end("backend"), end("outside"), false)]
+        {
+            let explained = lab.ask(&["explain", "--src", &src, "--dst", &dst]);
+            let fate = &explained["fate"]["flow"];
+            assert_eq!(fate["flow"]["client"], flow["client"], "{explained:#}");
+            assert_eq!(fate["to_backend"], to_backend, "{explained:#}");
+            assert!(fate["next_hop"]["ready"]["mac"].is_string(), "{explained:#}");
+        }
+    }
+    let report = held.stop();
+    assert_eq!(report["alive"], 20, "{report}");
+    let ssh = lab.ask(&["explain", "--src", "10.10.1.11:4000", "--dst", "10.10.0.2:22"]);
+    assert_eq!(ssh["fate"]["punted"]["class"], "management", "{ssh:#}");
 }
 
 /// A syntax error, a Service that does not exist, and a second Gateway on a VIP and L4 port in use.
