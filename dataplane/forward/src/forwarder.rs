@@ -5,7 +5,7 @@ use crate::counters::{Counters, WorkerColumn};
 use crate::exit::{self, ShortExit};
 use crate::flow::expire::{self, Sweep};
 use crate::flow::hash::FlowHash;
-use crate::flow::{Direction, FlowInfo, FlowKey, FlowMemory, FlowTable, look_up, track};
+use crate::flow::{Direction, Entry, FlowInfo, FlowKey, FlowMemory, FlowTable, look_up, track};
 use crate::journey::Walk;
 use crate::next_hop;
 use crate::owner::{owner_of_client, owner_of_snat_port};
@@ -163,6 +163,15 @@ impl<'m> Forwarder<'m> {
 
     pub(crate) fn me(&self) -> WorkerIdx {
         self.me
+    }
+
+    /// What the rooms left behind of the last burst.
+    pub(crate) fn walk(&self) -> &Walk {
+        &self.walk
+    }
+
+    pub(crate) fn flow_at(&self, entry: Entry) -> Option<FlowInfo> {
+        FlowInfo::of(self.flows.record(entry))
     }
 
     /// The flow of packets with this key, which way they go, and their key as they leave.

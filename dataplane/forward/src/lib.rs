@@ -28,7 +28,7 @@
 //! * `rewrite`: `full_nat`, `dnat`, their `port_walk`, and the `reset` that refuses a connection
 //! * `next_hop`, [`fib`]: where it leaves
 //! * [`exit`](Exit), [`drop`](DropReason), [`counters`]: what became of it
-//! * [`explain`](Explanation): what would become of one
+//! * [`explain`](Explanation): what would become of one; [`traced`](Traced): how far one came
 //!
 //! Times are [`Tick`]s and randomness comes from the secret given at start, so the same packets with
 //! the same arguments leave the same way.
@@ -57,6 +57,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 mod tick;
+mod traced;
 pub mod wire;
 
 pub use burst::{BURST, Burst, Checked, Packet, RxChecks};
@@ -73,3 +74,4 @@ pub use group::{Group, Member};
 pub use ids::{BackendId, ListenerSlot, MacAddr, Mode, PortIdx, Protocol, WorkerIdx};
 pub use snapshot::{L4Ports, Listener, PortConfig, Snapshot, SnapshotBuilder, SnapshotError};
 pub use tick::Tick;
+pub use traced::{Traced, tuple_of};

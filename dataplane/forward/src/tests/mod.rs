@@ -11,6 +11,7 @@ mod malformed;
 mod owners;
 mod properties;
 mod refusal;
+mod traced;
 mod vlan;
 
 /// A client far away.
