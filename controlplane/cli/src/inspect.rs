@@ -1,13 +1,16 @@
-//! What is asked of the running data plane: `penstock flows` and `penstock explain`.
+//! What is asked of the running data plane: `penstock flows`, `explain`, `trace` and `capture`.
 //!
 //! ```text
-//!  flows, explain ─▶ question ─▶ RUN/inspect.sock ─▶ answers ─┬▶ page, JSON, YAML
+//!  arguments ─▶ question ─▶ RUN/inspect.sock ─▶ answers ─┬▶ page, JSON, YAML, pcapng
 //!  RUN/dataplane.stats ─▶ names: the rows that answers speak of ┘
 //! ```
 
 pub(crate) mod explain;
 pub(crate) mod flows;
+mod frame;
 mod names;
+pub(crate) mod packets;
+mod pcapng;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,11 +32,11 @@ pub(crate) struct Where {
     run_dir: PathBuf,
 }
 
-/// Asks, and gives each answer but the last to `each`. The last one.
+/// Asks, and gives each answer but the last to `each`, as they come, until that fails. The last one.
 fn ask(
     run_dir: &Path,
     question: &Question,
-    mut each: impl FnMut(Answer),
+    mut each: impl FnMut(Answer) -> Result<(), String>,
 ) -> Result<Answer, String> {
     let socket = run_dir.join(inspect::SOCKET);
     let fault = |error: &io::Error| {
@@ -48,18 +51,14 @@ fn ask(
         format!("{}: {error}: {next}", socket.display())
     };
     let answers = inspect::ask(run_dir, question).map_err(|error| fault(&error))?;
-    let mut last = None;
     for answer in answers {
         match answer.map_err(|error| fault(&error))? {
             Answer::Refused(reason) => return Err(reason),
-            answer => {
-                if let Some(before) = last.replace(answer) {
-                    each(before);
-                }
-            }
+            answer @ (Answer::Flow(_) | Answer::Packet(_)) => each(answer)?,
+            last => return Ok(last),
         }
     }
-    last.ok_or_else(|| format!("{}: no answer: see penstock status", socket.display()))
+    Err(format!("{}: no answer: see penstock status", socket.display()))
 }
 
 /// Tells why there is no answer.

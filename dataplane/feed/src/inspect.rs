@@ -1,7 +1,9 @@
-//! What an operator asks of a running data plane: which flows it has, where a packet would go.
+//! What an operator asks of a running data plane: which flows it has, where a packet would go, where
+//! packets go.
 //!
 //! A Unix socket that only its owner and root may open. One connection, one [`Question`]: a line of JSON
-//! there, lines of JSON back, each an [`Answer`], the last one no [`Answer::Flow`]. Both ends bound what they read and how long they wait for it.
+//! there, lines of JSON back, each an [`Answer`], the last one neither [`Answer::Flow`] nor
+//! [`Answer::Packet`]. Both ends bound what they read and how long they wait for it.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -42,6 +44,17 @@ pub enum Question {
         /// TCP or UDP.
         protocol: Protocol,
     },
+    /// The next packets that match, each with what becomes of it. One asker at a time.
+    Watch {
+        /// Which.
+        filter: Box<PacketFilter>,
+        /// So many, then that is all.
+        count: u64,
+        /// That is all after so long, in milliseconds.
+        limit_ms: u64,
+        /// At most so many bytes of each frame, and no more than [`MOST_FRAME_BYTES`].
+        frame_bytes: usize,
+    },
 }
 
 /// What is answered.
@@ -50,6 +63,8 @@ pub enum Question {
 pub enum Answer {
     /// A flow.
     Flow(Flow),
+    /// A packet and what became of it.
+    Packet(Box<Packet>),
     /// What would become of the packet.
     Explained {
         /// The worker that has or would have its flow.
@@ -57,7 +72,14 @@ pub enum Answer {
         /// What would become of it there.
         fate: Fate,
     },
-    /// That was all.
+    /// Those were all packets.
+    Watched {
+        /// How many were told.
+        told: u64,
+        /// How many more matched, and were not told, because they came faster than they were read.
+        missed: u64,
+    },
+    /// Those were all flows.
     Done {
         /// How many flows were looked at.
         looked_at: u64,
@@ -132,6 +154,73 @@ pub enum Fate {
     },
 }
 
+/// A packet that a worker met.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packet {
+    /// The worker that met it. One that is handed over is met twice.
+    pub worker: usize,
+    /// When, in nanoseconds since 1970.
+    pub time_ns: u64,
+    /// The row of the port it came in by.
+    pub ingress: u32,
+    /// The frame as it arrived.
+    pub arrived: Frame,
+    /// The frame as it left, if it was sent or waits to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left: Option<Frame>,
+    /// How far it came.
+    pub came: Came,
+    /// What became of it.
+    pub exit: PacketExit,
+}
+
+/// How far a packet came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Came {
+    /// It was not understood, or is no IP packet.
+    Parsed,
+    /// It belongs to a flow.
+    Hit(Flow),
+    /// It began a flow.
+    New(Flow),
+    /// It is for the listener of this row, and has no flow.
+    ForListener(u32),
+    /// It would belong to a flow that is not on this worker.
+    FlowElsewhere,
+    /// It is the kernel's, or nobody's.
+    Unclaimed,
+}
+
+/// What became of a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PacketExit {
+    /// Sent by the port of this row. What a full transmit queue did not take is only counted.
+    Sent(u32),
+    /// Given to the kernel, by this queue.
+    Punted(String),
+    /// Handed over to this worker.
+    HandedOver(usize),
+    /// It waits for this neighbour.
+    Held(IpAddr),
+    /// Lost, for this reason.
+    Dropped(String),
+}
+
+/// The most bytes of a frame that are told.
+pub const MOST_FRAME_BYTES: usize = 2048;
+
+/// A frame, or its beginning.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame {
+    /// Bytes of the whole frame, without FCS.
+    pub len: usize,
+    /// Its beginning. As text: two digits a byte.
+    #[serde(with = "hexadecimal")]
+    pub bytes: Vec<u8>,
+}
+
 /// Where a packet leaves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -193,6 +282,46 @@ impl FlowFilter {
             && self.state.as_ref().is_none_or(|state| *state == flow.state)
             && self.protocol.is_none_or(|protocol| protocol == flow.protocol)
             && (self.listeners.is_empty() || self.listeners.contains(&flow.listener))
+    }
+}
+
+/// Which packets are meant: those to which all applies. Without any end and protocol, every frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PacketFilter {
+    /// The source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<Ends>,
+    /// The destination.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Ends>,
+    /// Source or destination.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub either: Option<Ends>,
+    /// The IANA number of the protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<u8>,
+    /// Only packets that are lost.
+    pub dropped: bool,
+}
+
+/// Source, destination and protocol of a packet; L4 ports are 0 where there are none.
+pub type Tuple = (SocketAddr, SocketAddr, u8);
+
+impl PacketFilter {
+    /// Whether a packet is meant, as far as its tuple goes; `None` is that of a frame without one.
+    #[must_use]
+    pub fn matches(&self, tuple: Option<Tuple>) -> bool {
+        let Some((source, destination, protocol)) = tuple else {
+            let Self { source, destination, either, protocol, .. } = self;
+            return [source, destination, either].iter().all(|end| end.is_none())
+                && protocol.is_none();
+        };
+        let has = |wanted: Option<Ends>, end| wanted.is_none_or(|wanted| wanted.contains(end));
+        has(self.source, source)
+            && has(self.destination, destination)
+            && (has(self.either, source) || has(self.either, destination))
+            && self.protocol.is_none_or(|wanted| wanted == protocol)
     }
 }
 
@@ -357,8 +486,29 @@ impl Iterator for Lines {
         }
         let answer = get(&mut self.reader)
             .and_then(|answer| answer.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()));
-        self.ended = !matches!(answer, Ok(Answer::Flow(_)));
+        self.ended = !matches!(answer, Ok(Answer::Flow(_) | Answer::Packet(_)));
         Some(answer)
+    }
+}
+
+/// Bytes as text, two digits each.
+mod hexadecimal {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], out: S) -> Result<S::Ok, S::Error> {
+        let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or('0');
+        let text: String =
+            bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
+        out.serialize_str(&text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(from)?;
+        let digits: Option<Vec<u8>> =
+            text.chars().map(|digit| digit.to_digit(16).map(|value| value as u8)).collect();
+        let digits = digits.filter(|digits| digits.len() % 2 == 0);
+        let digits = digits.ok_or_else(|| D::Error::custom("no bytes in hexadecimal"))?;
+        Ok(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
     }
 }
 
@@ -447,6 +597,41 @@ mod tests {
             ("listeners", FlowFilter { listeners: vec![1], ..all.clone() }),
         ] {
             assert!(!other.matches(&subject), "{part}");
+        }
+    }
+
+    #[test]
+    fn a_packet_filter_means_what_all_of_it_means() {
+        let ends = |text: &str| Some(text.parse().unwrap());
+        let end = |text: &str| text.parse().unwrap();
+        let tuple = Some((end("203.0.113.7:4000"), end("192.0.2.10:80"), 6));
+        let any = PacketFilter::default();
+        for (filter, meant) in [
+            (any, true),
+            (PacketFilter { source: ends("203.0.113.0/24"), ..any }, true),
+            (PacketFilter { source: ends("192.0.2.10"), ..any }, false),
+            (PacketFilter { destination: ends("192.0.2.10:80"), ..any }, true),
+            (PacketFilter { destination: ends("192.0.2.10:81"), ..any }, false),
+            (PacketFilter { either: ends("192.0.2.10"), ..any }, true),
+            (PacketFilter { either: ends("203.0.113.7:4000"), ..any }, true),
+            (PacketFilter { either: ends("203.0.113.8"), ..any }, false),
+            (PacketFilter { protocol: Some(6), ..any }, true),
+            (PacketFilter { protocol: Some(17), ..any }, false),
+        ] {
+            assert_eq!(filter.matches(tuple), meant, "{filter:?}");
+            assert_eq!(filter.matches(None), filter == any, "{filter:?}: ARP has no tuple");
+        }
+    }
+
+    #[test]
+    fn a_frame_is_its_digits() {
+        let frame = Frame { len: 60, bytes: vec![0x00, 0x9f, 0xff] };
+        let text = serde_json::to_string(&frame).unwrap();
+        assert_eq!(text, "{\"len\":60,\"bytes\":\"009fff\"}");
+        assert_eq!(serde_json::from_str::<Frame>(&text).unwrap(), frame);
+        for bytes in ["0", "0g", "é0"] {
+            let text = format!("{{\"len\":1,\"bytes\":\"{bytes}\"}}");
+            serde_json::from_str::<Frame>(&text).expect_err(bytes);
         }
     }
 

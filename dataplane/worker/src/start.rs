@@ -147,7 +147,8 @@ impl Start {
             punts: self.statistics.punts(),
         };
         let Crew { workers, unresolved, desks } = self.crew(&eal, wiring, &publisher)?;
-        let inspector = Inspector::open(&self.config.paths.run, desks)?;
+        let clock = Clock::new(eal.tsc_hz());
+        let inspector = Inspector::open(&self.config.paths.run, desks, clock)?;
         let lcores = eal.lcores();
         if lcores.len() < workers.len() {
             let (lcores, workers) = (lcores.len(), workers.len());
@@ -201,7 +202,7 @@ impl Start {
         for (at, (ports, handover)) in wiring.workers.into_iter().zip(handovers).enumerate() {
             let (asks, asked) = RingBuffer::new(UNRESOLVED_REQUESTS);
             crew.unresolved.push(asked);
-            let (desk, probe) = inspect::desk_and_probe();
+            let (desk, probe, tracer) = inspect::desk_and_probe();
             crew.desks.push(desk);
             crew.workers.push(Worker {
                 published: Cache::new(publisher.root()),
@@ -212,6 +213,7 @@ impl Start {
                     handover,
                     hold: Hold::new(),
                     unresolved: asks,
+                    tracer,
                     drops: self.statistics.drops(at),
                     activity: self.statistics.activity(at),
                 },

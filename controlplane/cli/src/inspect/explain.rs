@@ -54,7 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         protocol: arguments.protocol.into(),
     };
     let names = Names::read(&arguments.place.run_dir);
-    let (worker, fate) = match ask(&arguments.place.run_dir, &question, |_| {}) {
+    let (worker, fate) = match ask(&arguments.place.run_dir, &question, |_| Ok(())) {
         Ok(Answer::Explained { worker, fate }) => (worker, fate),
         Ok(_) => return no_answer("the data plane is of another version: upgrade both"),
         Err(reason) => return no_answer(&reason),

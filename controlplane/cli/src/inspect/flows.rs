@@ -103,6 +103,7 @@ fn list(arguments: &Arguments) -> Result<List, String> {
         if let Answer::Flow(flow) = answer {
             flows.push(Listed { listener_name: names.listener(flow.listener), flow });
         }
+        Ok(())
     })?;
     let Answer::Done { looked_at, matched } = last else {
         return Err("the data plane is of another version: upgrade both".to_owned());

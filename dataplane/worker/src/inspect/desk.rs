@@ -7,6 +7,7 @@ use penstock_forward::{Explanation, FlowInfo, FlowKey, Tick};
 use rtrb::{Consumer, Producer};
 
 use super::probe::{Reply, Request, Told, What};
+use super::tracer::{Sighting, Sightings, Watch};
 
 /// How long a worker may take: as long as one that hangs is borne with.
 const PATIENCE: Duration = crate::watch::GIVEN_UP_AFTER;
@@ -25,13 +26,18 @@ pub(super) struct NoAnswer;
 pub struct Desk {
     requests: Producer<Request>,
     replies: Consumer<Reply>,
+    sightings: Sightings,
     serial: u64,
     patience: Duration,
 }
 
 impl Desk {
-    pub(super) fn new(requests: Producer<Request>, replies: Consumer<Reply>) -> Self {
-        Self { requests, replies, serial: 0, patience: PATIENCE }
+    pub(super) fn new(
+        requests: Producer<Request>,
+        replies: Consumer<Reply>,
+        sightings: Sightings,
+    ) -> Self {
+        Self { requests, replies, sightings, serial: 0, patience: PATIENCE }
     }
 
     /// Every flow the worker has, a page at a time with the time of the page, until `each` says that it is
@@ -59,8 +65,21 @@ impl Desk {
     pub(super) fn explain(&mut self, key: FlowKey) -> Result<(Explanation, Tick), NoAnswer> {
         match self.ask(What::Explain(key))? {
             (now, Told::Explained(explanation)) => Ok((explanation, now)),
-            (_, Told::Flows { .. }) => Err(NoAnswer),
+            _ => Err(NoAnswer),
         }
+    }
+
+    /// Has the worker watch this from now on, or nothing; how many it missed of what it watched before.
+    pub(super) fn watch(&mut self, watch: Option<Watch>) -> Result<u64, NoAnswer> {
+        match self.ask(What::Watch(watch))? {
+            (_, Told::Watches { missed }) => Ok(missed),
+            _ => Err(NoAnswer),
+        }
+    }
+
+    /// Shows the next packet that the worker met to `each`, if there is one.
+    pub(super) fn sighting<T>(&mut self, each: impl FnOnce(&Sighting) -> T) -> Option<T> {
+        self.sightings.next(each)
     }
 
     fn ask(&mut self, what: What) -> Result<(Tick, Told), NoAnswer> {
@@ -91,7 +110,7 @@ mod tests {
     fn what_comes_too_late_is_not_taken_for_what_was_asked_since() {
         let lb =
             TestLb::with("192.0.2.10:80/tcp mode=full-nat backend=10.0.0.3:8080 snat=10.0.0.200");
-        let (mut desk, mut probe) = desk_and_probe();
+        let (mut desk, mut probe, mut tracer) = desk_and_probe();
         desk.patience = Duration::from_millis(1);
         let key = |vip: &str| {
             let client = "203.0.113.7:4000".parse().unwrap();
@@ -99,7 +118,9 @@ mod tests {
         };
         let (own, nobodys) = (key("192.0.2.2:22"), key("198.51.100.1:80"));
         assert_eq!(desk.explain(own), Err(NoAnswer));
-        let mut turn = || probe.answer_one(lb.worker(WorkerIdx(0)), &lb.snapshot, lb.now);
+        let mut turn = || {
+            probe.answer_one(lb.worker(WorkerIdx(0)), &lb.snapshot, &mut tracer, lb.now);
+        };
         turn(); // it hung, and goes on
         let told = thread::scope(|scope| {
             desk.patience = PATIENCE;
@@ -116,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_never_answers_is_given_up_without_waiting_at_last() {
-        let (mut desk, _probe) = desk_and_probe();
+        let (mut desk, _probe, _) = desk_and_probe();
         desk.patience = Duration::ZERO;
         for _ in 0..100 {
             assert_eq!(desk.flows(|_, _| true), Err(NoAnswer));

@@ -4,6 +4,7 @@ use penstock_forward::{Explanation, FlowInfo, FlowKey, Forwarder, Snapshot, Tick
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::Desk;
+use super::tracer::{Tracer, Watch, tracer_and_sightings};
 
 /// Requests that may wait. A desk has one under way; what it gave up waiting for may still lie there.
 const WAITING: usize = 8;
@@ -22,6 +23,8 @@ pub(super) enum What {
     Flows { from: u32, page: Vec<FlowInfo> },
     /// What would become of a packet.
     Explain(FlowKey),
+    /// Watch this from now on, or nothing.
+    Watch(Option<Watch>),
 }
 
 /// A worker's answer.
@@ -34,8 +37,15 @@ pub(super) struct Reply {
 
 #[derive(Debug)]
 pub(super) enum Told {
-    Flows { page: Vec<FlowInfo>, next: Option<u32> },
+    Flows {
+        page: Vec<FlowInfo>,
+        next: Option<u32>,
+    },
     Explained(Explanation),
+    /// So many were missed of what was watched before.
+    Watches {
+        missed: u64,
+    },
 }
 
 /// The worker's ends of the rings.
@@ -45,18 +55,25 @@ pub struct Probe {
     replies: Producer<Reply>,
 }
 
-/// The two ends of one worker's rings.
+/// The two ends of one worker's rings, and what copies the packets that are watched.
 #[must_use]
-pub fn desk_and_probe() -> (Desk, Probe) {
+pub fn desk_and_probe() -> (Desk, Probe, Tracer) {
     let (ask, requests) = RingBuffer::new(WAITING);
     // A reply has its place as long as its request had one, or lies in the ring beside it.
     let (replies, told) = RingBuffer::new(2 * WAITING);
-    (Desk::new(ask, told), Probe { requests, replies })
+    let (tracer, sightings) = tracer_and_sightings();
+    (Desk::new(ask, told, sightings), Probe { requests, replies }, tracer)
 }
 
 impl Probe {
     /// Answers the next request, if there is one and room for the answer.
-    pub fn answer_one(&mut self, forwarder: &Forwarder<'_>, snapshot: &Snapshot, now: Tick) {
+    pub fn answer_one(
+        &mut self,
+        forwarder: &Forwarder<'_>,
+        snapshot: &Snapshot,
+        tracer: &mut Tracer,
+        now: Tick,
+    ) {
         if self.replies.is_full() {
             return;
         }
@@ -67,6 +84,7 @@ impl Probe {
                 Told::Flows { page, next }
             }
             What::Explain(key) => Told::Explained(forwarder.explain(&key, snapshot)),
+            What::Watch(watch) => Told::Watches { missed: tracer.watch(watch) },
         };
         let pushed = self.replies.push(Reply { serial, now, what });
         debug_assert!(pushed.is_ok(), "there was room");

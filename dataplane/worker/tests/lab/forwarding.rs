@@ -1,6 +1,9 @@
 //! What goes through, in which shares, and what is refused and counted.
 
+use std::thread;
 use std::time::Duration;
+
+use serde_json::Value;
 
 use crate::network::{Lab, answering, wait_for};
 use crate::site::{Endpoint::Ready, Site};
@@ -27,7 +30,7 @@ type Check = fn(&Lab, &Site);
 fn keeps_every_promise(workers: &str) {
     let site = site();
     let lab = Lab::up(&site, &["--workers", workers]);
-    let promises: [(&str, Check); 10] = [
+    let promises: [(&str, Check); 11] = [
         ("curl gets an answer from a backend", |lab, _| curl_gets_an_answer(lab)),
         ("new connections are spread by weight", |lab, _| spread_by_weight(lab)),
         ("each UDP backend answers", |lab, _| udp_is_answered(lab)),
@@ -37,6 +40,7 @@ fn keeps_every_promise(workers: &str) {
         ("a listener without endpoints drops UDP", |lab, _| dropped(lab)),
         ("Programmed is true of what is served", |lab, _| programmed(lab)),
         ("flows and explain tell what happens", |lab, _| flows_and_explain(lab)),
+        ("trace shows both ways of a connection, and what is lost", |lab, _| traced(lab)),
         ("a wrong object is refused alone", refused_alone),
     ];
     for (promise, check) in promises {
@@ -172,6 +176,40 @@ fn flows_and_explain(lab: &Lab) {
     assert_eq!(report["alive"], 20, "{report}");
     let ssh = lab.ask(&["explain", "--src", "10.10.1.11:4000", "--dst", "10.10.0.2:22"]);
     assert_eq!(ssh["fate"]["punted"]["class"], "management", "{ssh:#}");
+}
+
+fn traced(lab: &Lab) {
+    let to = format!("{FULL_NAT_VIP}:80");
+    let connect = || lab.peer("client1", &["connect", &to, "--count", "1"]);
+    let told = trace_while(lab, &["--host", FULL_NAT_VIP, "--count", "50"], connect);
+    let exits = |kind: &str| told.iter().filter(|packet| !packet["exit"][kind].is_null()).count();
+    assert!(exits("sent") >= 10, "{told:#?}");
+    assert_eq!(exits("sent") + exits("handed_over"), told.len(), "{told:#?}");
+    for packet in told.iter().filter(|packet| !packet["exit"]["sent"].is_null()) {
+        let new_or_hit = packet["came"].as_object().expect("how far it came");
+        let flow = new_or_hit.values().next().expect("a flow");
+        assert_eq!(flow["vip"], to, "{packet:#}");
+        assert_eq!(packet["left"]["len"], packet["arrived"]["len"], "{packet:#}");
+    }
+    let silent = format!("{FULL_NAT_VIP}:5399");
+    let ask = || lab.peer("client1", &["udp-ask", &silent, "--count", "1", "--timeout-ms", "50"]);
+    let lost = trace_while(lab, &["--dst", &silent, "--dropped", "--count", "2"], ask);
+    assert!(lost.iter().all(|packet| packet["exit"]["dropped"] == "no_backend"), "{lost:#?}");
+}
+
+/// What `penstock trace` shows while `traffic` is made again and again.
+fn trace_while(lab: &Lab, options: &[&str], traffic: impl Fn() -> Value) -> Vec<Value> {
+    let run = lab.directory().join("run");
+    let run = run.to_str().expect("a path of plain characters");
+    let command = ["penstock", "trace", "--json", "--seconds", "30", "--run-dir", run];
+    let said = thread::scope(|scope| {
+        let trace = scope.spawn(|| lab.on("box", &[&command, options].concat()));
+        while !trace.is_finished() {
+            traffic();
+        }
+        trace.join().expect("it ends well")
+    });
+    said.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
 }
 
 /// A syntax error, a Service that does not exist, and a second Gateway on a VIP and L4 port in use.
