@@ -51,7 +51,7 @@ pub enum Question {
         /// So many, then that is all.
         count: u64,
         /// That is all after so long, in milliseconds.
-        limit_ms: u64,
+        limit_ms: u32,
         /// At most so many bytes of each frame, and no more than [`MOST_FRAME_BYTES`].
         frame_bytes: usize,
     },
@@ -285,7 +285,7 @@ impl FlowFilter {
     }
 }
 
-/// Which packets are meant: those to which all applies. Without any end and protocol, every frame.
+/// Which packets are meant: those to which all applies, as they came or as they left. Without any end and protocol, every frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PacketFilter {
@@ -433,7 +433,11 @@ pub fn ask(
     question: &Question,
 ) -> io::Result<impl Iterator<Item = io::Result<Answer>> + use<>> {
     let mut stream = UnixStream::connect(run_dir.join(SOCKET))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let silence = match question {
+        Question::Watch { limit_ms, .. } => Duration::from_millis((*limit_ms).into()), // no packet may come
+        Question::Flows { .. } | Question::Explain { .. } => Duration::ZERO,
+    };
+    stream.set_read_timeout(Some(PATIENCE + silence))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     put(&mut stream, question)?;
     Ok(Lines { reader: BufReader::new(stream), ended: false })

@@ -15,7 +15,8 @@ use super::names::Names;
 use super::pcapng::{Entry, Way, Writer};
 use super::{Where, ask, frame, no_answer};
 
-/// Which packets are meant; all filters must apply. Without an end and a protocol, every frame is.
+/// Which packets are meant; all filters must apply, to a packet as it came or as it left. Without an end and a
+/// protocol, every frame is meant.
 #[derive(clap::Args)]
 struct Which {
     /// Source or destination: 203.0.113.7, 203.0.113.0/24, 203.0.113.7:4000 or [2001:db8::/32]:443.
@@ -33,9 +34,9 @@ struct Which {
     /// Only packets that are lost.
     #[arg(long)]
     dropped: bool,
-    /// It ends after so long.
-    #[arg(long, default_value_t = 60)]
-    seconds: u64,
+    /// It ends after so long, at most a day.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    seconds: u32,
 }
 
 fn protocol(text: &str) -> Result<u8, String> {
@@ -57,14 +58,14 @@ impl Which {
             protocol: self.protocol,
             dropped: self.dropped,
         };
-        let (filter, limit_ms) = (Box::new(filter), self.seconds.saturating_mul(1000));
+        let (filter, limit_ms) = (Box::new(filter), self.seconds * 1000);
         Question::Watch { filter, count, limit_ms, frame_bytes: MOST_FRAME_BYTES }
     }
 }
 
 /// Follows the next packets that match through the data plane: which flow or listener, which backend, how they leave.
 ///
-/// Each is shown as it comes. A packet that is handed over is shown by both workers. What a full transmit queue
+/// A filter means a packet as it came or as it left: --host VIP shows both ways of its connections. A packet that is handed over is shown by both workers. What a full transmit queue
 /// does not take, and what waits for a neighbour in vain, is shown as it was meant and only counted as lost. Exit
 /// code: 0, or 1 if the data plane does not answer.
 #[derive(clap::Args)]
@@ -83,8 +84,8 @@ pub(crate) struct TraceArguments {
 
 /// Writes the next packets that match to a pcapng file: as they came, and as they left.
 ///
-/// The comment of each says what became of it, for instance `dropped: no_backend`; each port is two interfaces, in and
-/// out. Exit code: 0, or 1 if the data plane does not answer or the file cannot be written.
+/// A filter means a packet as it came or as it left. The comment of each says what became of it, for instance
+/// `dropped: no_backend`; each port is two interfaces, in and out. Exit code: 0, or 1 if the data plane does not answer or the file cannot be written.
 #[derive(clap::Args)]
 pub(crate) struct CaptureArguments {
     #[command(flatten)]

@@ -126,7 +126,7 @@ impl Inspector {
             }
             Ok(Question::Watch { filter, count, limit_ms, frame_bytes }) => {
                 let watch = Watch { filter: *filter, left: count, frame_bytes };
-                let limit = Duration::from_millis(limit_ms);
+                let limit = Duration::from_millis(limit_ms.into());
                 self.watch(watch, limit, &mut out, || {
                     stop.load(Ordering::Relaxed) || has_gone(stream)
                 })?
@@ -263,7 +263,7 @@ fn has_gone(stream: &UnixStream) -> bool {
 }
 
 fn packet(sighting: &Sighting, worker: usize, clock: Clock) -> Packet {
-    let Sighting { cycles, now, ingress, arrived, left, traced, exit } = sighting;
+    let Sighting { cycles, now, ingress, arrived, left, traced, exit, .. } = sighting;
     let met = SystemTime::now() - clock.ago(*cycles);
     let since = met.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let frame = |kept: &Kept| Frame { len: kept.len, bytes: kept.bytes().to_vec() };
@@ -473,19 +473,21 @@ mod tests {
         });
     }
 
-    fn watch(filter: PacketFilter, count: u64, limit_ms: u64) -> Question {
+    fn watch(filter: PacketFilter, count: u64, limit_ms: u32) -> Question {
         Question::Watch { filter: Box::new(filter), count, limit_ms, frame_bytes: 60 }
     }
 
     #[test]
     fn packets_are_told_as_they_arrive_and_leave_with_what_became_of_them() {
         let syn = tcp("203.0.113.7:4000", VIP, wire::tcp::SYN).padded_to(200).bytes();
+        let other = tcp("203.0.113.8:4000", VIP, wire::tcp::SYN).bytes();
         let arp = [0xff; 60];
         let packets: &[(&[u8], Exit, Option<DropReason>)] = &[
             (&arp, Exit::Punt(PuntClass::Neighbour), None),
             (&syn, Exit::Send(PortIdx(1)), None),
             (&syn, Exit::Punt(PuntClass::Other), Some(DropReason::PuntFull)),
             (&syn, Exit::Drop(DropReason::NoFlow), None),
+            (&other, Exit::Punt(PuntClass::Other), None),
         ];
         let told = |run: &Path, question: &Question| {
             let mut answers = answers(run, question);
@@ -497,8 +499,8 @@ mod tests {
             (packets.collect::<Vec<_>>(), last)
         };
         while_answering(packets, |run, _| {
-            let (all, last) = told(run, &watch(PacketFilter::default(), 8, 10_000));
-            assert!(matches!(last, Some(Answer::Watched { told: 8, .. })), "{last:?}");
+            let (all, last) = told(run, &watch(PacketFilter::default(), 10, 10_000));
+            assert!(matches!(last, Some(Answer::Watched { told: 10, .. })), "{last:?}");
             let exits: Vec<_> = all[..4].iter().map(|packet| &packet.exit).collect();
             let dropped = |reason: &str| PacketExit::Dropped(reason.into());
             let expected = [

@@ -5,7 +5,7 @@
 //!               ▲ free ◀────────────────────────────────────────────────────────────────────────┘
 //! ```
 //! The boxes go round and are made once. Nobody watching, a burst costs one look at an `Option`. A
-//! matching packet that finds no free box is counted as missed.
+//! packet that finds no free box is counted as missed, if the filter means it as it came.
 
 use penstock_feed::inspect::{MOST_FRAME_BYTES, PacketFilter};
 use penstock_forward::{BURST, DropReason, Exit, PortIdx, Tick, Traced, tuple_of};
@@ -57,6 +57,8 @@ pub(super) struct Sighting {
     pub(super) left: Kept,
     pub(super) traced: Traced,
     pub(super) exit: Exit,
+    /// Whether the filter means it, as it came or as it left.
+    meant: bool,
 }
 
 /// The worker's side.
@@ -92,6 +94,7 @@ pub(super) fn tracer_and_sightings() -> (Tracer, Sightings) {
             left: Kept::NONE,
             traced: Traced::Parsed,
             exit: Exit::Drop(DropReason::Truncated),
+            meant: false,
         };
         let pushed = recycle.push(Box::new(blank));
         debug_assert!(pushed.is_ok(), "the ring holds as many");
@@ -131,19 +134,16 @@ impl Tracer {
         self.watch.is_some()
     }
 
-    /// A packet has come, not yet forwarded.
+    /// A packet has come, not yet forwarded. Whether it is meant is not known before it has left.
     #[cold]
     pub fn arrived(&mut self, at: usize, frame: &[u8], ingress: PortIdx, cycles: u64, now: Tick) {
-        let Some(watch) = self.watch.as_mut().filter(|watch| watch.left > 0) else { return };
-        let tuple = tuple_of(frame).map(|key| (key.source(), key.destination(), key.number()));
-        if !watch.filter.matches(tuple) {
-            return;
-        }
+        let Some(watch) = self.watch.filter(|watch| watch.left > 0) else { return };
         let Some(mut sighting) = self.spare.pop().or_else(|| self.free.pop().ok()) else {
-            self.missed += 1;
+            self.missed += u64::from(is_meant(&watch, frame));
             return;
         };
         (sighting.cycles, sighting.now, sighting.ingress) = (cycles, now, ingress);
+        sighting.meant = is_meant(&watch, frame);
         sighting.arrived.keep(frame, watch.frame_bytes);
         self.chosen[at % BURST] = Some(sighting);
     }
@@ -160,9 +160,12 @@ impl Tracer {
         let (Some(sighting), Some(watch)) = (&mut self.chosen[at % BURST], &self.watch) else {
             return;
         };
-        (sighting.exit, sighting.traced) = (exit, traced());
         let leaves = matches!(exit, Exit::Send(_) | Exit::Hold(_));
-        sighting.left.keep(if leaves { frame } else { &[] }, watch.frame_bytes);
+        sighting.meant |= leaves && is_meant(watch, frame);
+        if sighting.meant {
+            (sighting.exit, sighting.traced) = (exit, traced());
+            sighting.left.keep(if leaves { frame } else { &[] }, watch.frame_bytes);
+        }
     }
 
     /// The packet has left by its exit, or was `lost` there.
@@ -175,12 +178,19 @@ impl Tracer {
         if let Some(reason) = lost {
             sighting.exit = Exit::Drop(reason);
         }
-        if watch.filter.dropped && !matches!(sighting.exit, Exit::Drop(_)) {
+        let is_lost = matches!(sighting.exit, Exit::Drop(_));
+        if !sighting.meant || (watch.filter.dropped && !is_lost) || watch.left == 0 {
             self.spare.push(sighting);
             return;
         }
-        watch.left = watch.left.saturating_sub(1);
+        watch.left -= 1;
         let pushed = self.sightings.push(sighting);
         debug_assert!(pushed.is_ok(), "there are no more than the ring holds");
     }
+}
+
+/// Whether the filter means a frame by its tuple.
+fn is_meant(watch: &Watch, frame: &[u8]) -> bool {
+    let tuple = tuple_of(frame).map(|key| (key.source(), key.destination(), key.number()));
+    watch.filter.matches(tuple)
 }

@@ -1,5 +1,6 @@
 //! What goes through, in which shares, and what is refused and counted.
 
+use std::ops::Range;
 use std::thread;
 use std::time::Duration;
 
@@ -185,6 +186,14 @@ fn traced(lab: &Lab) {
     let exits = |kind: &str| told.iter().filter(|packet| !packet["exit"][kind].is_null()).count();
     assert!(exits("sent") >= 10, "{told:#?}");
     assert_eq!(exits("sent") + exits("handed_over"), told.len(), "{told:#?}");
+    // L4 ports of an untagged IPv4 frame without options, two digits a byte.
+    let (source, destination) = (68..72, 72..76);
+    let leave_with_80 = |place: &Range<usize>| {
+        let left = told.iter().filter_map(|packet| packet["left"]["bytes"].as_str());
+        left.filter(|left| &left[place.clone()] == "0050").count()
+    };
+    assert!(leave_with_80(&destination) >= 3, "towards the backend: {told:#?}");
+    assert!(leave_with_80(&source) >= 3, "and back: {told:#?}");
     for packet in told.iter().filter(|packet| !packet["exit"]["sent"].is_null()) {
         let new_or_hit = packet["came"].as_object().expect("how far it came");
         let flow = new_or_hit.values().next().expect("a flow");
