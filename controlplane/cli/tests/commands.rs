@@ -19,12 +19,29 @@ fn check_names_file_line_object_and_the_next_move() {
     trycmd::TestCases::new().case("tests/check/*.trycmd");
 }
 
+#[test]
+fn flows_and_explain_ask_the_data_plane() {
+    let run = RunDir::serving();
+    let answering = run.answer(14);
+    read_as(&run, "tests/inspect/answered.trycmd");
+    answering.join().unwrap();
+}
+
+#[test]
+fn flows_and_explain_without_a_data_plane() {
+    read_as(&RunDir::serving(), "tests/inspect/nobody.trycmd");
+}
+
 /// What `status` shows: `tests/status/NAME.trycmd` for the run directory given.
 fn status(name: &str, run: &RunDir) {
+    read_as(run, &format!("tests/status/{name}.trycmd"));
+}
+
+fn read_as(run: &RunDir, document: &str) {
     let cases = trycmd::TestCases::new();
     cases.env("PENSTOCK_RUN_DIR", run.path().to_string_lossy());
     cases.insert_var("[RUN]", run.path().to_string_lossy().into_owned()).unwrap();
-    cases.case(format!("tests/status/{name}.trycmd")).run();
+    cases.case(document).run();
 }
 
 #[test]

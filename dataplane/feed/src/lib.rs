@@ -29,6 +29,7 @@
 //!   for a thread that may block.
 //! * [`state_file`]: the same records on disk, for a start with nobody to ask.
 //! * [`stats`]: the other direction, numbers for anyone to read; it shares nothing with the rest.
+//! * [`inspect`]: what an operator asks of a running data plane, and its answers.
 //!
 //! **Trust.** The data plane trusts nobody. A connection's memory is new, sealed against a change of
 //! size, and forgotten when the connection ends; positions are private and only published; a record is
@@ -52,6 +53,7 @@ mod ack;
 mod decode;
 mod digest;
 mod encode;
+pub mod inspect;
 pub mod model;
 mod producer;
 mod record;

@@ -5,7 +5,7 @@ use crate::counters::{Counters, WorkerColumn};
 use crate::exit::{self, ShortExit};
 use crate::flow::expire::{self, Sweep};
 use crate::flow::hash::FlowHash;
-use crate::flow::{FlowInfo, FlowKey, FlowMemory, FlowTable, look_up, track};
+use crate::flow::{Direction, Entry, FlowInfo, FlowKey, FlowMemory, FlowTable, look_up, track};
 use crate::journey::Walk;
 use crate::next_hop;
 use crate::owner::{owner_of_client, owner_of_snat_port};
@@ -93,7 +93,7 @@ impl<'m> Forwarder<'m> {
     }
 
     /// Who owns the flow that the packet has or would have, if it could have any.
-    fn owner(&self, class: &Class, key: &FlowKey) -> Option<WorkerIdx> {
+    pub(crate) fn owner(&self, class: &Class, key: &FlowKey) -> Option<WorkerIdx> {
         match class {
             Class::Listener(_) | Class::Departed(_) => {
                 Some(owner_of_client(&self.flows.hash, key.source(), self.workers))
@@ -159,6 +159,34 @@ impl<'m> Forwarder<'m> {
             self.counters.set_worker(WorkerColumn::Flows, self.flows.live() as u64);
         }
         removed
+    }
+
+    pub(crate) fn me(&self) -> WorkerIdx {
+        self.me
+    }
+
+    /// What the rooms left behind of the last burst.
+    pub(crate) fn walk(&self) -> &Walk {
+        &self.walk
+    }
+
+    pub(crate) fn flow_at(&self, entry: Entry) -> Option<FlowInfo> {
+        FlowInfo::of(self.flows.record(entry))
+    }
+
+    /// The flow of packets with this key, which way they go, and their key as they leave.
+    pub(crate) fn flow_of(&self, key: &FlowKey) -> Option<(FlowInfo, Direction, FlowKey)> {
+        let entry = self.flows.find(key, self.flows.hash.tuple(key));
+        let flow = entry.is_some().then(|| self.flows.record(entry))?;
+        let leaving = flow.key(entry.direction().opposite()).mirror();
+        Some((FlowInfo::of(flow)?, entry.direction(), leaving))
+    }
+
+    /// Adds the flows among the next 64 records from `from` on to `page`, and says where to go on; `None`
+    /// at the end. Bounded, so that a worker can do it between two bursts; allocates only if `page` has no
+    /// room. A flow that comes or goes meanwhile may be missed, none is told twice.
+    pub fn flow_page(&self, from: u32, page: &mut Vec<FlowInfo>) -> Option<u32> {
+        expire::page(&self.flows, from, page)
     }
 
     /// The flows, in no particular order. Walks the whole memory: not for the fast path.

@@ -69,6 +69,11 @@ impl PacketSet {
         self.0 |= 1 << (at % BURST);
     }
 
+    /// Whether it has the packet at a place.
+    pub(crate) fn contains(self, at: usize) -> bool {
+        self.0 >> (at % BURST) & 1 == 1
+    }
+
     /// Packets in both sets.
     pub(crate) fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)

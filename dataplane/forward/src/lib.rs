@@ -28,6 +28,7 @@
 //! * `rewrite`: `full_nat`, `dnat`, their `port_walk`, and the `reset` that refuses a connection
 //! * `next_hop`, [`fib`]: where it leaves
 //! * [`exit`](Exit), [`drop`](DropReason), [`counters`]: what became of it
+//! * [`explain`](Explanation): what would become of one; [`traced`](Traced): how far one came
 //!
 //! Times are [`Tick`]s and randomness comes from the secret given at start, so the same packets with
 //! the same arguments leave the same way.
@@ -37,6 +38,7 @@ mod classify;
 pub mod counters;
 mod drop;
 mod exit;
+mod explain;
 pub mod fib;
 pub mod flow;
 mod forwarder;
@@ -55,16 +57,21 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 mod tick;
+mod traced;
 pub mod wire;
 
 pub use burst::{BURST, Burst, Checked, Packet, RxChecks};
 pub use counters::{BACKEND_COLUMNS, Counters, LISTENER_COLUMNS, WORKER_COLUMNS};
 pub use drop::{DropReason, RaisedBy};
 pub use exit::{Exit, NextHopKey, PuntClass};
+pub use explain::{Explanation, NextHop};
 pub use fib::Fib;
-pub use flow::{CacheLine, FlowInfo, FlowMemory, FlowMemoryError, Timeouts};
+pub use flow::{
+    CacheLine, Direction, FlowInfo, FlowKey, FlowMemory, FlowMemoryError, FlowState, Timeouts,
+};
 pub use forwarder::Forwarder;
 pub use group::{Group, Member};
 pub use ids::{BackendId, ListenerSlot, MacAddr, Mode, PortIdx, Protocol, WorkerIdx};
 pub use snapshot::{L4Ports, Listener, PortConfig, Snapshot, SnapshotBuilder, SnapshotError};
 pub use tick::Tick;
+pub use traced::{Traced, tuple_of};

@@ -55,8 +55,7 @@ fn look_up_anew(flow: &mut FlowRecord, direction: Direction, fib: &Fib) -> Hop {
         flow.fib_version = fib.version();
         flow.hops = [NO_HOP; 2];
     }
-    let other = if direction == Direction::Forward { Direction::Reply } else { Direction::Forward };
-    let leaving = flow.key(other).mirror();
+    let leaving = flow.key(direction.opposite()).mirror();
     let hop = route(&leaving, fib);
     if let Hop::Ready(AdjacencyIdx(index)) = hop {
         flow.hops[direction as usize] = index;

@@ -1,5 +1,7 @@
 //! Milliseconds for the packet path, from the TSC: no system call.
 
+use std::time::Duration;
+
 use penstock_forward::Tick;
 
 /// Milliseconds since the clock was made; wraps after 49 days, as [`Tick`] expects.
@@ -23,6 +25,13 @@ impl Clock {
     /// The moment of a reading of the TSC.
     pub fn tick(self, cycles: u64) -> Tick {
         Tick((cycles.wrapping_sub(self.start) / self.cycles_per_ms) as u32)
+    }
+
+    /// How long a reading of the TSC is ago; nothing for one that is yet to come.
+    pub fn ago(self, cycles: u64) -> Duration {
+        let passed = u128::from(self.cycles().saturating_sub(cycles));
+        let ns = passed * 1_000_000 / u128::from(self.cycles_per_ms);
+        Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX))
     }
 
     /// Now.

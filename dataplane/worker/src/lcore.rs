@@ -20,6 +20,7 @@ use crate::{
     handover::HandOver,
     hold::Hold,
     idle::Rest,
+    inspect::{Probe, Tracer},
     published::Published,
     statistics::{Activity, Drops, WorkerActivity},
 };
@@ -60,6 +61,8 @@ pub struct Worker {
     pub path: Path,
     /// Milliseconds from the TSC.
     pub clock: Clock,
+    /// What an operator asks.
+    pub probe: Probe,
     /// What to do when there is nothing to do.
     pub rest: Rest,
 }
@@ -74,6 +77,8 @@ pub struct Path {
     pub hold: Hold<Mbuf>,
     /// Next hops for which the main lcore shall ask the kernel.
     pub unresolved: Producer<NextHopKey>,
+    /// Packets that an operator watches.
+    pub tracer: Tracer,
     /// Losses outside the forwarder.
     pub drops: Drops,
     /// What the worker has been doing.
@@ -102,6 +107,8 @@ impl Worker {
             }
             self.path.flush();
             self.forwarder.expire_some(&published.snapshot, now); // a bounded sweep
+            let tracer = &mut self.path.tracer;
+            self.probe.answer_one(&self.forwarder, &published.snapshot, tracer, now);
             if changed {
                 serial = published.serial;
                 self.passed.store(serial, Ordering::Release); // nothing of the old one is held any more
@@ -195,6 +202,10 @@ impl Path {
         now: Tick,
     ) {
         let mut exits = [(Exit::Punt(PuntClass::Other), 0); BURST];
+        let traced = self.tracer.is_watching();
+        if traced {
+            self.trace_arrivals(&arrivals, now);
+        }
         {
             let mut burst = Burst::new();
             for (mbuf, ingress) in arrivals.mbufs.iter_mut().zip(arrivals.ingress) {
@@ -206,51 +217,75 @@ impl Path {
             for (exit, packet) in exits.iter_mut().zip(burst.iter()) {
                 *exit = (packet.exit(), packet.len() as u16); // a burst cuts frames to what 16 bits hold
             }
+            if traced {
+                self.trace_burst(&burst, forwarder, published);
+            }
         }
-        for ((mbuf, ingress), (exit, len)) in
-            arrivals.mbufs.drain().zip(arrivals.ingress).zip(exits)
+        for (at, ((mbuf, ingress), (exit, len))) in
+            arrivals.mbufs.drain().zip(arrivals.ingress).zip(exits).enumerate()
         {
-            self.dispatch(mbuf, ingress, exit, len, now);
+            let lost = self.dispatch(mbuf, ingress, exit, len, now);
+            if traced {
+                self.tracer.dispatched(at, lost);
+            }
+        }
+    }
+
+    #[cold]
+    fn trace_arrivals(&mut self, arrivals: &Arrivals, now: Tick) {
+        let cycles = penstock_dpdk::cycles();
+        for (at, (mbuf, ingress)) in arrivals.mbufs.iter().zip(arrivals.ingress).enumerate() {
+            self.tracer.arrived(at, mbuf.data(), ingress, cycles, now);
+        }
+    }
+
+    #[cold]
+    fn trace_burst(&mut self, burst: &Burst, forwarder: &Forwarder<'_>, published: &Published) {
+        for (at, packet) in burst.iter().enumerate() {
+            let traced = || forwarder.traced(at, &published.snapshot);
+            self.tracer.forwarded(at, packet.frame(), packet.exit(), traced);
         }
     }
 }
 
 impl Path {
-    fn dispatch(&mut self, mut mbuf: Mbuf, ingress: PortIdx, exit: Exit, len: u16, now: Tick) {
-        match exit {
-            Exit::Send(port) => {
-                if mbuf.set_len(len).is_ok() {
-                    self.send(port, mbuf);
-                } else {
-                    self.drops.count(DropReason::Oversized);
-                }
+    /// Gives the packet to where it goes. The reason if it is lost on the way; what only waits there may
+    /// be lost later.
+    fn dispatch(
+        &mut self,
+        mut mbuf: Mbuf,
+        ingress: PortIdx,
+        exit: Exit,
+        len: u16,
+        now: Tick,
+    ) -> Option<DropReason> {
+        let fits = |mbuf: &mut Mbuf| mbuf.set_len(len).is_ok();
+        let lost = match exit {
+            Exit::Send(port) if fits(&mut mbuf) => {
+                self.send(port, mbuf);
+                return None;
             }
+            Exit::Hold(next_hop) if fits(&mut mbuf) => self.hold(mbuf, next_hop, now).err()?,
+            Exit::Send(_) | Exit::Hold(_) => DropReason::Oversized,
             Exit::Punt(class) => {
-                if self.ports[usize::from(ingress.0)].punt.give(class, mbuf).is_err() {
-                    self.drops.count(DropReason::PuntFull);
-                }
+                let punted = self.ports[usize::from(ingress.0)].punt.give(class, mbuf);
+                punted.is_err().then_some(DropReason::PuntFull)?
             }
             Exit::HandOver(owner) => {
                 let lost = self.handover.give(usize::from(owner.0), Handed { mbuf, ingress });
                 self.drops.count_many(DropReason::HandOverFull, lost as u64);
+                return None; // those lost are of a whole burst
             }
-            Exit::Hold(next_hop) => {
-                if mbuf.set_len(len).is_ok() {
-                    self.hold(mbuf, next_hop, now);
-                } else {
-                    self.drops.count(DropReason::Oversized);
-                }
-            }
-            Exit::Drop(_) => {} // counted where the reason was found; the mbuf is freed here
-        }
+            Exit::Drop(_) => return None, // counted where the reason was found; the mbuf is freed here
+        };
+        self.drops.count(lost);
+        Some(lost)
     }
 
-    fn hold(&mut self, mbuf: Mbuf, next_hop: NextHopKey, now: Tick) {
+    fn hold(&mut self, mbuf: Mbuf, next_hop: NextHopKey, now: Tick) -> Result<(), DropReason> {
         // A full ring means that the main lcore has enough to ask already; the next packet asks again.
         let _ = self.unresolved.push(next_hop);
-        if self.hold.admit(mbuf, next_hop, now).is_err() {
-            self.drops.count(DropReason::HoldFull);
-        }
+        self.hold.admit(mbuf, next_hop, now).map_err(|_| DropReason::HoldFull)
     }
 
     fn retry_held(&mut self, forwarder: &mut Forwarder<'_>, published: &Published, now: Tick) {

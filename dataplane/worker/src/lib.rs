@@ -22,7 +22,7 @@
 //! * [`in_use`]: the next hops that the kernel shall know beforehand; [`occupied`]: the addresses that
 //!   can be no VIP.
 //! * [`exception`]: frames to and from the kernel; [`kernel`]: TAPs and netlink.
-//! * [`watch`]: whether the workers still turn.
+//! * [`inspect`]: what an operator asks of it; [`watch`]: whether the workers still turn.
 //! * [`memory`]: hugepage files for the flow tables; [`statistics`]: what is counted, and where.
 
 pub mod clock;
@@ -35,6 +35,7 @@ pub mod handover;
 pub mod hold;
 pub mod idle;
 pub mod in_use;
+pub mod inspect;
 pub mod kernel;
 pub mod lcore;
 pub mod main_lcore;

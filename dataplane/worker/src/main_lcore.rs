@@ -109,9 +109,9 @@ pub struct MainLcore {
     pub workers: Vec<Running>,
     /// Whether they turn.
     pub watch: Watch,
-    /// The exception path.
-    pub exception: JoinHandle<()>,
-    /// Tells workers and exception path to end.
+    /// The exception path, and what answers an operator.
+    pub helpers: Vec<JoinHandle<()>>,
+    /// Tells workers and helpers to end.
     pub stop: Arc<AtomicBool>,
     /// Set by SIGTERM and SIGINT.
     pub terminate: Arc<AtomicBool>,
@@ -263,7 +263,7 @@ impl MainLcore {
 
     fn shut_down(self) {
         info!("stopping: workers finish their burst, ports are stopped");
-        end(&self.stop, self.workers, self.exception);
+        end(&self.stop, self.workers, self.helpers);
         let mut queues: Vec<_> = self.ports.iter().map(|_| (Vec::new(), Vec::new())).collect();
         for returned in self.queues.try_iter() {
             for (port, (rx, tx)) in returned.into_iter().zip(&mut queues) {
@@ -285,14 +285,17 @@ impl MainLcore {
 }
 
 /// Tells every thread to end, and waits: what they use must outlive them.
-pub fn end(stop: &AtomicBool, workers: Vec<Running>, exception: JoinHandle<()>) {
+pub fn end(stop: &AtomicBool, workers: Vec<Running>, helpers: Vec<JoinHandle<()>>) {
     stop.store(true, Ordering::Relaxed);
     for worker in workers {
         if let Err(error) = worker.join() {
             warn!(%error, "a worker did not end well");
         }
     }
-    if exception.join().is_err() {
-        warn!("the exception path did not end well");
+    for helper in helpers {
+        let name = helper.thread().name().unwrap_or_default().to_owned();
+        if helper.join().is_err() {
+            warn!(thread = name, "a thread did not end well");
+        }
     }
 }

@@ -30,6 +30,7 @@ use crate::{
     handover::HandOver,
     hold::Hold,
     idle::Rest,
+    inspect::{self, Desk, Inspector},
     kernel::{self, Attachment, Mirror},
     lcore::{Path as WorkerPath, Worker, WorkerPort},
     main_lcore::{self, MainLcore, StartedPort},
@@ -103,6 +104,14 @@ struct RunningPort {
     tx: Vec<TxQueue>,
 }
 
+/// The workers with all they need but an lcore, and the other ends of what they hold.
+#[derive(Default)]
+struct Crew {
+    workers: Vec<Worker>,
+    unresolved: Vec<Consumer<NextHopKey>>,
+    desks: Vec<Desk>,
+}
+
 impl Start {
     fn launch(mut self, mut eal: Eal, ports: Vec<RunningPort>) -> Result<MainLcore, Failed> {
         let workers = self.config.workers.count;
@@ -137,7 +146,9 @@ impl Start {
             drops: self.statistics.drops(workers),
             punts: self.statistics.punts(),
         };
-        let (workers, unresolved) = self.workers(&eal, wiring, &publisher)?;
+        let Crew { workers, unresolved, desks } = self.crew(&eal, wiring, &publisher)?;
+        let clock = Clock::new(eal.tsc_hz());
+        let inspector = Inspector::open(&self.config.paths.run, desks, clock)?;
         let lcores = eal.lcores();
         if lcores.len() < workers.len() {
             let (lcores, workers) = (lcores.len(), workers.len());
@@ -145,14 +156,21 @@ impl Start {
         }
         self.label_ports(&started)?;
         // From here on threads run that a failure has to end.
-        let exception = exception.start(Arc::clone(&self.stop))?;
+        let mut helpers = vec![exception.start(Arc::clone(&self.stop))?];
+        match inspector.start(Arc::clone(&self.stop)) {
+            Ok(inspector) => helpers.push(inspector),
+            Err(error) => {
+                main_lcore::end(&self.stop, Vec::new(), helpers);
+                return Err(error.into());
+            }
+        }
         let (returned, queues) = mpsc::channel();
         let launch =
             |(lcore, worker)| launch(lcore, worker, Arc::clone(&self.stop), returned.clone());
         let running = match start_all(lcores.into_iter().zip(workers), launch) {
             Ok(running) => running,
             Err((error, running)) => {
-                main_lcore::end(&self.stop, running, exception);
+                main_lcore::end(&self.stop, running, helpers);
                 return Err(error.into());
             }
         };
@@ -170,27 +188,23 @@ impl Start {
             unresolved,
             workers: running,
             watch: Watch::default(),
-            exception,
+            helpers,
             stop: self.stop,
             terminate: self.terminate,
         })
     }
 
-    /// Every worker with all it needs but an lcore, and the ends of their requests.
-    fn workers(
-        &self,
-        eal: &Eal,
-        wiring: Wiring,
-        publisher: &Publisher,
-    ) -> Result<(Vec<Worker>, Vec<Consumer<NextHopKey>>), Failed> {
+    fn crew(&self, eal: &Eal, wiring: Wiring, publisher: &Publisher) -> Result<Crew, Failed> {
         let secret = random_secret()?;
         let clock = Clock::new(eal.tsc_hz());
-        let (mut workers, mut unresolved) = (Vec::new(), Vec::new());
+        let mut crew = Crew::default();
         let handovers = HandOver::between(self.config.workers.count);
         for (at, (ports, handover)) in wiring.workers.into_iter().zip(handovers).enumerate() {
             let (asks, asked) = RingBuffer::new(UNRESOLVED_REQUESTS);
-            unresolved.push(asked);
-            workers.push(Worker {
+            crew.unresolved.push(asked);
+            let (desk, probe, tracer) = inspect::desk_and_probe();
+            crew.desks.push(desk);
+            crew.workers.push(Worker {
                 published: Cache::new(publisher.root()),
                 passed: publisher.progress(at),
                 forwarder: self.forwarder(at, secret)?,
@@ -199,14 +213,16 @@ impl Start {
                     handover,
                     hold: Hold::new(),
                     unresolved: asks,
+                    tracer,
                     drops: self.statistics.drops(at),
                     activity: self.statistics.activity(at),
                 },
                 clock,
+                probe,
                 rest: Rest::new(self.config.workers.idle),
             });
         }
-        Ok((workers, unresolved))
+        Ok(crew)
     }
 
     fn forwarder(&self, at: usize, secret: [u8; 32]) -> Result<Forwarder<'static>, Failed> {

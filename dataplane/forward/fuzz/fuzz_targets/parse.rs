@@ -32,7 +32,7 @@ fuzz_target!(|frame: &[u8]| {
             Exit::Send(_) | Exit::Hold(_) | Exit::Drop(_) => assert!(left.len() <= frame.len()),
         }
         let snapshot = lb.snapshot.clone();
-        let _ = lb.worker(WorkerIdx(0)).resume(&mut left, &snapshot);
+        let _ = lb.worker_mut(WorkerIdx(0)).resume(&mut left, &snapshot);
     }
     lb.sleep_ms(1_000_000_000);
 });

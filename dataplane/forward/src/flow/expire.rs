@@ -87,7 +87,7 @@ pub struct FlowInfo {
 }
 
 impl FlowInfo {
-    fn of(flow: &FlowRecord) -> Option<Self> {
+    pub(crate) fn of(flow: &FlowRecord) -> Option<Self> {
         let state = flow.state().filter(|state| *state != FlowState::Unlinked)?;
         let (forward, reply) = (flow.key(Direction::Forward), flow.key(Direction::Reply));
         Some(Self {
@@ -102,6 +102,15 @@ impl FlowInfo {
             last_seen: Tick(flow.last_seen),
         })
     }
+}
+
+/// The flows among the next [`STEP`] records, and where to go on.
+pub(crate) fn page(flows: &FlowTable, from: u32, page: &mut Vec<FlowInfo>) -> Option<u32> {
+    let (first, used) = (from.max(1) as usize, flows.memory.header.fresh as usize);
+    let end = (first + STEP as usize).min(used);
+    let records = flows.memory.records.get(first..end).unwrap_or_default();
+    page.extend(records.iter().filter_map(FlowInfo::of));
+    (end < used).then_some(end as u32)
 }
 
 /// The flows of a table, in no order that means anything.

@@ -92,6 +92,12 @@ impl FlowKey {
         SocketAddr::new(destination, u16::from_be_bytes([high, low]))
     }
 
+    /// The IANA number of the protocol.
+    #[must_use]
+    pub fn number(&self) -> u8 {
+        self.protocol
+    }
+
     /// The protocol, if it is one we balance; every key of the flow table has one.
     #[must_use]
     pub fn protocol(&self) -> Option<Protocol> {

@@ -52,6 +52,17 @@ pub enum Direction {
     Reply = 1,
 }
 
+impl Direction {
+    /// The other way.
+    #[must_use]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Forward => Self::Reply,
+            Self::Reply => Self::Forward,
+        }
+    }
+}
+
 impl FlowState {
     /// The state of a record's byte, if it is one.
     #[must_use]

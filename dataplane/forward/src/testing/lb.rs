@@ -8,9 +8,10 @@ use super::network::{COUNTER_ROWS, neighbours, network, parse_listeners, ports, 
 use super::packet::{ANY_PORT, TestPacket, mac_towards};
 use crate::fib::Neighbour;
 use crate::{
-    BACKEND_COLUMNS, BackendId, Burst, CacheLine, Counters, DropReason, Exit, Fib, FlowInfo,
-    FlowMemory, Forwarder, LISTENER_COLUMNS, Listener, MacAddr, NextHopKey, PortIdx, Protocol,
-    PuntClass, RxChecks, Snapshot, SnapshotBuilder, Tick, Timeouts, WORKER_COLUMNS, WorkerIdx,
+    BACKEND_COLUMNS, BackendId, Burst, CacheLine, Counters, DropReason, Exit, Explanation, Fib,
+    FlowInfo, FlowKey, FlowMemory, Forwarder, LISTENER_COLUMNS, Listener, MacAddr, NextHopKey,
+    PortIdx, Protocol, PuntClass, RxChecks, Snapshot, SnapshotBuilder, Tick, Timeouts,
+    WORKER_COLUMNS, WorkerIdx,
 };
 
 /// What must become of a packet.
@@ -240,6 +241,12 @@ impl<'m> TestLb<'m> {
         (exit, frame)
     }
 
+    /// What a worker says would become of a packet.
+    #[must_use]
+    pub fn explain(&self, worker: WorkerIdx, key: &FlowKey) -> Explanation {
+        self.workers[usize::from(worker.0)].explain(key, &self.snapshot)
+    }
+
     /// Sends frames to a worker as one burst; how each leaves, and its bytes then.
     pub fn send_burst(
         &mut self,
@@ -290,7 +297,13 @@ impl<'m> TestLb<'m> {
     }
 
     /// A worker.
-    pub fn worker(&mut self, worker: WorkerIdx) -> &mut Forwarder<'m> {
+    #[must_use]
+    pub fn worker(&self, worker: WorkerIdx) -> &Forwarder<'m> {
+        &self.workers[usize::from(worker.0)]
+    }
+
+    /// A worker, to be worked with.
+    pub fn worker_mut(&mut self, worker: WorkerIdx) -> &mut Forwarder<'m> {
         &mut self.workers[usize::from(worker.0)]
     }
 

@@ -23,7 +23,7 @@ fn with_metadata(ingress: PortIdx, checks: RxChecks) -> Exit {
     let mut burst = Burst::new();
     burst.push(&mut frame, ingress, checks);
     let (snapshot, now) = (lb.snapshot.clone(), lb.now);
-    lb.worker(WorkerIdx(0)).forward(&mut burst, &snapshot, now);
+    lb.worker_mut(WorkerIdx(0)).forward(&mut burst, &snapshot, now);
     burst.iter().next().map(|packet| packet.exit()).unwrap()
 }
 

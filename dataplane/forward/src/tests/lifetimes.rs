@@ -92,7 +92,7 @@ fn the_sweep_goes_round_in_about_a_second_a_few_records_at_a_time() {
     let mut calls = 0;
     while lb.worker(SERVED).live_flows() > 0 {
         let (snapshot, now) = (lb.snapshot.clone(), lb.now);
-        assert!(lb.worker(SERVED).expire_some(&snapshot, now) <= 64);
+        assert!(lb.worker_mut(SERVED).expire_some(&snapshot, now) <= 64);
         calls += 1;
         assert!(calls < 1000, "8000 records, 64 a call");
         lb.now = lb.now.plus_ms(8);

@@ -91,7 +91,7 @@ fn a_held_packet_goes_on_when_its_next_hop_is_known() {
     let (exit, mut held) = lb.send_to(SERVED, tcp(CLIENT, VIP, SYN).into());
     assert_eq!(exit, Exit::Hold(key));
     let snapshot = lb.snapshot.clone();
-    assert_eq!(lb.worker(SERVED).resume(&mut held, &snapshot), Exit::Hold(key), "not yet");
+    assert_eq!(lb.worker_mut(SERVED).resume(&mut held, &snapshot), Exit::Hold(key), "not yet");
     lb.check(&[(
         "while it waits, others join it",
         tcp(CLIENT, VIP, SYN).into(),
@@ -101,7 +101,7 @@ fn a_held_packet_goes_on_when_its_next_hop_is_known() {
 
     lb.resolve("10.0.1.99".parse().unwrap());
     let snapshot = lb.snapshot.clone();
-    assert_eq!(lb.worker(SERVED).resume(&mut held, &snapshot), Exit::Send(PortIdx(0)));
+    assert_eq!(lb.worker_mut(SERVED).resume(&mut held, &snapshot), Exit::Send(PortIdx(0)));
     lb.port = u16::from_be_bytes([held[34], held[35]]);
     let snat = format!("10.0.0.200:{}", lb.port);
     assert_eq!(held, tcp(&snat, "10.0.1.99:8080", SYN).leaving().bytes());
@@ -141,7 +141,7 @@ fn a_held_packet_obeys_the_mtu_of_its_route() {
         builder.fib(fib.into());
         lb.install(&builder);
         let snapshot = lb.snapshot.clone();
-        assert_eq!(lb.worker(SERVED).resume(&mut held, &snapshot), expected, "{promise}");
+        assert_eq!(lb.worker_mut(SERVED).resume(&mut held, &snapshot), expected, "{promise}");
     }
 }
 
@@ -168,7 +168,7 @@ fn resume_survives_any_bytes() {
     let snapshot = lb.snapshot.clone();
     let whole = tcp(CLIENT, BACKEND, SYN).bytes();
     for len in 0..whole.len() {
-        let exit = lb.worker(SERVED).resume(&mut whole[..len].to_vec(), &snapshot);
+        let exit = lb.worker_mut(SERVED).resume(&mut whole[..len].to_vec(), &snapshot);
         assert_eq!(exit, Exit::Drop(DropReason::Truncated), "{len} bytes");
     }
 }

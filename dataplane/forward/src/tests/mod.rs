@@ -2,6 +2,7 @@
 
 mod dnat;
 mod drops;
+mod explain;
 mod full_nat;
 mod kernel;
 mod lifetimes;
@@ -10,6 +11,7 @@ mod malformed;
 mod owners;
 mod properties;
 mod refusal;
+mod traced;
 mod vlan;
 
 /// A client far away.

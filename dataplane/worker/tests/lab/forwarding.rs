@@ -1,5 +1,7 @@
 //! What goes through, in which shares, and what is refused and counted.
 
+use std::ops::Range;
+use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -29,7 +31,7 @@ type Check = fn(&Lab, &Site);
 fn keeps_every_promise(workers: &str) {
     let site = site();
     let lab = Lab::up(&site, &["--workers", workers]);
-    let promises: [(&str, Check); 10] = [
+    let promises: &[(&str, Check)] = &[
         ("curl gets an answer from a backend", |lab, _| curl_gets_an_answer(lab)),
         ("new connections are spread by weight", |lab, _| spread_by_weight(lab)),
         ("each UDP backend answers", |lab, _| udp_is_answered(lab)),
@@ -38,6 +40,8 @@ fn keeps_every_promise(workers: &str) {
         ("a listener whose weights are all zero does too", |lab, _| refused(lab, "zero", 82)),
         ("a listener without endpoints drops UDP", |lab, _| dropped(lab)),
         ("Programmed is true of what is served", |lab, _| programmed(lab)),
+        ("flows and explain tell what happens", |lab, _| flows_and_explain(lab)),
+        ("trace shows both ways of a connection, and what is lost", |lab, _| traced(lab)),
         ("a wrong object is refused alone", refused_alone),
         ("a VIP that is something else already is refused alone", occupied_refused_alone),
     ];
@@ -145,11 +149,77 @@ fn programmed(lab: &Lab) {
     let yaml =
         std::fs::read_to_string(&status).unwrap_or_else(|error| panic!("{status:?}: {error}"));
     assert!(yaml.contains("Programmed"), "{yaml}");
+    let status = lab.ask(&["status"]);
+    assert!(status["listeners"].to_string().contains("default/web/http"), "{status:#}");
+}
+
+fn flows_and_explain(lab: &Lab) {
+    let to = format!("{FULL_NAT_VIP}:80");
+    let mut held = lab.start_peer("client1", &["hold", &to, "--count", "20"]);
+    assert_eq!(held.report()["opened"], 20);
+    let established = ["flows", "--client", "10.10.1.11", "--vip", &to, "--state", "established"];
+    let told = lab.ask(&established);
+    assert_eq!(told["matched"], 20, "{told:#}");
+    for flow in told["flows"].as_array().expect("a list") {
+        assert_eq!(flow["listener_name"], "default/web/http");
+        let end = |name: &str| flow[name].as_str().expect("an end").to_owned();
+        // The client's side and the backend's side are of one flow, whichever worker is asked first.
+        for (src, dst, to_backend) in
+            [(end("client"), end("vip"), true), (end("backend"), end("outside"), false)]
+        {
+            let explained = lab.ask(&["explain", "--src", &src, "--dst", &dst]);
+            let fate = &explained["fate"]["flow"];
+            assert_eq!(fate["flow"]["client"], flow["client"], "{explained:#}");
+            assert_eq!(fate["to_backend"], to_backend, "{explained:#}");
+            assert!(fate["next_hop"]["ready"]["mac"].is_string(), "{explained:#}");
+        }
+    }
+    let report = held.stop();
+    assert_eq!(report["alive"], 20, "{report}");
+    let ssh = lab.ask(&["explain", "--src", "10.10.1.11:4000", "--dst", "10.10.0.2:22"]);
+    assert_eq!(ssh["fate"]["punted"]["class"], "management", "{ssh:#}");
+}
+
+fn traced(lab: &Lab) {
+    let to = format!("{FULL_NAT_VIP}:80");
+    let connect = || lab.peer("client1", &["connect", &to, "--count", "1"]);
+    let told = trace_while(lab, &["--host", FULL_NAT_VIP, "--count", "50"], connect);
+    let exits = |kind: &str| told.iter().filter(|packet| !packet["exit"][kind].is_null()).count();
+    assert!(exits("sent") >= 10, "{told:#?}");
+    assert_eq!(exits("sent") + exits("handed_over"), told.len(), "{told:#?}");
+    // L4 ports of an untagged IPv4 frame without options, two digits a byte.
+    let (source, destination) = (68..72, 72..76);
+    let leave_with_80 = |place: &Range<usize>| {
+        let left = told.iter().filter_map(|packet| packet["left"]["bytes"].as_str());
+        left.filter(|left| &left[place.clone()] == "0050").count()
+    };
+    assert!(leave_with_80(&destination) >= 3, "towards the backend: {told:#?}");
+    assert!(leave_with_80(&source) >= 3, "and back: {told:#?}");
+    for packet in told.iter().filter(|packet| !packet["exit"]["sent"].is_null()) {
+        let new_or_hit = packet["came"].as_object().expect("how far it came");
+        let flow = new_or_hit.values().next().expect("a flow");
+        assert_eq!(flow["vip"], to, "{packet:#}");
+        assert_eq!(packet["left"]["len"], packet["arrived"]["len"], "{packet:#}");
+    }
+    let silent = format!("{FULL_NAT_VIP}:5399");
+    let ask = || lab.peer("client1", &["udp-ask", &silent, "--count", "1", "--timeout-ms", "50"]);
+    let lost = trace_while(lab, &["--dst", &silent, "--dropped", "--count", "2"], ask);
+    assert!(lost.iter().all(|packet| packet["exit"]["dropped"] == "no_backend"), "{lost:#?}");
+}
+
+/// What `penstock trace` shows while `traffic` is made again and again.
+fn trace_while(lab: &Lab, options: &[&str], traffic: impl Fn() -> Value) -> Vec<Value> {
+    let run = lab.directory().join("run");
     let run = run.to_str().expect("a path of plain characters");
-    let said = lab.on("box", &["penstock", "status", "-o", "json", "--run-dir", run]);
-    let status: Value =
-        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
-    assert!(said.contains("default/web/http"), "{status:#}");
+    let command = ["penstock", "trace", "--json", "--seconds", "30", "--run-dir", run];
+    let said = thread::scope(|scope| {
+        let trace = scope.spawn(|| lab.on("box", &[&command, options].concat()));
+        while !trace.is_finished() {
+            traffic();
+        }
+        trace.join().expect("it ends well")
+    });
+    said.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
 }
 
 /// A syntax error, a Service that does not exist, and a second Gateway on a VIP and L4 port in use.

@@ -64,6 +64,15 @@ impl Lab {
         serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error} in {said:?}"))
     }
 
+    /// What a command of `penstock` on the box says.
+    pub(crate) fn ask(&self, command: &[&str]) -> Value {
+        let run = self.directory.join("run");
+        let run = run.to_str().expect("a path of plain characters");
+        let more = ["--output", "json", "--run-dir", run];
+        let said = self.on("box", &[&["penstock"], command, &more].concat());
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error} in {said:?}"))
+    }
+
     /// Starts `penstock-lab-peer` on a host, to run beside what the test does meanwhile.
     pub(crate) fn start_peer(&self, host: &str, arguments: &[&str]) -> Running {
         let mut command = Command::new(lab_script());
