@@ -9,7 +9,7 @@
 //! member stops at exactly its share (largest remainder), so (100, 1) is 99.01 % and 0.99 %.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
@@ -28,8 +28,8 @@ const OFFSET_SEED: u64 = 0x7065_6e73_746f_636b;
 const SKIP_SEED: u64 = 0x6d61_676c_6576_2e31;
 const FLOW_SEED: u64 = 0x666c_6f77_2e76_0001;
 
-/// A slot that no member owns; only in a table of nobody.
-const EMPTY: u16 = u16::MAX;
+/// The most members a table can tell apart.
+const MOST_MEMBERS: usize = u16::MAX as usize;
 
 /// One who owns a share of the slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ pub enum MaglevError {
 /// * `members`: in canonical order (sorted by address; the refused share last). Equal input gives an
 ///   equal table on every box, which is what lets a router's ECMP move a flow from one of us to
 ///   another.
-/// * Runs on a control thread, O(M log N) and about M × ln M probes; a worker only reads the result.
+/// * Runs on a control thread, about M × ln (M / 512) steps; a worker only reads the result.
 ///
 /// # Errors
 /// No weight above zero, M not prime, or more members than M or 65 535. Then `slots` is untouched.
@@ -110,75 +110,170 @@ pub fn build(slots: &mut [u16], members: &[Weighted]) -> Result<(), MaglevError>
     if !is_prime(size) {
         return Err(MaglevError::SizeNotPrime { size });
     }
-    if members.len() > size.min(usize::from(EMPTY)) {
+    if members.len() > size.min(MOST_MEMBERS) {
         return Err(MaglevError::TooManyMembers { members: members.len(), size });
     }
     let shares =
         shares(size, members).ok_or(MaglevError::NobodyHasWeight { members: members.len() })?;
-    slots.fill(EMPTY);
+    let order = claims(&shares, members);
     let mut walks: Vec<Walk> = members.iter().map(|member| Walk::new(member, size)).collect();
-    let mut claims: BinaryHeap<Reverse<Claim>> = (0_u16..)
-        .zip(members)
-        .filter(|(member, _)| shares[usize::from(*member)] > 0)
-        .map(|(member, weighted)| Reverse(Claim { number: 1, weight: weighted.weight, member }))
-        .collect();
-    while let Some(Reverse(claim)) = claims.pop() {
-        let slot = walks[usize::from(claim.member)].next_free(slots);
-        slots[slot] = claim.member;
-        if claim.number < shares[usize::from(claim.member)] {
-            claims.push(Reverse(Claim { number: claim.number + 1, ..claim }));
-        }
+    let (at_once, at_last) = order.split_at(size.saturating_sub(LAST_FREE));
+    let mut free = Free::all(size);
+    for member in at_once {
+        let slot = walks[usize::from(*member)].next_free(&free);
+        free.take(slot);
+        slots[slot] = *member;
+    }
+    let mut last = Last::of(&free, size);
+    for member in at_last {
+        slots[last.take_first(&walks[usize::from(*member)])] = *member;
     }
     Ok(())
 }
 
-/// The `number`-th claim of a member, at time `number / weight`.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Claim {
-    number: usize,
-    weight: u32,
-    member: u16,
-}
-
-impl Ord for Claim {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        let (ours, theirs) = (
-            self.number as u64 * u64::from(other.weight),
-            other.number as u64 * u64::from(self.weight),
-        );
-        ours.cmp(&theirs).then(self.member.cmp(&other.member))
+/// The members in the order of their claims. Members of one weight claim in turns, so that turns are sorted
+/// and not claims: of a thousand equal members there are 66, and of unequal ones as many as slots.
+fn claims(shares: &[usize], members: &[Weighted]) -> Vec<u16> {
+    let mut by_weight: BTreeMap<u32, Vec<u16>> = BTreeMap::new();
+    for (member, weighted) in (0_u16..).zip(members).filter(|(_, weighted)| weighted.weight > 0) {
+        by_weight.entry(weighted.weight).or_default().push(member);
     }
+    let by_weight: Vec<(u32, Vec<u16>)> = by_weight.into_iter().collect();
+    let share = |member: &u16| shares[usize::from(*member)];
+    let turns_of = |(group, (weight, members)): (usize, &(u32, Vec<u16>))| {
+        let (weight, last) = (*weight, members.iter().map(share).max().unwrap_or(0));
+        (1..=last).map(move |number| Turn::new(number, weight, group))
+    };
+    let mut turns: Vec<Turn> = by_weight.iter().enumerate().flat_map(turns_of).collect();
+    turns.sort_unstable_by_key(|turn| turn.time);
+    let mut order = Vec::with_capacity(shares.iter().sum());
+    for at_once in turns.chunk_by(|one, other| one.time == other.time) {
+        let begin = order.len();
+        for turn in at_once {
+            let (_, members) = &by_weight[turn.group];
+            order.extend(members.iter().filter(|member| share(member) >= turn.number));
+        }
+        if at_once.len() > 1 {
+            order[begin..].sort(); // runs in order, which this sort merges
+        }
+    }
+    order
 }
 
-impl PartialOrd for Claim {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
+/// The `number`-th claim of all members of a weight.
+struct Turn {
+    /// The bits of `number / weight`, which for positive numbers are in their order. Equal quotients round
+    /// alike on every box (IEEE 754 §4.3); of two that differ only beyond 53 bits, the order is of members.
+    time: u64,
+    number: usize,
+    /// Which members: those of the `group`-th weight.
+    group: usize,
+}
+
+impl Turn {
+    fn new(number: usize, weight: u32, group: usize) -> Self {
+        Self { time: (number as f64 / f64::from(weight)).to_bits(), number, group }
     }
 }
 
 /// A member's way through its permutation: offset, offset + skip, … modulo M.
+#[derive(Clone, Copy, Debug)]
 struct Walk {
-    at: usize,
-    skip: usize,
+    offset: u32,
+    skip: u32,
+    at: u32,
 }
 
 impl Walk {
     fn new(member: &Weighted, size: usize) -> Self {
-        let at = (member.offset % size as u64) as usize;
-        let skip = if size > 1 { (member.skip % (size as u64 - 1)) as usize + 1 } else { 1 };
-        Self { at, skip }
+        let offset = (member.offset % size as u64) as u32;
+        let skip = if size > 1 { (member.skip % (size as u64 - 1)) as u32 + 1 } else { 1 };
+        Self { offset, skip, at: offset }
     }
 
     /// The next slot of the permutation that is free. There is one: claims add up to M.
-    fn next_free(&mut self, slots: &[u16]) -> usize {
+    #[inline]
+    fn next_free(&mut self, free: &Free) -> usize {
         loop {
             let slot = self.at;
-            self.at = (self.at + self.skip) % slots.len();
-            if slots[slot] == EMPTY {
-                return slot;
+            let next = slot + self.skip; // both are below M, which is far from 2³¹
+            self.at = next - if next >= free.size { free.size } else { 0 };
+            if free.has(slot) {
+                return slot as usize;
             }
         }
     }
+}
+
+/// The free slots, a bit each: 8 KiB for 65 537, which stay in the first cache.
+struct Free {
+    size: u32,
+    bits: Vec<u64>,
+}
+
+impl Free {
+    fn all(size: usize) -> Self {
+        let mut bits = vec![u64::MAX; size / 64 + 1];
+        bits[size / 64] = (1 << (size % 64)) - 1;
+        Self { size: size as u32, bits }
+    }
+
+    #[inline]
+    fn has(&self, slot: u32) -> bool {
+        self.bits[(slot / 64) as usize] >> (slot % 64) & 1 == 1
+    }
+
+    #[inline]
+    fn take(&mut self, slot: usize) {
+        self.bits[slot / 64] &= !(1 << (slot % 64));
+    }
+}
+
+/// When so few slots are free, a member's next one is computed instead of walked to: a walk takes M / free
+/// steps, to see where in the permutation each free slot stands takes as many as are free.
+const LAST_FREE: usize = 512;
+
+/// The last free slots.
+struct Last {
+    size: u32,
+    slots: Vec<u32>,
+}
+
+impl Last {
+    fn of(free: &Free, size: usize) -> Self {
+        let slots = (0..size as u32).filter(|slot| free.has(*slot)).collect();
+        Self { size: size as u32, slots }
+    }
+
+    /// The free slot that stands first in the permutation of `walk`, free no more.
+    ///
+    /// Slot s stands at place (s - offset) / skip modulo M, and M is prime. Before the member's last slot all
+    /// are taken, so the first of all is the next. Places are compared as fractions of M in 64 bits, which
+    /// takes one multiplication: rounded up, by too little to exchange two places.
+    fn take_first(&mut self, walk: &Walk) -> usize {
+        let (size, offset) = (u64::from(self.size), u64::from(walk.offset));
+        let step = (u128::from(inverse(walk.skip, self.size)) << 64) / u128::from(size) + 1;
+        let place = |slot: u32| (u64::from(slot) + size - offset).wrapping_mul(step as u64);
+        let (mut first, mut least) = (0, u64::MAX);
+        for (at, slot) in self.slots.iter().enumerate() {
+            if place(*slot) < least {
+                (first, least) = (at, place(*slot));
+            }
+        }
+        self.slots.swap_remove(first) as usize
+    }
+}
+
+/// What `number` is to be multiplied by to give 1, modulo `prime`: Euclid's algorithm, extended.
+fn inverse(number: u32, prime: u32) -> u32 {
+    let (mut rest, mut next) = (prime, number);
+    let (mut factor, mut next_factor) = (0_i64, 1_i64);
+    while next != 0 {
+        let times = rest / next;
+        (rest, next) = (next, rest - times * next);
+        (factor, next_factor) = (next_factor, factor - i64::from(times) * next_factor);
+    }
+    factor.rem_euclid(prime.into()) as u32
 }
 
 /// How many slots each member gets: its exact share rounded down, and what is left over to the
