@@ -1,7 +1,7 @@
 //! One Gateway: whether it is ours and well-formed, and the addresses it may have.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use penstock_feed::model::Mode;
@@ -32,7 +32,7 @@ pub(super) struct Plan<'a> {
 pub(super) struct Accepted {
     pub(super) mode: Mode,
     /// In the order of its spec, each once.
-    pub(super) addresses: Vec<Ipv4Addr>,
+    pub(super) addresses: Vec<IpAddr>,
     /// The addresses it asks for and cannot have, with the reason; the message of `Programmed`.
     pub(super) unusable: Vec<String>,
 }
@@ -118,7 +118,7 @@ fn mode(gateway: &Gateway) -> Result<Mode, Refusal> {
 }
 
 /// The usable addresses, and what is wrong with the others.
-fn addresses(gateway: &Gateway) -> Result<(Vec<Ipv4Addr>, Vec<String>), Refusal> {
+fn addresses(gateway: &Gateway) -> Result<(Vec<IpAddr>, Vec<String>), Refusal> {
     let unsupported = |message: String| Err(Refusal::new("UnsupportedAddress", message));
     let asked = &gateway.spec.addresses;
     if asked.len() > MOST_ADDRESSES {
@@ -136,20 +136,15 @@ fn addresses(gateway: &Gateway) -> Result<(Vec<Ipv4Addr>, Vec<String>), Refusal>
             }
         }
         let Some(text) = address.value.as_deref().filter(|text| !text.is_empty()) else { continue };
-        match text.parse::<Ipv4Addr>() {
+        match text.parse::<IpAddr>() {
             Ok(parsed) if usable.contains(&parsed) => {}
             Ok(parsed) => match not_a_vip(parsed) {
                 None => usable.push(parsed),
                 Some(fault) => unusable.push(format!("address {parsed} {fault}: choose another")),
             },
-            Err(_) if text.parse::<std::net::Ipv6Addr>().is_ok() => {
-                return unsupported(format!(
-                    "address {text} is IPv6, which is not served yet: write an IPv4 one"
-                ));
-            }
             Err(_) => {
                 return unsupported(format!(
-                    "address {text:?} is no IPv4 address, such as 192.0.2.10"
+                    "address {text:?} is no IP address, such as 192.0.2.10 or 2001:db8::10"
                 ));
             }
         }
@@ -158,13 +153,15 @@ fn addresses(gateway: &Gateway) -> Result<(Vec<Ipv4Addr>, Vec<String>), Refusal>
 }
 
 /// Why an address cannot be a VIP.
-fn not_a_vip(address: Ipv4Addr) -> Option<&'static str> {
+fn not_a_vip(address: IpAddr) -> Option<&'static str> {
     match address {
         a if a.is_unspecified() => Some("stands for any address"),
-        a if a.is_broadcast() => Some("is the broadcast address"),
         a if a.is_multicast() => Some("is a multicast group"),
         a if a.is_loopback() => Some("is a loopback address"),
-        a if a.is_link_local() => Some("is link-local"),
+        IpAddr::V4(a) if a.is_broadcast() => Some("is the broadcast address"),
+        IpAddr::V4(a) if a.is_link_local() => Some("is link-local"),
+        IpAddr::V6(a) if a.is_unicast_link_local() => Some("is link-local"),
+        IpAddr::V6(a) if a.to_ipv4_mapped().is_some() => Some("is an IPv4 address written as IPv6"),
         _ => None,
     }
 }
