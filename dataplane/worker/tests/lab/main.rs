@@ -8,6 +8,7 @@
 //! | file          | promise                                                                       |
 //! |---------------|-------------------------------------------------------------------------------|
 //! | `forwarding`  | what goes through, in which shares, and what is refused and counted            |
+//! | `ipv6`        | IPv6 is served as IPv4 is, beside it                                            |
 //! | `change`      | a drained and an added backend disturb no connection that exists               |
 //! | `restart`     | either process may be killed at any moment                                     |
 //! | `throughput`  | long TCP streams stay whole, also when replies meet the wrong worker           |
@@ -19,6 +20,7 @@
 mod change;
 mod counters;
 mod forwarding;
+mod ipv6;
 mod leak;
 mod network;
 mod restart;
