@@ -127,6 +127,24 @@ fn a_udp_exchange_through_full_nat() {
     }
 }
 
+/// Rooms take the families in turns, and use their places of one burst again in the next.
+#[test]
+fn a_burst_may_hold_both_families_in_any_order() {
+    let mut lb = TestLb::with(&Family::BOTH.map(|family| family.text(FULL_NAT)).join("\n"));
+    let client = |n: usize| format!("203.0.113.{}:40000", n / 2);
+    let mut frames: Vec<Vec<u8>> =
+        (0..32).map(|n| Family::BOTH[n % 2].tcp(&client(n), VIP, SYN).into()).collect();
+    for _ in 0..3 {
+        let together = lb.send_burst(crate::WorkerIdx(0), frames.clone());
+        for (frame, left) in frames.iter().zip(together) {
+            assert_eq!(left.0, crate::Exit::Send(crate::PortIdx(0)));
+            assert_eq!(left, lb.send_to(crate::WorkerIdx(0), frame.clone()), "as if it were alone");
+        }
+        frames.rotate_left(1);
+    }
+    assert_eq!(lb.flows().len(), 32);
+}
+
 /// IPv6 lets no datagram go without (RFC 8200 §8.1).
 #[test]
 fn no_udp_checksum_stays_no_udp_checksum() {
