@@ -68,7 +68,7 @@ fn generate_declarations(libdpdk: &Libdpdk, out: &Path) -> Result<(), String> {
             "rte_(eal_(init|cleanup|remote_launch|wait_lcore)|version|strerror|get_tsc_hz|get_next_lcore)",
         )
         .allowlist_function("rte_(pktmbuf_pool_create|pktmbuf_free_bulk|mempool_(free|avail_count|in_use_count))")
-        .allowlist_function("rte_eth_(find_next_owned_by|macaddr_get|stats_get|xstats_get|xstats_get_names|promiscuous_(enable|disable))")
+        .allowlist_function("rte_eth_(find_next_owned_by|macaddr_get|stats_get|xstats_get|xstats_get_names|promiscuous_(enable|disable)|allmulticast_enable)")
         .allowlist_function("rte_eth_dev_(info_get|get_name_by_port|socket_id|configure|adjust_nb_rx_tx_desc|set_mtu|get_mtu|start|stop|close)")
         .allowlist_function("rte_eth_[rt]x_queue_setup|rte_dev_name")
         .opaque_type("rte_mbuf|rte_mempool"); // the head of the mbuf is mirrored by hand, see src/mbuf.rs

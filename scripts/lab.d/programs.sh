@@ -65,7 +65,7 @@ EOF
 EOF
   cat <<EOF
 snat:
-  addresses: [10.10.0.200]
+  addresses: [10.10.0.200, "${LAN6}200"]
 paths:
   run: $DIR/run
   state: $DIR/state/dataplane

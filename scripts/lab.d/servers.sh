@@ -30,6 +30,7 @@ http {
   keepalive_timeout 1h;
   server {
     listen 80 backlog=4096;
+    listen [::]:80 backlog=4096;
     location = / { return 200 "$host\n"; }
     location = /pattern { alias $BIN/pattern; }
     location = /slow-pattern { alias $BIN/pattern; limit_rate 4m; }

@@ -5,6 +5,8 @@
 #                                             VIPs from .100, SNAT address .200
 #   clients 10.10.1.0/24 behind router:       router .1, client1 .11, client2 .12
 #
+# The same by IPv6: 2001:db8:10::/64 and 2001:db8:11::/64, the last number as above, in decimal digits.
+#
 # Replies of full NAT go to the SNAT address on the LAN; those of DNAT go to the client, and so take
 # the backends' default route, which is the box.
 
@@ -12,6 +14,7 @@ CLIENTS=(client1 client2)
 BACKENDS=(backend1 backend2 backend3 backend4)
 HOSTS=(box fabric router "${CLIENTS[@]}" "${BACKENDS[@]}")
 BOX_ADDRESS=10.10.0.2
+LAN6=2001:db8:10:: CLIENTS6=2001:db8:11::
 
 in_host() {
   local host=$1
@@ -42,26 +45,32 @@ bridge() {
   ip -n "$LAB-$1" link set "$2" up
 }
 
+# No duplicate address detection: an address serves at once.
 address() {
-  ip -n "$LAB-$1" address add "$3" dev "$2"
+  ip -n "$LAB-$1" address add "$3" dev "$2" nodad
 }
 
 default_route() {
   ip -n "$LAB-$1" route add default via "$2"
 }
 
-# IPv6 is off: its own chatter on every link would only disturb captures of an IPv4 lab.
+# Without router discovery and duplicate address detection, IPv6 keeps as quiet as ARP does. The
+# bridges of fabric need none.
 add_host() {
   ip netns add "$LAB-$1"
   ip -n "$LAB-$1" link set lo up
-  in_host "$1" sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1 \
+  in_host "$1" sysctl -qw net.ipv6.conf.default.accept_ra=0 net.ipv6.conf.default.accept_dad=0 \
+    net.ipv6.conf.default.router_solicitations=0 \
     net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 net.core.somaxconn=4096
+  [[ $1 != fabric ]] ||
+    in_host fabric sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
 }
 
 # Redirects are off since the box sends packets back into the LAN they came from.
 forwards() {
   in_host "$1" sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.send_redirects=0 \
-    net.ipv4.conf.default.send_redirects=0
+    net.ipv4.conf.default.send_redirects=0 net.ipv6.conf.all.forwarding=1 \
+    net.ipv6.conf.default.forwarding=1
 }
 
 build_topology() {
@@ -72,19 +81,25 @@ build_topology() {
   bridge fabric lan
   wire router fabric lan lan
   address router lan 10.10.0.1/24
+  address router lan "${LAN6}1/64"
   bridge router clients
   address router clients 10.10.1.1/24
+  address router clients "${CLIENTS6}1/64"
   for host in "${CLIENTS[@]}"; do
     number=1${host#client}
     wire "$host" router clients
     address "$host" eth0 "10.10.1.$number/24"
+    address "$host" eth0 "$CLIENTS6$number/64"
     default_route "$host" 10.10.1.1
+    default_route "$host" "${CLIENTS6}1"
   done
   for host in "${BACKENDS[@]}"; do
     number=1${host#backend}
     wire "$host" fabric lan
     address "$host" eth0 "10.10.0.$number/24"
+    address "$host" eth0 "$LAN6$number/64"
     default_route "$host" "$BOX_ADDRESS"
+    default_route "$host" "${LAN6}2"
   done
 }
 
@@ -94,7 +109,9 @@ route_by_kernel() {
   local number
   wire box fabric lan pst0
   address box pst0 "$BOX_ADDRESS/24"
+  address box pst0 "${LAN6}2/64"
   ip -n "$LAB-box" route add 10.10.1.0/24 via 10.10.0.1
+  ip -n "$LAB-box" route add "$CLIENTS6/64" via "${LAN6}1"
   for number in 11 12 13 14; do
     ip -n "$LAB-router" route add "10.10.0.$number/32" via "$BOX_ADDRESS"
   done

@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicU64;
 use memmap2::{Advice, MmapMut};
 use penstock_forward::fib::{Neighbour, Prefix, Route, RouteHop};
 use penstock_forward::flow::FlowKey;
-use penstock_forward::testing::TestPacket;
+use penstock_forward::testing::{Family, TestPacket};
 use penstock_forward::wire::tcp::{ACK, SYN};
 use penstock_forward::{
     BACKEND_COLUMNS, BURST, BackendId, Burst, CacheLine, Counters, DropReason, Exit, Fib,
@@ -31,8 +31,8 @@ const ROUNDS: usize = 301;
 const PACKETS: usize = 16 * BURST;
 /// Bytes from one packet to the next, as in a mempool.
 const STRIDE: usize = 2176;
-/// A 64-byte frame without its FCS.
-const FRAME: usize = 60;
+/// The least TCP frame of each family without its FCS: 64 bytes with it, and 78.
+const FRAME: [usize; 2] = [60, 74];
 
 const BACKENDS: u8 = 16;
 const SNAT_ADDRESSES: u8 = 8;
@@ -43,13 +43,15 @@ const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 fn main() -> std::io::Result<()> {
     let filter = std::env::args().nth(1).unwrap_or_default();
     let mut out = std::io::stdout();
-    for (name, flows) in [("64_flows", 64), ("1M_flows", 1 << 20)] {
-        let name = format!("l4_full_nat/64B/{name}");
-        if !name.contains(&filter) {
-            continue;
+    for (family, bench) in [(Family::V4, "l4_full_nat/64B"), (Family::V6, "l4_full_nat_ipv6/78B")] {
+        for (name, flows) in [("64_flows", 64), ("1M_flows", 1 << 20)] {
+            let name = format!("{bench}/{name}");
+            if !name.contains(&filter) {
+                continue;
+            }
+            let Spread { median, least, most } = full_nat(family, flows)?;
+            writeln!(out, "{name:30} {median:7.1}  ({least:.1}-{most:.1})  {UNIT}")?;
         }
-        let Spread { median, least, most } = full_nat(flows)?;
-        writeln!(out, "{name:28} {median:7.1}  ({least:.1}-{most:.1})  {UNIT}")?;
     }
     Ok(())
 }
@@ -62,7 +64,7 @@ struct Spread {
 }
 
 /// Packets of established connections through full NAT.
-fn full_nat(flows: usize) -> std::io::Result<Spread> {
+fn full_nat(family: Family, flows: usize) -> std::io::Result<Spread> {
     let mut memory = MmapMut::map_anon(FlowMemory::bytes_for(flows))?;
     memory.advise(Advice::HugePage)?;
     let lines = <[CacheLine]>::mut_from_bytes(&mut memory)
@@ -70,9 +72,10 @@ fn full_nat(flows: usize) -> std::io::Result<Spread> {
     let memory = FlowMemory::new(lines, flows).map_err(std::io::Error::other)?;
     let cells = Cells::new();
     let mut forwarder = Forwarder::new(WorkerIdx(0), 1, [7; 32], memory, cells.counters());
-    let snapshot = snapshot();
-    let mut packets = Packets::new()?;
-    let keys = open_connections(&mut forwarder, &snapshot, &mut packets, flows);
+    let snapshot = snapshot(family);
+    let mut packets = Packets::new(family)?;
+    let clients = (0..flows).map(|n| client_key(family, n)).collect();
+    let keys = open_connections(&mut forwarder, &snapshot, &mut packets, clients);
 
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut rounds: Vec<f64> = (0..ROUNDS)
@@ -87,15 +90,13 @@ fn full_nat(flows: usize) -> std::io::Result<Spread> {
     Ok(Spread { median: rounds[ROUNDS / 2], least: rounds[0], most: rounds[ROUNDS - 1] })
 }
 
-/// Opens `flows` connections, three packets each, and returns their keys: client's and backend's.
+/// Opens connections, three packets each, and returns their keys: the clients' and the backends'.
 fn open_connections(
     forwarder: &mut Forwarder,
     snapshot: &Snapshot,
     packets: &mut Packets,
-    flows: usize,
+    clients: Vec<FlowKey>,
 ) -> Vec<FlowKey> {
-    let clients: Vec<FlowKey> = (0..flows).map(client_key).collect();
-    let mut keys = clients.clone();
     for some in clients.chunks(PACKETS) {
         send(forwarder, snapshot, packets, some, SYN);
     }
@@ -103,15 +104,14 @@ fn open_connections(
         .flows()
         .filter_map(|flow| FlowKey::new(flow.backend, flow.outside, flow.protocol))
         .collect();
-    assert_eq!(replies.len(), flows, "every connection was opened");
+    assert_eq!(replies.len(), clients.len(), "every connection was opened");
     for some in replies.chunks(PACKETS) {
         send(forwarder, snapshot, packets, some, SYN | ACK);
     }
     for some in clients.chunks(PACKETS) {
         send(forwarder, snapshot, packets, some, ACK);
     }
-    keys.extend(replies);
-    keys
+    [clients, replies].concat()
 }
 
 fn send(
@@ -127,55 +127,61 @@ fn send(
     packets.forward(forwarder, snapshot);
 }
 
-fn client_key(n: usize) -> FlowKey {
+fn client_key(family: Family, n: usize) -> FlowKey {
     let n = u32::try_from(n).unwrap_or(u32::MAX);
     let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(100, 64, 0, 0)) + n / 1024);
-    let client = SocketAddr::from((address, u16::try_from(20_000 + n % 1024).unwrap_or(u16::MAX)));
-    FlowKey::new(client, SocketAddr::from((VIP, 80)), Protocol::Tcp).unwrap_or_default()
+    let port = u16::try_from(20_000 + n % 1024).unwrap_or(u16::MAX);
+    let client = SocketAddr::new(family.of(address), port);
+    FlowKey::new(client, SocketAddr::new(family.of(VIP), 80), Protocol::Tcp).unwrap_or_default()
 }
 
 /// Packet buffers that lie as a mempool's do.
 struct Packets {
+    family: Family,
     memory: MmapMut,
     template: Vec<u8>,
 }
 
 impl Packets {
-    fn new() -> std::io::Result<Self> {
+    fn new(family: Family) -> std::io::Result<Self> {
         let memory = MmapMut::map_anon(PACKETS * STRIDE)?;
         memory.advise(Advice::HugePage)?;
-        let any = SocketAddr::from((VIP, 80));
-        let template = TestPacket::between(any, any, Protocol::Tcp).to_mac(BOX).padded_to(FRAME);
-        Ok(Self { memory, template: template.bytes() })
+        let any = SocketAddr::new(family.of(VIP), 80);
+        let template = TestPacket::between(any, any, Protocol::Tcp).to_mac(BOX);
+        Ok(Self { family, memory, template: template.padded_to(FRAME[family as usize]).bytes() })
     }
 
     /// Writes a packet of `key` with a right header checksum. The TCP checksum stays the template's:
     /// it is updated, not read.
     fn write(&mut self, at: usize, key: &FlowKey, flags: u8) {
-        let frame = &mut self.memory[at * STRIDE..][..FRAME];
+        let frame = &mut self.memory[at * STRIDE..][..self.template.len()];
         frame.copy_from_slice(&self.template);
-        for (field, end) in [(26, key.source()), (30, key.destination())] {
-            if let IpAddr::V4(v4) = end.ip() {
-                frame[field..field + 4].copy_from_slice(&v4.octets());
+        let l4 = self.family.l4();
+        for (nth, end) in [key.source(), key.destination()].into_iter().enumerate() {
+            match end.ip() {
+                IpAddr::V4(v4) => frame[26 + 4 * nth..][..4].copy_from_slice(&v4.octets()),
+                IpAddr::V6(v6) => frame[22 + 16 * nth..][..16].copy_from_slice(&v6.octets()),
             }
-            let port = 34 + (field - 26) / 2;
-            frame[port..port + 2].copy_from_slice(&end.port().to_be_bytes());
+            frame[l4 + 2 * nth..][..2].copy_from_slice(&end.port().to_be_bytes());
         }
-        frame[47] = flags;
-        frame[24..26].copy_from_slice(&[0, 0]);
-        let sum = !penstock_forward::wire::checksum::sum(&frame[14..34]);
-        frame[24..26].copy_from_slice(&sum.to_ne_bytes());
+        frame[l4 + 13] = flags;
+        if self.family == Family::V4 {
+            frame[24..26].copy_from_slice(&[0, 0]);
+            let sum = !penstock_forward::wire::checksum::sum(&frame[14..34]);
+            frame[24..26].copy_from_slice(&sum.to_ne_bytes());
+        }
     }
 
     /// Forwards all packets in bursts of 32, and returns the time it took.
     fn forward(&mut self, forwarder: &mut Forwarder, snapshot: &Snapshot) -> u64 {
+        let len = self.template.len();
         let mut frames = self.memory.chunks_exact_mut(STRIDE);
         let mut sent = 0;
         let begin = clock();
         for _ in 0..PACKETS / BURST {
             let mut burst = Burst::new();
             for frame in frames.by_ref().take(BURST) {
-                burst.push(&mut frame[..FRAME], PortIdx(0), RxChecks::default());
+                burst.push(&mut frame[..len], PortIdx(0), RxChecks::default());
             }
             forwarder.forward(&mut burst, snapshot, Tick(1));
             sent += burst.iter().filter(|packet| matches!(packet.exit(), Exit::Send(_))).count();
@@ -247,20 +253,20 @@ impl Cells {
 }
 
 /// One VIP, 16 backends, 8 SNAT addresses, a router.
-fn snapshot() -> Snapshot {
-    let backend = |n: u8| Ipv4Addr::new(10, 0, 0, n + 1);
+fn snapshot(family: Family) -> Snapshot {
+    let backend = |n: u8| family.of([10, 0, 0, n + 1].into());
     let members = (0..BACKENDS).map(|n| Member {
         id: BackendId(n.into()),
-        address: SocketAddr::from((backend(n), 8080)),
+        address: SocketAddr::new(backend(n), 8080),
         weight: 1,
         draining: false,
     });
     let snat: Arc<[IpAddr]> =
-        (0..SNAT_ADDRESSES).map(|n| IpAddr::from([10, 0, 1, n + 1])).collect();
+        (0..SNAT_ADDRESSES).map(|n| family.of([10, 0, 1, n + 1].into())).collect();
     let group = Group::new(members.collect(), 0, None).map(Arc::new);
     let listener = Listener {
         slot: ListenerSlot(0),
-        vip: IpAddr::V4(VIP),
+        vip: family.of(VIP),
         protocol: Protocol::Tcp,
         ports: L4Ports::one(80),
         mode: Mode::FullNat,
@@ -269,27 +275,29 @@ fn snapshot() -> Snapshot {
     };
     let mut builder = SnapshotBuilder::new();
     let ports = [PortConfig { mac: BOX, vlan: None, mtu: 1500 }];
-    builder.ports(ports).fib(Arc::new(fib(&ports, backend))).snat_addresses(snat.iter().copied());
+    let fib = fib(family, &ports, (0..BACKENDS).map(backend));
+    builder.ports(ports).fib(Arc::new(fib)).snat_addresses(snat.iter().copied());
     builder
         .listener(listener)
         .and_then(|builder| builder.build(1))
         .unwrap_or_else(|error| panic!("one listener makes a snapshot: {error}"))
 }
 
-fn fib(ports: &[PortConfig], backend: impl Fn(u8) -> Ipv4Addr) -> Fib {
-    let route = |address: [u8; 4], len, gateway| Route {
-        prefix: Prefix { address: IpAddr::from(address), len },
+fn fib(family: Family, ports: &[PortConfig], backends: impl Iterator<Item = IpAddr>) -> Fib {
+    let embedded = if family == Family::V6 { 96 } else { 0 };
+    let route = |address: [u8; 4], len: u8, gateway| Route {
+        prefix: Prefix { address: family.of(address.into()), len: embedded + len },
         next_hops: vec![RouteHop { port: PortIdx(0), gateway, weight: 1 }],
         mtu: None,
     };
-    let routes = [route([0; 4], 0, Some(IpAddr::V4(ROUTER))), route([10, 0, 0, 0], 8, None)];
-    let neighbours: Vec<Neighbour> = (0..BACKENDS)
-        .map(backend)
-        .chain([ROUTER])
-        .map(|address| {
-            let [_, b, c, d] = address.octets();
-            let mac = MacAddr([2, 1, 0, b, c, d]);
-            Neighbour { port: PortIdx(0), address: IpAddr::V4(address), mac }
+    let router = family.of(ROUTER);
+    let routes = [route([0; 4], 0, Some(router)), route([10, 0, 0, 0], 8, None)];
+    let neighbours: Vec<Neighbour> = backends
+        .chain([router])
+        .zip(1..)
+        .map(|(address, n)| {
+            let mac = MacAddr([2, 1, 0, 0, 0, n]);
+            Neighbour { port: PortIdx(0), address, mac }
         })
         .collect();
     Fib::build(1, ports, &routes, &neighbours)

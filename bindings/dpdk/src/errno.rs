@@ -10,6 +10,9 @@ use penstock_dpdk_sys as c;
 pub struct Errno(c_int);
 
 impl Errno {
+    /// `ENOTSUP`: the PMD has no such function.
+    pub(crate) const NOT_SUPPORTED: Self = Self(95);
+
     /// What the last failed call on this thread left behind.
     pub(crate) fn last() -> Self {
         // SAFETY: reads a thread-local variable, always allowed.

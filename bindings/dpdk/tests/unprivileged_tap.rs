@@ -98,11 +98,16 @@ fn as_nobody() {
         Mempool::new(&eal, "mbufs", &MempoolConfig { mbufs: 4095, ..MempoolConfig::default() })
             .unwrap();
     let before = pool.in_use();
-    let config = PortConfig { mtu: Some(1400), promiscuous: true, ..PortConfig::default() };
+    let config = PortConfig {
+        mtu: Some(1400),
+        promiscuous: true,
+        all_multicast: true,
+        ..PortConfig::default()
+    };
     let port = eal.ports().remove(0).configure(&config, &pool).unwrap();
     assert_eq!(
-        (port.name(), port.granted().mtu, port.granted().promiscuous),
-        ("net_tap0", 1400, true)
+        (port.name(), port.granted().mtu, port.granted().promiscuous, port.granted().all_multicast),
+        ("net_tap0", 1400, true, true)
     );
     let (port, mut rx, mut tx) = port.start().unwrap();
     assert_eq!(port.mac().unwrap(), [2, 0, 0, 0, 0, 0xfe]);

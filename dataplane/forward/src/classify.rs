@@ -1,13 +1,14 @@
 //! Whose packet it is, for those that belong to no flow.
 //!
 //! In this order: to a SNAT address, a reply whose flow is gone; to a VIP, protocol and L4 port,
-//! that listener; to a listener that has gone, its owner, who may know the flow; from a backend of a DNAT group, a reply; to an address of the box (a VIP on a port
-//! without listener included), the kernel; and the rest is for nobody.
+//! that listener; to a listener that has gone, its owner, who may know the flow; from a backend of a
+//! DNAT group, a reply; to an address of the box (a VIP on a port without listener included), the
+//! kernel; and the rest is for nobody.
 
 use std::net::IpAddr;
 
 use crate::exit::ShortExit;
-use crate::flow::{FlowKey, V6};
+use crate::flow::FlowKey;
 use crate::journey::{Headers, Kind};
 use crate::parse::{group_class, own_class};
 use crate::snapshot::{Listener, Snapshot};
@@ -31,9 +32,6 @@ pub(crate) enum Class<'s> {
 /// The class of one packet.
 pub(crate) fn classify<'s>(headers: &Headers, key: &FlowKey, snapshot: &'s Snapshot) -> Class<'s> {
     let destination = key.destination();
-    if key.family == V6 {
-        return Class::Leave(rest(key, snapshot));
-    }
     if headers.kind == Kind::Fragment {
         return Class::Leave(fragment(key, snapshot));
     }

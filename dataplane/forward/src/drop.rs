@@ -59,17 +59,21 @@ drop_reasons! {
     UnknownEtherType "unknown_ether_type" Forwarder
         "A unicast frame that is neither ARP, IPv4 nor IPv6."
     IpHeader "ip_header" Forwarder
-        "An IP header contradicts itself: version, header length or total length (RFC 1812 section 5.2.2)."
+        "An IP header contradicts itself: version, header length or total length (RFC 1812 section 5.2.2); or it is a jumbogram's (RFC 2675)."
+    ExtensionHeaders "extension_headers" Forwarder
+        "More than 8 IPv6 extension headers or 256 bytes of them, or hop-by-hop options that are not the first."
+    RoutingHeader "routing_header" Forwarder
+        "An IPv6 routing header of type 0 (RFC 5095), or one with segments left: we are no stop on any route."
     IpChecksum "ip_checksum" Forwarder
         "The IPv4 header checksum is wrong."
     L4Header "l4_header" Forwarder
         "A TCP data offset or UDP length contradicts the IP packet around it."
     L4Checksum "l4_checksum" Forwarder
-        "The NIC found the TCP or UDP checksum wrong."
+        "The NIC found the TCP or UDP checksum wrong, or a UDP datagram over IPv6 has none (RFC 8200 section 8.1)."
     Fragment "fragment" Forwarder
         "A fragment of a packet that we would have to forward; L4 ports are only in the first one."
     Martian "martian" Forwarder
-        "The source address can be nobody's: multicast, broadcast, reserved, loopback, zero, the destination's own, or L4 port 0."
+        "The source address can be nobody's: multicast, broadcast, reserved, loopback, zero, the destination's own, or L4 port 0; or an IPv6 address is link-local."
     TtlExpired "ttl_expired" Forwarder
         "The packet had no hop left to live."
     NotRouted "not_routed" Forwarder

@@ -132,7 +132,7 @@ impl<'m> Forwarder<'m> {
             Err(Refusal::Exit(exit)) => burst.leave(at, exit),
             Err(Refusal::Reset) => {
                 let (frame, slip) = (&mut *burst.frames[at], &mut burst.slips[at]);
-                if reset::answer(frame, slip, &walk.headers[at]).is_none() {
+                if reset::answer(frame, slip, &walk.headers[at], &walk.keys[at]).is_none() {
                     burst.leave(at, DropReason::Truncated.into());
                 }
             }

@@ -13,6 +13,7 @@ pub(crate) struct Headers {
     pub(crate) l4: u16,
     /// Bytes of the IP packet.
     pub(crate) ip_len: u16,
+    /// TTL or hop limit.
     pub(crate) ttl: u8,
     /// 0 for UDP.
     pub(crate) tcp_flags: u8,
@@ -21,12 +22,12 @@ pub(crate) struct Headers {
 /// What kind of packet it is, and so how much of its key means anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// IPv4 TCP or UDP: the key is whole.
+    /// TCP or UDP: the key is whole.
     #[default]
     Tuple,
-    /// A piece of an IPv4 datagram: addresses and protocol.
+    /// A piece of a datagram: addresses and protocol.
     Fragment,
-    /// IPv4 of another protocol, or IPv6: addresses, protocol, and L4 ports if it has any.
+    /// Another protocol: addresses and protocol.
     Other,
 }
 
@@ -39,6 +40,9 @@ pub(crate) struct Walk {
     pub(crate) entries: [Entry; BURST],
     /// Packets whose key may be a flow's.
     pub(crate) tuples: PacketSet,
+    /// Those of them that are IPv6. Rooms take them in turns of their own: one that asks each packet for
+    /// its family costs three TSC cycles a packet more (bench `l4_full_nat_ipv6/78B/64_flows`).
+    pub(crate) wide: PacketSet,
     /// Packets whose entry is their flow.
     pub(crate) pinned: PacketSet,
     /// Packets without a flow, to be classified.
@@ -53,6 +57,7 @@ impl Default for Walk {
             hashes: [0; BURST],
             entries: [Entry::NONE; BURST],
             tuples: PacketSet::default(),
+            wide: PacketSet::default(),
             pinned: PacketSet::default(),
             strangers: PacketSet::default(),
         }
@@ -77,6 +82,11 @@ impl PacketSet {
     /// Packets in both sets.
     pub(crate) fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
+    }
+
+    /// Packets in this set and not in the other.
+    pub(crate) fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     pub(crate) fn is_empty(self) -> bool {

@@ -1,6 +1,8 @@
 //! A new flow: Maglev says which backend, the listener's mode says what replies will look like, and
 //! the flow table remembers both.
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use crate::counters::{BackendColumn, Counters, ListenerColumn, WorkerColumn};
 use crate::exit::ShortExit;
 use crate::flow::state::FlowState;
@@ -130,15 +132,27 @@ impl Pinning<'_, '_> {
     }
 }
 
-/// Whether a source can be nobody's (RFC 1812 §5.3.7), or is the destination's own.
+/// Whether a source can be nobody's (RFC 1812 §5.3.7; RFC 4291 §2.5.2, §2.5.3, §2.5.5.2 and §2.7) or
+/// is the destination's own, or either end lives on one link only (RFC 4291 §2.5.6: "Routers must
+/// not forward").
 fn is_martian(key: &FlowKey) -> bool {
     let (source, destination) = (key.source(), key.destination());
+    let link_local = |ip| matches!(ip, IpAddr::V6(v6) if Ipv6Addr::is_unicast_link_local(&v6));
     let nobody = match source.ip() {
-        std::net::IpAddr::V4(v4) => {
+        IpAddr::V4(v4) => {
             // 224/4 groups, 240/4 reserved, 255.255.255.255 among them
             v4.octets()[0] >= 224 || v4.is_loopback() || v4.octets()[0] == 0
         }
-        std::net::IpAddr::V6(v6) => v6.is_multicast() || v6.is_loopback() || v6.is_unspecified(),
+        IpAddr::V6(v6) => {
+            v6.is_multicast()
+                || v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.to_ipv4_mapped().is_some()
+        }
     };
-    nobody || source.ip() == destination.ip() || source.port() == 0
+    nobody
+        || link_local(source.ip())
+        || link_local(destination.ip())
+        || source.ip() == destination.ip()
+        || source.port() == 0
 }

@@ -438,11 +438,11 @@ impl RawSnat {
             let unusable = address.value.is_unspecified()
                 || address.value.is_loopback()
                 || address.value.is_multicast();
-            if unusable || address.value.is_ipv6() {
+            if unusable || crate::snapshot::lives_on_one_link(address.value) {
                 return wrong(
                     &address,
                     format!(
-                        "SNAT address {}: a unicast IPv4 address that backends can answer",
+                        "SNAT address {}: a unicast address that backends can answer",
                         address.value
                     ),
                 );
@@ -563,6 +563,10 @@ mod tests {
             (
                 "snat: { addresses: [127.0.0.1] }",
                 "dataplane.yaml:2:21: SNAT address 127.0.0.1: a unicast",
+            ),
+            (
+                r#"snat: { addresses: ["fe80::200"] }"#,
+                "dataplane.yaml:2:21: SNAT address fe80::200: a unicast",
             ),
             ("feed: { users: [nobody-of-that-name] }", "is not in /etc/passwd"),
             ("flow: { capacity: 5 }", "unknown field"),

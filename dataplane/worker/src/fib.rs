@@ -121,27 +121,26 @@ fn neighbours(view: &KernelView) -> Vec<fib::Neighbour> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use penstock_forward::fib::Hop;
 
     use super::*;
     use crate::kernel::{self, Ifindex, Prefix};
 
-    fn ip(last: [u8; 4]) -> IpAddr {
-        Ipv4Addr::from(last).into()
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
     }
 
     fn route(
         table: Table,
         kind: RouteKind,
-        prefix: ([u8; 4], u8),
-        gateway: Option<IpAddr>,
+        (address, len): (&str, u8),
+        gateway: Option<&str>,
     ) -> Route {
+        let gateway = gateway.map(ip);
         let hop = kernel::NextHop { port: 0, index: Ifindex(7), gateway, weight: 1 };
         Route {
             table,
-            prefix: Prefix { address: ip(prefix.0), len: prefix.1 },
+            prefix: Prefix { address: ip(address), len },
             kind,
             next_hops: if kind == RouteKind::Unicast { vec![hop] } else { Vec::new() },
             mtu_bytes: None,
@@ -150,19 +149,24 @@ mod tests {
 
     fn view() -> KernelView {
         let routes = [
-            route(Table::Local, RouteKind::Local, ([10, 0, 0, 2], 32), None),
-            route(Table::Main, RouteKind::Unicast, ([0, 0, 0, 0], 0), Some(ip([10, 0, 0, 1]))),
-            route(Table::Main, RouteKind::Unicast, ([10, 0, 0, 0], 24), None),
-            route(Table::Main, RouteKind::Blackhole, ([198, 51, 100, 0], 24), None),
-            route(Table::Main, RouteKind::Elsewhere, ([172, 16, 0, 0], 12), None),
+            route(Table::Local, RouteKind::Local, ("10.0.0.2", 32), None),
+            route(Table::Main, RouteKind::Unicast, ("0.0.0.0", 0), Some("10.0.0.1")),
+            route(Table::Main, RouteKind::Unicast, ("10.0.0.0", 24), None),
+            route(Table::Main, RouteKind::Blackhole, ("198.51.100.0", 24), None),
+            route(Table::Main, RouteKind::Elsewhere, ("172.16.0.0", 12), None),
+            route(Table::Local, RouteKind::Local, ("2001:db8::2", 128), None),
+            route(Table::Main, RouteKind::Unicast, ("::", 0), Some("fe80::1")),
+            route(Table::Main, RouteKind::Unicast, ("2001:db8::", 64), None),
+            route(Table::Main, RouteKind::Blackhole, ("2001:db8:bad::", 48), None),
         ];
-        let known = Neighbour {
+        let known = |address: &str| Neighbour {
             port: 0,
-            address: ip([10, 0, 0, 1]),
+            address: ip(address),
             mac: Some(kernel::MacAddr([2, 0, 0, 0, 0, 9])),
             failed: false,
         };
-        KernelView { routes: routes.into(), neighbours: [known].into(), ..KernelView::default() }
+        let neighbours = [known("10.0.0.1"), known("fe80::1")];
+        KernelView { routes: routes.into(), neighbours: neighbours.into(), ..KernelView::default() }
     }
 
     fn builder() -> Builder {
@@ -173,17 +177,23 @@ mod tests {
     #[test]
     fn packets_go_where_the_kernel_would_send_them_and_nowhere_else() {
         let mut state = State::default();
-        state.next_hops.insert(ip([203, 0, 113, 5]), NextHop { via: ip([10, 0, 0, 7]) });
-        state.next_hops.insert(ip([203, 0, 113, 6]), NextHop { via: ip([192, 168, 9, 9]) });
+        state.next_hops.insert(ip("203.0.113.5"), NextHop { via: ip("10.0.0.7") });
+        state.next_hops.insert(ip("2001:db8:5::5"), NextHop { via: ip("2001:db8::7") });
+        state.next_hops.insert(ip("203.0.113.6"), NextHop { via: ip("192.168.9.9") });
         let fib = builder().build(&view(), &state);
         let rows = [
-            ("the gateway's MAC is known", [192, 0, 2, 9], "ready"),
-            ("a neighbour's is not", [10, 0, 0, 11], "10.0.0.11"),
-            ("the box itself is no next hop", [10, 0, 0, 2], "unreachable"),
-            ("a blackhole swallows", [198, 51, 100, 1], "unreachable"),
-            ("a management interface is not ours to send by", [172, 16, 3, 4], "unreachable"),
-            ("a hint beats the default route", [203, 0, 113, 5], "10.0.0.7"),
-            ("a hint to a gateway on no link of ours is none", [203, 0, 113, 6], "ready"),
+            ("the gateway's MAC is known", "192.0.2.9", "ready"),
+            ("a neighbour's is not", "10.0.0.11", "10.0.0.11"),
+            ("the box itself is no next hop", "10.0.0.2", "unreachable"),
+            ("a blackhole swallows", "198.51.100.1", "unreachable"),
+            ("a management interface is not ours to send by", "172.16.3.4", "unreachable"),
+            ("a hint beats the default route", "203.0.113.5", "10.0.0.7"),
+            ("a hint to a gateway on no link of ours is none", "203.0.113.6", "ready"),
+            ("IPv6 by a router's link-local address", "2001:db8:7::9", "ready"),
+            ("an IPv6 neighbour's is not known", "2001:db8::11", "2001:db8::11"),
+            ("the box itself by IPv6", "2001:db8::2", "unreachable"),
+            ("an IPv6 blackhole", "2001:db8:bad::1", "unreachable"),
+            ("an IPv6 hint", "2001:db8:5::5", "2001:db8::7"),
         ];
         for (promise, destination, expected) in rows {
             let found = match fib.look_up(ip(destination), 0) {

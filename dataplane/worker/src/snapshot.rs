@@ -333,8 +333,10 @@ impl Translator {
     ) -> Result<Listener, ObjectError> {
         let refuse = |message: String| refused(ObjectKind::Listener, name, &message);
         let vip = listener.vip;
-        if vip.is_ipv6() {
-            return Err(refuse(format!("{vip}: IPv6 is not forwarded yet; use an IPv4 VIP")));
+        if lives_on_one_link(vip) {
+            return Err(refuse(format!(
+                "{vip} is link-local, and nothing is forwarded from or to it; use another VIP"
+            )));
         }
         if taking.all_snat.contains(&vip) {
             return Err(refuse(format!(
@@ -355,7 +357,8 @@ impl Translator {
         let snat = self.snat_of(listener, taking);
         if listener.mode == feed::Mode::FullNat && snat.is_empty() {
             return Err(refuse(format!(
-                "{vip}: full NAT needs a SNAT address of its family; give snat.addresses in the data plane's configuration"
+                "{vip}: full NAT needs a SNAT address of its family, {}; give snat.addresses in the data plane's configuration",
+                if vip.is_ipv4() { "IPv4" } else { "IPv6" }
             )));
         }
         let group = self.group(&listener.group, taking, statistics)?;
@@ -540,6 +543,11 @@ fn protocol(protocol: feed::Protocol) -> Protocol {
         feed::Protocol::Tcp => Protocol::Tcp,
         feed::Protocol::Udp => Protocol::Udp,
     }
+}
+
+/// Whether packets from or to an address never leave its link (RFC 4291 §2.5.6).
+pub(crate) fn lives_on_one_link(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 fn refused(kind: ObjectKind, name: &Name, message: &impl ToString) -> ObjectError {

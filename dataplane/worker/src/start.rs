@@ -361,7 +361,8 @@ fn start_port(
         mtu: Some(config.mtu_bytes),
         rss: (workers > 1).then(RssConfig::default),
         promiscuous: mac != own_mac && !in_software, // a TAP shows every frame anyway
-        rx_checksums: !in_software,                  // and would compute on our own time
+        all_multicast: !in_software,
+        rx_checksums: !in_software, // and would compute on our own time
 
         vlan_strip: false,
     };

@@ -1,7 +1,7 @@
 //! `udp-echo` and `udp-ask`: a datagram there, a datagram back with the server's name in front.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ const STOP_CHECK: Duration = Duration::from_millis(200);
 pub(crate) struct EchoArguments {
     /// The name to answer with
     name: String,
-    /// Where to listen
-    #[arg(long, default_value = "0.0.0.0:5300")]
+    /// Where to listen; the default is every address of either family
+    #[arg(long, default_value = "[::]:5300")]
     listen: SocketAddr,
 }
 
@@ -102,7 +102,11 @@ pub(crate) fn ask(arguments: &AskArguments, stop: &AtomicBool) -> io::Result<Rep
 }
 
 fn open(arguments: &AskArguments) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let any: IpAddr = match arguments.address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
     socket.connect(arguments.address)?;
     socket.set_read_timeout(Some(Duration::from_millis(arguments.timeout_ms.max(1))))?;
     Ok(socket)

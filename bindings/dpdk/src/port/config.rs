@@ -25,6 +25,9 @@ pub struct PortConfig {
     pub rss: Option<RssConfig>,
     /// Take in frames for any destination MAC.
     pub promiscuous: bool,
+    /// Take in frames for any group of hosts: without, a NIC drops what its filter does not name, and
+    /// IPv6 neighbours ask by multicast (RFC 4861 §7.2.2).
+    pub all_multicast: bool,
     /// Let the NIC verify IPv4, TCP and UDP checksums, see [`Mbuf::ip_checksum`](crate::Mbuf::ip_checksum).
     pub rx_checksums: bool,
     /// Let the NIC take 802.1Q tags out, see [`Mbuf::stripped_vlan`](crate::Mbuf::stripped_vlan).
@@ -42,6 +45,7 @@ impl Default for PortConfig {
             mtu: None,
             rss: None,
             promiscuous: false,
+            all_multicast: false,
             rx_checksums: false,
             vlan_strip: false,
         }
@@ -120,6 +124,8 @@ pub struct Granted {
     pub rss_hash_told: bool,
     /// As asked.
     pub promiscuous: bool,
+    /// Whether frames for any group are taken in; false too where the PMD knows no such filter.
+    pub all_multicast: bool,
     /// Whether the NIC verifies IPv4 header checksums.
     pub rx_ip_checksum: bool,
     /// Whether the NIC verifies both TCP and UDP checksums.
@@ -226,6 +232,7 @@ fn grant(config: &PortConfig, limits: &Limits) -> Granted {
         rss,
         rss_hash_told: rss != RssHash::NONE && can(c::PENSTOCK_RX_OFFLOAD_RSS_HASH),
         promiscuous: config.promiscuous,
+        all_multicast: config.all_multicast,
         rx_ip_checksum: config.rx_checksums && can(c::PENSTOCK_RX_OFFLOAD_IPV4_CKSUM),
         rx_l4_checksum: config.rx_checksums && can(l4),
         vlan_strip: config.vlan_strip && can(c::PENSTOCK_RX_OFFLOAD_VLAN_STRIP),

@@ -8,6 +8,7 @@ use penstock_dpdk_sys as c;
 use super::config::{Granted, Limits};
 use super::error::{PortError, check};
 use crate::eal::Live;
+use crate::errno::Errno;
 use crate::mempool::Mempool;
 
 /// Which port, and what never changes about it.
@@ -150,6 +151,7 @@ impl Device {
         if granted.promiscuous {
             self.set_promiscuous(true)?;
         }
+        granted.all_multicast = granted.all_multicast && self.take_all_multicast()?;
         Ok(granted)
     }
 
@@ -225,6 +227,16 @@ impl Device {
             let code = unsafe { c::rte_eth_promiscuous_disable(self.id()) };
             self.check("rte_eth_promiscuous_disable", code)
         }
+    }
+
+    /// Whether the PMD can.
+    fn take_all_multicast(&self) -> Result<bool, PortError> {
+        // SAFETY: a configured port, and its control calls come from one thread.
+        let code = unsafe { c::rte_eth_allmulticast_enable(self.id()) };
+        if Errno::returned(code) == Errno::NOT_SUPPORTED {
+            return Ok(false);
+        }
+        self.check("rte_eth_allmulticast_enable", code).map(|()| true)
     }
 
     pub(super) fn close(mut self) -> Result<(), PortError> {

@@ -1,7 +1,7 @@
 //! `Programmed`, of listeners and Gateways: what we want against what was acknowledged.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use penstock_feed::model::{Name, ObjectError, ObjectKind, State};
 
@@ -45,7 +45,7 @@ impl Programmed<'_> {
     }
 
     /// The addresses on which at least one listener is programmed.
-    pub(super) fn addresses(&self, gateway: &GatewayVerdict) -> Vec<Ipv4Addr> {
+    pub(super) fn addresses(&self, gateway: &GatewayVerdict) -> Vec<IpAddr> {
         let places = gateway.listeners.iter().flat_map(|listener| &listener.serving.places);
         let bound = places.filter(|(_, name)| self.is_acknowledged(name));
         bound.map(|(address, _)| *address).collect::<BTreeSet<_>>().into_iter().collect()

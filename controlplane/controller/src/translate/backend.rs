@@ -1,7 +1,7 @@
 //! A backendRef to the endpoints behind it: Service, its port, EndpointSlices.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use penstock_feed::model::Protocol;
 use penstock_gateway_types::k8s_openapi::api::core::v1::ServicePort;
@@ -105,10 +105,12 @@ pub(super) fn notes(objects: &Objects) -> Vec<Note> {
         let labels = slice.metadata.labels.as_ref();
         match labels.and_then(|labels| labels.get(SERVICE_NAME)) {
             None => note(format!("it has no label {SERVICE_NAME}: no Service uses it")),
-            Some(service) if slice.address_type != "IPv4" => note(format!(
-                "addressType {} is not served yet, IPv4 is: Service {}/{service} does without it",
-                slice.address_type, name.namespace
-            )),
+            Some(service) if !matches!(slice.address_type.as_str(), "IPv4" | "IPv6") => {
+                note(format!(
+                    "addressType {} is not served, IPv4 and IPv6 are: Service {}/{service} does without it",
+                    slice.address_type, name.namespace
+                ));
+            }
             Some(_) => {
                 for (index, endpoint) in slice.endpoints.iter().enumerate() {
                     if let Err(fault) = address(slice, endpoint) {
@@ -201,14 +203,21 @@ fn readiness(endpoint: &Endpoint) -> Option<Readiness> {
 
 /// The endpoint's address: the first, since the others are the same endpoint.
 fn address(slice: &EndpointSlice, endpoint: &Endpoint) -> Result<IpAddr, String> {
-    if slice.address_type != "IPv4" {
-        return Err(format!("addressType {} is not served yet", slice.address_type));
+    let family = slice.address_type.as_str();
+    if !matches!(family, "IPv4" | "IPv6") {
+        return Err(format!("addressType {family} is not served"));
     }
     let text = endpoint.addresses.first().ok_or("it has no address: give it one")?;
-    let address: Ipv4Addr =
-        text.parse().map_err(|_| format!("address {text:?} is no IPv4 address: it is left out"))?;
-    if address.is_unspecified() || address.is_multicast() || address.is_broadcast() {
+    let address =
+        text.parse().ok().filter(|address: &IpAddr| address.is_ipv4() == (family == "IPv4"));
+    let address = address
+        .ok_or_else(|| format!("address {text:?} is no {family} address: it is left out"))?;
+    let nobodys = match address {
+        IpAddr::V4(v4) => v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some(),
+    };
+    if nobodys || address.is_unspecified() || address.is_multicast() {
         return Err(format!("address {address} is not one host's: it is left out"));
     }
-    Ok(address.into())
+    Ok(address)
 }

@@ -4,24 +4,28 @@
 //! limits, for the same reason: what does not fit is of the youngest.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use penstock_feed::model::{Group, Listener, Name, PortRange, Protocol, State, limits};
 
-use super::Serving;
 use super::gateway::Plan as GatewayPlan;
 use super::listener::{Plan as ListenerPlan, Serves};
 use super::route::Groups;
-use crate::object::NamespacedName;
+use super::{Note, Serving};
+use crate::object::{Kind, NamespacedName, ObjectKey};
 
 /// What each listener of each Gateway got, in the order of its spec.
 pub(super) type Claims = BTreeMap<NamespacedName, Vec<Serving>>;
 
 /// Grants the claims of `gateways`, which come oldest first.
-pub(super) fn claim(gateways: &[&GatewayPlan<'_>], groups: &Groups) -> (State, Claims) {
-    let mut register =
-        Register { groups, owners: BTreeMap::new(), members: 0, state: State::default() };
+pub(super) fn claim(
+    gateways: &[&GatewayPlan<'_>],
+    groups: &Groups,
+    notes: &mut Vec<Note>,
+) -> (State, Claims) {
+    let (owners, state) = (BTreeMap::new(), State::default());
+    let mut register = Register { groups, notes, owners, members: 0, state };
     let mut claims = Claims::new();
     for gateway in gateways {
         let served = gateway.listeners.iter().map(|listener| register.serve(gateway, listener));
@@ -32,7 +36,8 @@ pub(super) fn claim(gateways: &[&GatewayPlan<'_>], groups: &Groups) -> (State, C
 
 struct Register<'a> {
     groups: &'a Groups,
-    owners: BTreeMap<(Ipv4Addr, Protocol, PortRange), Name>,
+    notes: &'a mut Vec<Note>,
+    owners: BTreeMap<(IpAddr, Protocol, PortRange), Name>,
     members: usize,
     state: State,
 }
@@ -59,7 +64,7 @@ impl Register<'_> {
         serving
     }
 
-    fn free(&self, address: Ipv4Addr, serves: Serves) -> Result<(), String> {
+    fn free(&self, address: IpAddr, serves: Serves) -> Result<(), String> {
         let Some(owner) = self.owners.get(&(address, serves.protocol, serves.ports)) else {
             return Ok(());
         };
@@ -76,10 +81,11 @@ impl Register<'_> {
         name: Name,
         gateway: &GatewayPlan<'_>,
         listener: &ListenerPlan<'_>,
-        address: Ipv4Addr,
+        address: IpAddr,
         serves: Serves,
     ) -> Result<Name, String> {
-        let (group_name, group) = self.group(gateway, listener).ok_or("its name is too long")?;
+        let (group_name, group) =
+            self.group(gateway, listener, address).ok_or("its name is too long")?;
         if self.state.listeners.len() >= limits::LISTENERS {
             return Err(format!(
                 "the data plane holds {} listeners, and all are taken",
@@ -89,28 +95,55 @@ impl Register<'_> {
         self.put_group(&group_name, group)?;
         let mode = gateway.accepted.as_ref().map(|accepted| accepted.mode);
         let mode = mode.map_err(|refusal| refusal.message.clone())?;
-        let (vip, protocol, ports) = (IpAddr::V4(address), serves.protocol, serves.ports);
+        let (vip, protocol, ports) = (address, serves.protocol, serves.ports);
         let record = Listener { vip, protocol, ports, mode, group: group_name, snat_pool: None };
         self.state.listeners.insert(name.clone(), record);
         self.owners.insert((address, protocol, ports), name.clone());
         Ok(name)
     }
 
-    /// The group of the oldest route; without a route, one of the listener's own that refuses.
+    /// The group of the oldest route for an address; without a route, one of the listener's own that
+    /// refuses. That for IPv4 has the plain name.
     fn group(
-        &self,
+        &mut self,
         gateway: &GatewayPlan<'_>,
         listener: &ListenerPlan<'_>,
+        address: IpAddr,
     ) -> Option<(Name, Arc<Group>)> {
         let route = listener.routes.first().zip(listener.kinds.first());
         match route.and_then(|(route, kind)| self.groups.get(&(*kind, route.clone()))) {
-            Some((name, group)) => Some((name.clone(), Arc::clone(group))),
+            Some((name, [v4, v6])) => {
+                let (group, other) = if address.is_ipv4() { (v4, v6) } else { (v6, v4) };
+                if group.members.is_empty() && !other.members.is_empty() {
+                    self.note_other_family(gateway, listener, address);
+                }
+                let name = match address {
+                    IpAddr::V4(_) => name.clone(),
+                    IpAddr::V6(_) => Name::new(&format!("{name}@ipv6")).ok()?,
+                };
+                Some((name, Arc::clone(group)))
+            }
             None => {
                 let name =
                     Name::new(&format!("gateway/{}/{}", gateway.name, listener.spec.name)).ok()?;
                 Some((name, Arc::default()))
             }
         }
+    }
+
+    fn note_other_family(
+        &mut self,
+        gateway: &GatewayPlan<'_>,
+        listener: &ListenerPlan<'_>,
+        address: IpAddr,
+    ) {
+        let (ours, theirs) = if address.is_ipv4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
+        let message = format!(
+            "listener {}: {address} is {ours} and every endpoint of its route is {theirs}: its flows are \
+             refused; give the Services {ours} endpoints",
+            listener.spec.name
+        );
+        self.notes.push(Note { object: ObjectKey::of(Kind::Gateway, gateway.name), message });
     }
 
     fn put_group(&mut self, name: &Name, group: Arc<Group>) -> Result<(), String> {

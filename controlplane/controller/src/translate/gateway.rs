@@ -1,6 +1,6 @@
 //! One Gateway: whether it is ours and well-formed, and the addresses it may have.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use penstock_feed::model::Mode;
@@ -26,7 +26,7 @@ pub(super) struct Plan<'a> {
 pub(super) struct Accepted {
     pub(super) mode: Mode,
     /// In the order of its spec, each once.
-    pub(super) addresses: Vec<Ipv4Addr>,
+    pub(super) addresses: Vec<IpAddr>,
     /// The addresses it asks for and cannot have, with the reason; the message of `Programmed`.
     pub(super) unusable: Vec<String>,
 }
@@ -87,7 +87,7 @@ fn mode(gateway: &Gateway) -> Result<Mode, Refusal> {
 }
 
 /// The usable addresses, and what is wrong with the others.
-fn addresses(gateway: &Gateway) -> Result<(Vec<Ipv4Addr>, Vec<String>), Refusal> {
+fn addresses(gateway: &Gateway) -> Result<(Vec<IpAddr>, Vec<String>), Refusal> {
     let unsupported = |message: String| Err(Refusal::new("UnsupportedAddress", message));
     let (mut usable, mut unusable) = (Vec::new(), Vec::new());
     for address in &gateway.spec.addresses {
@@ -98,7 +98,7 @@ fn addresses(gateway: &Gateway) -> Result<(Vec<Ipv4Addr>, Vec<String>), Refusal>
             }
         }
         let Some(text) = address.value.as_deref().filter(|text| !text.is_empty()) else { continue };
-        match text.parse::<Ipv4Addr>() {
+        match text.parse::<IpAddr>() {
             Ok(parsed) if usable.contains(&parsed) => {}
             Ok(parsed) => match not_a_vip(parsed) {
                 None => usable.push(parsed),
@@ -106,7 +106,7 @@ fn addresses(gateway: &Gateway) -> Result<(Vec<Ipv4Addr>, Vec<String>), Refusal>
             },
             Err(_) => {
                 return unsupported(format!(
-                    "address {text} is IPv6, which is not served yet: write an IPv4 one"
+                    "address {text:?} is no IP address, such as 192.0.2.10 or 2001:db8::10"
                 ));
             }
         }
@@ -115,13 +115,15 @@ fn addresses(gateway: &Gateway) -> Result<(Vec<Ipv4Addr>, Vec<String>), Refusal>
 }
 
 /// Why an address cannot be a VIP.
-fn not_a_vip(address: Ipv4Addr) -> Option<&'static str> {
+fn not_a_vip(address: IpAddr) -> Option<&'static str> {
     match address {
         a if a.is_unspecified() => Some("stands for any address"),
-        a if a.is_broadcast() => Some("is the broadcast address"),
         a if a.is_multicast() => Some("is a multicast group"),
         a if a.is_loopback() => Some("is a loopback address"),
-        a if a.is_link_local() => Some("is link-local"),
+        IpAddr::V4(a) if a.is_broadcast() => Some("is the broadcast address"),
+        IpAddr::V4(a) if a.is_link_local() => Some("is link-local"),
+        IpAddr::V6(a) if a.is_unicast_link_local() => Some("is link-local"),
+        IpAddr::V6(a) if a.to_ipv4_mapped().is_some() => Some("is an IPv4 address written as IPv6"),
         _ => None,
     }
 }

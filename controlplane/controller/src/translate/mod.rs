@@ -33,7 +33,7 @@ mod verdict;
 mod weight;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use penstock_feed::model::{Name, State};
@@ -91,7 +91,7 @@ pub struct ListenerVerdict {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Serving {
     /// The addresses it serves on, and the listener of the feed for each.
-    pub places: Vec<(Ipv4Addr, Name)>,
+    pub places: Vec<(IpAddr, Name)>,
     /// Why it does not serve, or not on every address.
     pub obstacles: Vec<String>,
 }
@@ -132,14 +132,14 @@ pub fn translate(objects: &Objects) -> Translation {
         }
         if let Some(group) = route.group_name() {
             let key = (route.key.kind, route.name.clone());
-            groups.insert(key, (group, Arc::new(resolved.group)));
+            groups.insert(key, (group, resolved.groups.map(Arc::new)));
         }
         routes.insert(route.key, answers);
     }
 
     let mut by_age: Vec<_> = gateways.values().collect();
     by_age.sort_by(|one, other| one.age().cmp(&other.age()));
-    let (state, claims) = claim::claim(&by_age, &groups);
+    let (state, claims) = claim::claim(&by_age, &groups, &mut notes);
     let gateways = gateways.values().map(|plan| answer::gateway(plan, &claims));
 
     notes.sort();

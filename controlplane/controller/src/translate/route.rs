@@ -60,7 +60,8 @@ pub(super) fn routes(objects: &Objects) -> Vec<Route<'_>> {
 
 /// What a route's rule comes to.
 pub(super) struct Resolved {
-    pub(super) group: Group,
+    /// Who serves its VIPs: by IPv4, and by IPv6.
+    pub(super) groups: [Group; 2],
     references: Verdict,
 }
 
@@ -87,9 +88,18 @@ pub(super) fn resolve(route: &Route<'_>, backends: &Backends<'_>) -> Resolved {
         };
         shares.push(Share { weight, endpoints });
     }
-    let group = weight::group(&shares);
+    let groups = [false, true].map(|ipv6| weight::group(&of_family(&shares, ipv6)));
     let references = references(&shares, &refusals, &empty);
-    Resolved { group, references }
+    Resolved { groups, references }
+}
+
+/// The shares with their endpoints of one family only: no packet of the other is translated to it.
+fn of_family(shares: &[Share], ipv6: bool) -> Vec<Share> {
+    let endpoints = |share: &Share| {
+        let endpoints = share.endpoints.iter().filter(|(address, _)| address.is_ipv6() == ipv6);
+        endpoints.map(|(address, readiness)| (*address, *readiness)).collect()
+    };
+    shares.iter().map(|share| Share { weight: share.weight, endpoints: endpoints(share) }).collect()
 }
 
 fn has_ready(endpoints: &Endpoints) -> bool {
@@ -202,5 +212,5 @@ fn no_matching_parent(gateway: &GatewayPlan<'_>, parent: &ParentReference) -> Re
     Refusal::new("NoMatchingParent", message)
 }
 
-/// The routes by kind and name, with their groups.
-pub(super) type Groups = BTreeMap<(Kind, NamespacedName), (Name, Arc<Group>)>;
+/// The routes by kind and name, with the name of their groups, and these: by IPv4, and by IPv6.
+pub(super) type Groups = BTreeMap<(Kind, NamespacedName), (Name, [Arc<Group>; 2])>;

@@ -1,4 +1,4 @@
-//! A life of the box: packets in bursts to two workers, some of them liars, configuration that
+//! A life of the box: packets of both families in bursts to two workers, some of them liars, configuration that
 //! changes, time that passes, in any order. No panic, one exit a packet, and the flow tables stay
 //! within their bounds.
 
@@ -7,7 +7,8 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use penstock_forward::testing::{TestLb, TestMemory, TestPacket};
+use penstock_forward::testing::{Family, TestLb, TestMemory, TestPacket};
+use penstock_forward::wire::ipv6;
 use penstock_forward::{Exit, Protocol, Snapshot, WorkerIdx};
 
 const CONFIGURATIONS: [&str; 3] = [
@@ -41,7 +42,7 @@ static SNAPSHOTS: LazyLock<Vec<Snapshot>> = LazyLock::new(|| {
     let mut memory = TestMemory::new(1, 1);
     let mut lb = TestLb::in_memory(&mut memory, "");
     let build = |spec: &&str| {
-        lb.reconfigure(spec);
+        lb.reconfigure(&Family::BOTH.map(|family| family.text(spec)).join("\n"));
         lb.snapshot.clone()
     };
     CONFIGURATIONS.iter().map(build).collect()
@@ -78,12 +79,23 @@ fuzz_target!(|script: &[u8]| {
     assert_eq!(lb.flows(), []);
 });
 
-/// A packet between two of the ends, perhaps with one byte overwritten or cut short.
+/// A packet between two of the ends, perhaps with extension headers or a piece only, perhaps with
+/// one byte overwritten or cut short.
 fn packet(what: u8, a: u8, b: u8, c: u8) -> Vec<u8> {
-    let end = |n: u8| ENDS[usize::from(n) % ENDS.len()].parse().expect("an address");
+    let family = if a & 0x80 == 0 { Family::V4 } else { Family::V6 };
+    let end = |n: u8| {
+        let end = ENDS[usize::from(n & 0x7f) % ENDS.len()];
+        family.text(end).parse().expect("an address")
+    };
     let protocol = if what & 0x10 == 0 { Protocol::Tcp } else { Protocol::Udp };
     let mut packet = TestPacket::between(end(a), end(b), protocol);
     packet.flags = c & 0x1f;
+    packet = match c >> 5 {
+        1 => packet.extended(ipv6::HOP_BY_HOP, &[0, 0, 1, 4, 0, 0, 0, 0]),
+        2 => packet.extended(ipv6::DESTINATION, &[0; 32]),
+        3 => packet.piece(0, true),
+        _ => packet,
+    };
     let mut frame = packet.carrying(&[c; 3]).bytes();
     match what >> 5 {
         6 => {

@@ -5,9 +5,13 @@
 use std::sync::{LazyLock, Mutex};
 
 use libfuzzer_sys::fuzz_target;
-use penstock_forward::testing::{BOX_MAC, TestLb};
+use penstock_forward::testing::{BOX_MAC, Family, TestLb};
 use penstock_forward::wire::{
-    ethernet::EthernetView, ipv4::Ipv4View, ipv6::Ipv6View, tcp::TcpView, udp::UdpView,
+    ethernet::EthernetView,
+    ipv4::Ipv4View,
+    ipv6::{self, Ipv6View},
+    tcp::TcpView,
+    udp::UdpView,
 };
 use penstock_forward::{Exit, WorkerIdx};
 
@@ -15,7 +19,10 @@ const LISTENERS: &str = "192.0.2.10:80/tcp backend=10.0.0.3:8080 snat=10.0.0.200
      192.0.2.11:53/udp mode=dnat backend=10.0.0.3:5300
      192.0.2.12:80/tcp snat=10.0.0.200";
 
-static LB: LazyLock<Mutex<TestLb<'static>>> = LazyLock::new(|| Mutex::new(TestLb::with(LISTENERS)));
+static LB: LazyLock<Mutex<TestLb<'static>>> = LazyLock::new(|| {
+    let listeners = Family::BOTH.map(|family| family.text(LISTENERS)).join("\n");
+    Mutex::new(TestLb::with(&listeners))
+});
 
 fuzz_target!(|frame: &[u8]| {
     views(frame);
@@ -52,7 +59,11 @@ fn views(bytes: &[u8]) {
             }
         }
         if let Ok(ip) = Ipv6View::new(frame.payload()) {
-            let _ = (ip.addresses(), ip.is_neighbour_discovery(), ip.payload());
+            let _ = (ip.addresses(), ip.is_neighbour_discovery(), ip.hop_limit());
+            assert!(ipv6::HEADER_LEN + ip.payload().len() == ip.total_len());
+            if let Ok(upper) = ip.upper() {
+                assert!(upper.extensions_len + upper.payload.len() == ip.payload().len());
+            }
         }
     }
 }

@@ -67,13 +67,12 @@ impl FlowKey {
     /// The key of packets the other way round.
     #[must_use]
     pub fn mirror(&self) -> Self {
-        let mut mirrored = Self {
+        Self {
             addresses: mirror_addresses(self.addresses),
             ports: mirror_ports(self.ports),
+            wide: mirror_wide(self.wide),
             ..*self
-        };
-        mirrored.wide.rotate_left(16);
-        mirrored
+        }
     }
 
     /// Source address and L4 port.
@@ -133,6 +132,13 @@ fn pack_ports(source: u16, destination: u16) -> u32 {
 #[inline]
 pub(crate) fn mirror_addresses(addresses: u64) -> u64 {
     addresses.rotate_left(32)
+}
+
+/// Source and destination exchanged.
+#[inline]
+pub(crate) fn mirror_wide(wide: [u8; 32]) -> [u8; 32] {
+    let [source, destination]: [[u8; 16]; 2] = zerocopy::transmute!(wide);
+    zerocopy::transmute!([destination, source])
 }
 
 /// Source and destination exchanged.

@@ -19,6 +19,9 @@ pub(crate) fn look_up(walk: &mut Walk, count: usize, flows: &FlowTable) {
         prefetch(flows.record(candidate));
         walk.entries[at] = candidate;
     }
+    for at in walk.wide.iter() {
+        prefetch(flows.record(walk.entries[at]).wide_line());
+    }
 }
 
 fn hash_burst(hash: &FlowHash, walk: &mut Walk, count: usize) {

@@ -12,7 +12,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::key::{FlowKey, V6, mirror_addresses, mirror_ports};
+use super::key::{FlowKey, V6, mirror_addresses, mirror_ports, mirror_wide};
 use super::state::{Direction, FlowState};
 use crate::wire::checksum;
 use crate::{BackendId, ListenerSlot, Tick};
@@ -168,6 +168,19 @@ impl FlowRecord {
     pub(crate) fn rewritten_v4(&self, direction: Direction) -> (u64, u32) {
         let other = 1 - direction as usize;
         (mirror_addresses(self.addresses[other]), mirror_ports(self.ports[other]))
+    }
+
+    /// The same of IPv6 packets.
+    #[inline]
+    pub(crate) fn rewritten_v6(&self, direction: Direction) -> ([u8; 32], u32) {
+        let other = 1 - direction as usize;
+        (mirror_wide(self.wide[other]), mirror_ports(self.ports[other]))
+    }
+
+    /// The line that only IPv6 packets read.
+    #[inline]
+    pub(crate) fn wide_line(&self) -> &[[u8; 32]; 2] {
+        &self.wide
     }
 
     pub(crate) fn state(&self) -> Option<FlowState> {

@@ -1,8 +1,8 @@
 //! 5-tuple to the backend this connection is pinned to, so that a change of backends does not move it.
 //!
-//! Bounded: `capacity` flows, allocated at start, 192 bytes each. Full: the oldest half-open flow in
-//! reach gives way, an established one never does. Not shared: every flow has one owner, so there is
-//! nothing to lock.
+//! Bounded: `capacity` flows, allocated at start, 192 bytes each, IPv4 or IPv6. Full: the oldest
+//! half-open flow in reach gives way, an established one never does. Not shared: every flow has one
+//! owner, so there is nothing to lock.
 //!
 //! * [`key`](FlowKey): the tuple; `hash`: its keyed hash
 //! * [`memory`](FlowMemory): the bytes; `table`: what is done with them

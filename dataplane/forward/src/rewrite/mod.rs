@@ -1,4 +1,4 @@
-//! Addresses, L4 ports, TTL and checksums of a packet on its way out.
+//! Addresses, L4 ports, TTL or hop limit, and checksums of a packet on its way out.
 //!
 //! A packet leaves as the mirror image of what its connection's other direction looks like on
 //! arrival. So one rewrite serves both modes and both directions; the modes differ only in the
@@ -14,29 +14,62 @@ use crate::Burst;
 use crate::Protocol;
 use crate::flow::{Direction, FlowRecord, FlowTable};
 use crate::journey::{Headers, Walk};
-use crate::wire::{checksum, tcp, udp};
+use crate::wire::{checksum, ipv4, ipv6, tcp, udp};
 
 /// The room: every pinned packet gets its new headers.
 pub(crate) fn rewrite(burst: &mut Burst, walk: &Walk, flows: &FlowTable) {
-    for at in walk.pinned.iter() {
+    for at in walk.pinned.without(walk.wide).iter() {
         let entry = walk.entries[at];
-        rewrite_v4(burst.frames[at], &walk.headers[at], flows.record(entry), entry.direction());
+        let (flow, direction) = (flows.record(entry), entry.direction());
+        let rewritten = rewrite_v4(burst.frames[at], &walk.headers[at], flow, direction);
+        debug_assert!(rewritten.is_some(), "parse saw both headers");
+    }
+    for at in walk.pinned.and(walk.wide).iter() {
+        let entry = walk.entries[at];
+        let (flow, direction) = (flows.record(entry), entry.direction());
+        let rewritten = rewrite_v6(burst.frames[at], &walk.headers[at], flow, direction);
+        debug_assert!(rewritten.is_some(), "parse saw both headers");
     }
 }
 
 /// One IPv4 packet, by increments (RFC 1624): what was wrong stays wrong, and the payload is not read.
 #[inline]
-fn rewrite_v4(frame: &mut [u8], headers: &Headers, flow: &FlowRecord, direction: Direction) {
+fn rewrite_v4(
+    frame: &mut [u8],
+    headers: &Headers,
+    flow: &FlowRecord,
+    direction: Direction,
+) -> Option<()> {
     let (addresses, ports) = flow.rewritten_v4(direction);
-    let Some((ip, l4)) = split_headers(frame, headers) else {
-        debug_assert!(false, "parse saw both headers");
-        return;
-    };
+    let (ip, l4) = split_headers::<{ ipv4::MIN_HEADER_LEN }>(frame, headers)?;
     ip[8] -= 1; // parse let nothing through with less than two
     let checksum = u16::from_ne_bytes([ip[10], ip[11]]);
     let checksum = checksum::update(checksum, flow.ip_delta[direction as usize]);
     ip[10..12].copy_from_slice(&checksum.to_ne_bytes());
     ip[12..20].copy_from_slice(&addresses.to_ne_bytes());
+    rewrite_l4(l4, ports, flow, direction);
+    Some(())
+}
+
+/// One IPv6 packet: the same, but that its header has no checksum. Extension headers, which lie
+/// between the two, stay as they are.
+#[inline]
+fn rewrite_v6(
+    frame: &mut [u8],
+    headers: &Headers,
+    flow: &FlowRecord,
+    direction: Direction,
+) -> Option<()> {
+    let (addresses, ports) = flow.rewritten_v6(direction);
+    let (ip, l4) = split_headers::<{ ipv6::HEADER_LEN }>(frame, headers)?;
+    ip[7] -= 1; // as above
+    ip[8..40].copy_from_slice(&addresses);
+    rewrite_l4(l4, ports, flow, direction);
+    Some(())
+}
+
+#[inline]
+fn rewrite_l4(l4: &mut [u8], ports: u32, flow: &FlowRecord, direction: Direction) {
     if let Some(field) = l4.first_chunk_mut() {
         *field = ports.to_ne_bytes();
     }
@@ -49,10 +82,10 @@ fn rewrite_v4(frame: &mut [u8], headers: &Headers, flow: &FlowRecord, direction:
 }
 
 #[inline]
-fn split_headers<'f>(
+fn split_headers<'f, const IP: usize>(
     frame: &'f mut [u8],
     headers: &Headers,
-) -> Option<(&'f mut [u8; 20], &'f mut [u8])> {
+) -> Option<(&'f mut [u8; IP], &'f mut [u8])> {
     let (head, l4) = frame.split_at_mut_checked(usize::from(headers.l4))?;
     let ip = head.get_mut(usize::from(headers.l3)..)?.first_chunk_mut()?;
     Some((ip, l4))

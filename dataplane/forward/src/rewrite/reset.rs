@@ -3,31 +3,46 @@
 use crate::Protocol;
 use crate::burst::Slip;
 use crate::exit::ShortExit;
+use crate::flow::{FlowKey, V6};
 use crate::journey::Headers;
 use crate::wire::tcp::{self, ACK, RST, TcpView};
-use crate::wire::{checksum, ipv4};
+use crate::wire::{checksum, ipv4, ipv6};
 
 /// The least frame on the wire without FCS; the rest is padding.
 const MIN_FRAME: usize = 60;
-const PACKET_LEN: usize = ipv4::MIN_HEADER_LEN + tcp::MIN_HEADER_LEN;
+/// Hops that the answer may go.
+const TTL: u8 = 64;
 
 /// Turns a client's segment into the answer of a closed port: RFC 9293 §3.10.7.1. The frame goes
-/// back by the way it came, with its tag; IP and TCP options are dropped, and its length with them.
-pub(crate) fn answer(frame: &mut [u8], slip: &mut Slip, headers: &Headers) -> Option<()> {
+/// back by the way it came, with its tag; IP options, extension headers and TCP options are dropped,
+/// and its length with them.
+pub(crate) fn answer(
+    frame: &mut [u8],
+    slip: &mut Slip,
+    headers: &Headers,
+    key: &FlowKey,
+) -> Option<()> {
     let l3 = usize::from(headers.l3);
     let ip_end = l3 + usize::from(headers.ip_len);
     let segment = TcpView::new(frame.get(usize::from(headers.l4)..ip_end)?).ok()?;
     let tcp = closed_port_says(&segment);
-    let addresses: [u8; 8] = frame.get(l3 + 12..)?.first_chunk().copied()?;
-    let len = (l3 + PACKET_LEN).max(MIN_FRAME.min(frame.len()));
+    let header_len = if key.family == V6 { ipv6::HEADER_LEN } else { ipv4::MIN_HEADER_LEN };
+    let packet_len = header_len + tcp::MIN_HEADER_LEN;
+    let len = (l3 + packet_len).max(MIN_FRAME.min(frame.len()));
     let frame = frame.get_mut(..len)?;
     let macs = frame.first_chunk_mut::<12>()?;
     macs.rotate_left(6);
-    let (ip, rest) = frame.get_mut(l3..)?.split_first_chunk_mut::<{ ipv4::MIN_HEADER_LEN }>()?;
+    let (ip, rest) = frame.get_mut(l3..)?.split_at_mut_checked(header_len)?;
     let (l4, padding) = rest.split_first_chunk_mut::<{ tcp::MIN_HEADER_LEN }>()?;
-    write_ip(ip, addresses);
+    let back = key.mirror();
     *l4 = tcp;
-    let checksum = checksum::l4_v4(addresses, Protocol::Tcp.number(), &l4[..]);
+    let checksum = if key.family == V6 {
+        ip.first_chunk_mut().map(|ip| write_v6(ip, &back))?;
+        checksum::l4(&back.wide, Protocol::Tcp.number(), &l4[..])
+    } else {
+        ip.first_chunk_mut().map(|ip| write_v4(ip, &back))?;
+        checksum::l4(&back.addresses.to_ne_bytes(), Protocol::Tcp.number(), &l4[..])
+    };
     l4[tcp::CHECKSUM_AT..][..2].copy_from_slice(&checksum.to_ne_bytes());
     padding.fill(0);
     slip.len = u16::try_from(len).ok()?;
@@ -53,16 +68,23 @@ fn closed_port_says(segment: &TcpView) -> [u8; tcp::MIN_HEADER_LEN] {
     tcp
 }
 
-fn write_ip(ip: &mut [u8; ipv4::MIN_HEADER_LEN], client_then_vip: [u8; 8]) {
-    let [a, b, c, d, vip @ ..] = client_then_vip;
+fn write_v4(ip: &mut [u8; ipv4::MIN_HEADER_LEN], back: &FlowKey) {
     *ip = [0; ipv4::MIN_HEADER_LEN];
     ip[0] = 0x45;
-    ip[3] = PACKET_LEN as u8;
+    ip[3] = (ipv4::MIN_HEADER_LEN + tcp::MIN_HEADER_LEN) as u8;
     ip[6] = 0x40; // do not fragment; so the identification may be zero (RFC 6864 §4.1)
-    ip[8] = 64;
+    ip[8] = TTL;
     ip[9] = Protocol::Tcp.number();
-    ip[12..16].copy_from_slice(&vip);
-    ip[16..20].copy_from_slice(&[a, b, c, d]);
+    ip[12..20].copy_from_slice(&back.addresses.to_ne_bytes());
     let checksum = !checksum::sum(ip);
     ip[10..12].copy_from_slice(&checksum.to_ne_bytes());
+}
+
+fn write_v6(ip: &mut [u8; ipv6::HEADER_LEN], back: &FlowKey) {
+    *ip = [0; ipv6::HEADER_LEN];
+    ip[0] = 0x60;
+    ip[5] = tcp::MIN_HEADER_LEN as u8;
+    ip[6] = Protocol::Tcp.number();
+    ip[7] = TTL;
+    ip[8..40].copy_from_slice(&back.wide);
 }

@@ -1,12 +1,14 @@
 //! A load balancer in a table.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::network::{COUNTER_ROWS, neighbours, network, parse_listeners, ports, routes};
 use super::packet::{ANY_PORT, TestPacket, mac_towards};
 use crate::fib::Neighbour;
+use crate::wire::ethernet::is_tagged;
+use crate::wire::ipv6::Ipv6View;
 use crate::{
     BACKEND_COLUMNS, BackendId, Burst, CacheLine, Counters, DropReason, Exit, Explanation, Fib,
     FlowInfo, FlowKey, FlowMemory, Forwarder, LISTENER_COLUMNS, Listener, MacAddr, NextHopKey,
@@ -97,6 +99,7 @@ impl Cells {
 ///  clients ── router 192.0.2.1 ──┬── box: VIPs, local 192.0.2.2 and 10.0.0.2
 ///                                └── backends, on-link in 10.0.0.0/8, .1 to .40 resolved
 /// ```
+/// and the same hosts by IPv6, at the addresses of [`Family::V6`](super::Family).
 pub struct TestLb<'m> {
     workers: Vec<Forwarder<'m>>,
     cells: Vec<&'m Cells>,
@@ -343,15 +346,15 @@ impl<'m> TestLb<'m> {
     }
 
     /// The test network with one more neighbour.
-    pub fn resolve(&mut self, address: Ipv4Addr) {
+    pub fn resolve(&mut self, address: IpAddr) {
         self.move_neighbour(address, mac_towards(address));
     }
 
     /// The test network with a neighbour at another MAC address.
-    pub fn move_neighbour(&mut self, address: Ipv4Addr, mac: MacAddr) {
+    pub fn move_neighbour(&mut self, address: IpAddr, mac: MacAddr) {
         let version = self.snapshot.fib().version() + 1;
         let mut neighbours = neighbours();
-        neighbours.push(Neighbour { port: PortIdx(0), address: IpAddr::V4(address), mac });
+        neighbours.push(Neighbour { port: PortIdx(0), address, mac });
         let mut builder = self.builder();
         builder.fib(Arc::new(Fib::build(version, &ports(), &routes(), &neighbours)));
         self.install(&builder);
@@ -383,20 +386,30 @@ impl<'m> TestLb<'m> {
     }
 }
 
-/// Where the L4 ports of a plain IPv4 TCP or UDP frame lie.
+/// Where the L4 ports of a TCP or UDP frame lie.
 fn port_offsets(frame: &[u8]) -> Vec<usize> {
-    let l3 = if frame.get(12..14) == Some(&[0x81, 0x00]) { 18 } else { 14 };
-    let l4 = l3 + frame.get(l3).map_or(0, |first| usize::from(first & 0x0f) * 4);
-    let ours = frame.get(l3 + 9).is_some_and(|number| Protocol::from_number(*number).is_some());
-    if ours && frame.len() >= l4 + 8 { vec![l4, l4 + 2] } else { vec![] }
+    match l4_of(frame) {
+        Some((l4, _)) if frame.len() >= l4 + 8 => vec![l4, l4 + 2],
+        _ => vec![],
+    }
+}
+
+/// Where the TCP or UDP header begins, and which it is.
+fn l4_of(frame: &[u8]) -> Option<(usize, Protocol)> {
+    let l3 = if is_tagged(frame) { 18 } else { 14 };
+    let (header_len, number) = if frame.get(l3)? >> 4 == 6 {
+        let upper = Ipv6View::new(frame.get(l3..)?).ok()?.upper().ok()?;
+        (40 + upper.extensions_len, upper.protocol)
+    } else {
+        (usize::from(frame[l3] & 0x0f) * 4, *frame.get(l3 + 9)?)
+    };
+    Some((l3 + header_len, Protocol::from_number(number)?))
 }
 
 /// Makes an L4 checksum that was right with a zero port right with `port`.
 fn mend_checksum(frame: &mut [u8], port: u16) {
-    let offsets = port_offsets(frame);
-    let l4 = offsets[0];
-    let l3 = if frame[12..14] == [0x81, 0x00] { 18 } else { 14 };
-    let at = l4 + if frame[l3 + 9] == 6 { 16 } else { 6 };
+    let Some((l4, protocol)) = l4_of(frame) else { return };
+    let at = l4 + if protocol == Protocol::Tcp { 16 } else { 6 };
     if frame.len() < at + 2 || frame[at..at + 2] == [0, 0] {
         return;
     }

@@ -5,13 +5,16 @@
 //!   a liar, bytes overwritten or cut off. What must leave is written the same way, so a comparison
 //!   byte for byte checks the incremental checksums against full ones.
 //! * [`TestLb`]: forwarders around a small network, and rows of promises to check against them.
+//! * [`Family`]: the same rows for IPv4 and for IPv6.
 //!
 //! Failed expectations panic, as in any test.
 
+mod family;
 mod lb;
 mod network;
 mod packet;
 
+pub use family::Family;
 pub use lb::{Dropped, Handed, Held, Leaves, Punted, Row, TestLb, TestMemory, Tx};
 pub use network::fib_of;
 pub use packet::{ANY_PORT, BOX_MAC, ROUTER, TestPacket, arp_who_has, mac_towards, tcp, udp};

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, LazyLock};
 
+use super::family::Family;
 use super::packet::{BOX_MAC, ROUTER, mac_towards};
 use crate::fib::{Neighbour, Prefix, Route, RouteHop};
 use crate::{
@@ -38,7 +39,9 @@ fn parse_listener(slot: ListenerSlot, line: &str) -> Listener {
             ("mode", "dnat") => mode = Mode::Dnat,
             ("mode", "full-nat") => mode = Mode::FullNat,
             ("backend", backend) => members.push(parse_member(backend)),
-            ("snat", address) => snat.push(address.parse().expect("a SNAT address")),
+            ("snat", address) => {
+                snat.push(address.trim_matches(['[', ']']).parse().expect("a SNAT address"));
+            }
             ("refused", weight) => refused = weight.parse().expect("a weight"),
             other => panic!("{other:?} in {line}"),
         }
@@ -78,12 +81,13 @@ static FIB: LazyLock<Arc<Fib>> = LazyLock::new(|| Arc::new(fib_of(&ports(), 1)))
 pub(super) fn network(listeners: &[Listener]) -> SnapshotBuilder {
     let mut builder = SnapshotBuilder::new();
     let vips = listeners.iter().map(|listener| listener.vip);
-    let local = [Ipv4Addr::new(192, 0, 2, 2), Ipv4Addr::new(10, 0, 0, 2)].map(IpAddr::V4);
+    let local = [Ipv4Addr::new(192, 0, 2, 2), Ipv4Addr::new(10, 0, 0, 2)];
+    let local = Family::BOTH.into_iter().flat_map(|family| local.map(|v4| family.of(v4)));
     let dnat = listeners.iter().filter(|listener| listener.mode == Mode::Dnat);
     builder
         .ports(ports())
         .fib(FIB.clone())
-        .local_addresses(vips.chain(local))
+        .local_addresses(vips.chain(local.clone()))
         .own_addresses(local)
         .snat_addresses(listeners.iter().flat_map(|listener| listener.snat.iter().copied()))
         .dnat_backends(dnat.flat_map(|listener| {
@@ -103,25 +107,26 @@ pub fn fib_of(ports: &[PortConfig], version: u32) -> Fib {
 
 pub(super) fn routes() -> Vec<Route> {
     let hop = |gateway| vec![RouteHop { port: PortIdx(0), gateway, weight: 1 }];
-    let route = |address: [u8; 4], len, next_hops, mtu| {
-        let prefix = Prefix { address: IpAddr::from(address), len };
-        Route { prefix, next_hops, mtu }
+    let of_family = |family: Family| {
+        let route = |v4: [u8; 4], len, next_hops, mtu| {
+            let len = if family == Family::V6 { 96 + len } else { len };
+            let prefix = Prefix { address: family.of(v4.into()), len };
+            Route { prefix, next_hops, mtu }
+        };
+        [
+            route([0, 0, 0, 0], 0, hop(Some(family.of(ROUTER))), None),
+            route([10, 0, 0, 0], 8, hop(None), None),
+            route([10, 66, 0, 0], 16, vec![], None),
+            route([10, 77, 0, 0], 16, hop(Some(family.of(ROUTER))), Some(1000)),
+        ]
     };
-    vec![
-        route([0, 0, 0, 0], 0, hop(Some(IpAddr::V4(ROUTER))), None),
-        route([10, 0, 0, 0], 8, hop(None), None),
-        route([10, 66, 0, 0], 16, vec![], None),
-        route([10, 77, 0, 0], 16, hop(Some(IpAddr::V4(ROUTER))), Some(1000)),
-    ]
+    Family::BOTH.into_iter().flat_map(of_family).collect()
 }
 
 pub(super) fn neighbours() -> Vec<Neighbour> {
     let hosts = (1..=40).map(|host| Ipv4Addr::new(10, 0, 0, host)).chain([ROUTER]);
     hosts
-        .map(|host| Neighbour {
-            port: PortIdx(0),
-            address: IpAddr::V4(host),
-            mac: mac_towards(host),
-        })
+        .flat_map(|host| Family::BOTH.map(|family| family.of(host)))
+        .map(|address| Neighbour { port: PortIdx(0), address, mac: mac_towards(address) })
         .collect()
 }

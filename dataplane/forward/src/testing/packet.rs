@@ -1,33 +1,37 @@
 //! Packets made from what they should say.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use crate::wire::{checksum, ethernet};
+use crate::wire::{checksum, ethernet, ipv6};
 use crate::{MacAddr, Protocol};
 
 /// The MAC address of our port.
 pub const BOX_MAC: MacAddr = MacAddr([0x02, 0, 0, 0, 0, 0xbb]);
-/// The router, behind which everything is that is not in 10.0.0.0/8.
+/// The router, behind which everything is that is not in 10.0.0.0/8 or, embedded, in 2001:db8::/96.
 pub const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// The SNAT or DNAT port that the flow got, whichever that is.
 pub const ANY_PORT: u16 = 0;
 
 /// The MAC address that frames to an address carry in the test network: hosts of 10.0.0.0/8 are
-/// on-link, all else is behind [`ROUTER`].
+/// on-link, all else is behind [`ROUTER`]. A host has one for each family.
 #[must_use]
-pub fn mac_towards(address: Ipv4Addr) -> MacAddr {
-    let next = if address.octets()[0] == 10 { address } else { ROUTER };
+pub fn mac_towards(address: impl Into<IpAddr>) -> MacAddr {
+    let (family, host) = match address.into() {
+        IpAddr::V4(v4) => (1, v4),
+        IpAddr::V6(v6) => (6, Ipv4Addr::from_bits(v6.to_bits() as u32)),
+    };
+    let next = if host.octets()[0] == 10 { host } else { ROUTER };
     let [a, b, c, d] = next.octets();
-    MacAddr([0x02, 0x01, a, b, c, d])
+    MacAddr([0x02, family, a, b, c, d])
 }
 
 /// One frame, as fields. The default direction is towards us.
 #[derive(Clone, Debug)]
 pub struct TestPacket {
     /// Source address and L4 port.
-    pub source: SocketAddrV4,
+    pub source: SocketAddr,
     /// Destination address and L4 port.
-    pub destination: SocketAddrV4,
+    pub destination: SocketAddr,
     /// TCP or UDP.
     pub protocol: Protocol,
     /// TCP control bits.
@@ -36,14 +40,19 @@ pub struct TestPacket {
     pub sequence: u32,
     /// TCP acknowledgement number.
     pub acknowledgement: u32,
-    /// Hops left.
+    /// TCP window.
+    pub window: u16,
+    /// Hops left: TTL or hop limit.
     pub ttl: u8,
     /// What the segment or datagram carries.
     pub payload: Vec<u8>,
     /// IPv4 options, a multiple of four bytes.
     pub ip_options: Vec<u8>,
-    /// Identification, flags and fragment offset.
+    /// IPv4 identification, flags and fragment offset.
     pub ip_id_and_fragment: [u8; 4],
+    /// IPv6 extension headers in order, each with its number. The first byte, which names the next,
+    /// is filled in; the rest is as the test says.
+    pub extensions: Vec<(u8, Vec<u8>)>,
     /// An 802.1Q tag: priority and VLAN id.
     pub tag: Option<u16>,
     /// Whether a UDP checksum is computed.
@@ -61,9 +70,7 @@ enum Edit {
 }
 
 fn packet(source: SocketAddr, destination: SocketAddr, protocol: Protocol) -> TestPacket {
-    let (SocketAddr::V4(source), SocketAddr::V4(destination)) = (source, destination) else {
-        panic!("test packets are IPv4")
-    };
+    assert_eq!(source.is_ipv4(), destination.is_ipv4(), "{source} to {destination}");
     TestPacket {
         source,
         destination,
@@ -71,13 +78,15 @@ fn packet(source: SocketAddr, destination: SocketAddr, protocol: Protocol) -> Te
         flags: 0,
         sequence: 0x0102_0304,
         acknowledgement: 0,
+        window: 0xfaf0,
         ttl: 61,
         payload: Vec::new(),
         ip_options: Vec::new(),
         ip_id_and_fragment: [0x12, 0x34, 0x40, 0x00],
+        extensions: Vec::new(),
         tag: None,
         udp_checksum: true,
-        macs: [BOX_MAC, mac_towards(*source.ip())],
+        macs: [BOX_MAC, mac_towards(source.ip())],
         edits: Vec::new(),
     }
 }
@@ -116,7 +125,7 @@ pub fn arp_who_has(target: Ipv4Addr) -> Vec<u8> {
 }
 
 impl TestPacket {
-    /// Any protocol between any IPv4 addresses, towards us.
+    /// Any protocol between any addresses of one family, towards us.
     #[must_use]
     pub fn between(source: SocketAddr, destination: SocketAddr, protocol: Protocol) -> Self {
         packet(source, destination, protocol)
@@ -126,7 +135,7 @@ impl TestPacket {
     #[must_use]
     pub fn leaving(mut self) -> Self {
         self.ttl -= 1;
-        self.macs = [mac_towards(*self.destination.ip()), BOX_MAC];
+        self.macs = [mac_towards(self.destination.ip()), BOX_MAC];
         self
     }
 
@@ -179,6 +188,32 @@ impl TestPacket {
         self
     }
 
+    /// As [`Self::put`], counted from the TCP or UDP header on.
+    #[must_use]
+    pub fn put_l4(self, at: usize, bytes: &[u8]) -> Self {
+        let l4 = self.l4_at();
+        self.put(l4 + at, bytes)
+    }
+
+    /// With one more IPv6 extension header, before TCP or UDP and behind those it has.
+    #[must_use]
+    pub fn extended(mut self, number: u8, bytes: &[u8]) -> Self {
+        self.extensions.push((number, bytes.to_vec()));
+        self
+    }
+
+    /// As a piece of a larger datagram: at an offset of 8-byte units, and whether more is to come.
+    #[must_use]
+    pub fn piece(mut self, offset: u16, more: bool) -> Self {
+        if self.source.is_ipv4() {
+            let [high, low] = (u16::from(more) << 13 | offset).to_be_bytes();
+            self.ip_id_and_fragment = [0x12, 0x34, high, low];
+            return self;
+        }
+        let [high, low] = (offset << 3 | u16::from(more)).to_be_bytes();
+        self.extended(ipv6::FRAGMENT, &[0, 0, high, low, 0, 0, 0x12, 0x34])
+    }
+
     /// Only the first `len` bytes of the frame.
     #[must_use]
     pub fn cut_to(mut self, len: usize) -> Self {
@@ -210,9 +245,14 @@ impl TestPacket {
             frame.extend(ethernet::VLAN.to_be_bytes());
             frame.extend(tag.to_be_bytes());
         }
-        frame.extend(ethernet::IPV4.to_be_bytes());
         let segment = self.segment();
-        frame.extend(self.ip_header(segment.len()));
+        if self.source.is_ipv4() {
+            frame.extend(ethernet::IPV4.to_be_bytes());
+            frame.extend(self.v4_header(segment.len()));
+        } else {
+            frame.extend(ethernet::IPV6.to_be_bytes());
+            frame.extend(self.v6_headers(segment.len()));
+        }
         frame.extend(segment);
         for edit in &self.edits {
             match edit {
@@ -224,13 +264,41 @@ impl TestPacket {
         frame
     }
 
-    fn addresses(&self) -> [u8; 8] {
-        let ([a, b, c, d], [e, f, g, h]) =
-            (self.source.ip().octets(), self.destination.ip().octets());
-        [a, b, c, d, e, f, g, h]
+    /// Where the TCP or UDP header lies.
+    #[must_use]
+    pub fn l4_at(&self) -> usize {
+        let link = if self.tag.is_some() { 18 } else { 14 };
+        let extensions: usize = self.extensions.iter().map(|(_, bytes)| bytes.len()).sum();
+        link + if self.source.is_ipv4() { 20 + self.ip_options.len() } else { 40 + extensions }
     }
 
-    fn ip_header(&self, segment_len: usize) -> Vec<u8> {
+    fn addresses(&self) -> Vec<u8> {
+        let octets = |ip| match ip {
+            IpAddr::V4(v4) => v4.octets().to_vec(),
+            IpAddr::V6(v6) => v6.octets().to_vec(),
+        };
+        [octets(self.source.ip()), octets(self.destination.ip())].concat()
+    }
+
+    fn v6_headers(&self, segment_len: usize) -> Vec<u8> {
+        let numbers = self.extensions.iter().map(|(number, _)| *number);
+        let mut numbers = numbers.chain([self.protocol.number()]);
+        let extensions_len: usize = self.extensions.iter().map(|(_, bytes)| bytes.len()).sum();
+        let payload_len =
+            u16::try_from(extensions_len + segment_len).expect("a packet of 64 KiB at most");
+        let mut ip = vec![0x60, 0, 0, 0];
+        ip.extend(payload_len.to_be_bytes());
+        ip.extend(numbers.next());
+        ip.push(self.ttl);
+        ip.extend(self.addresses());
+        for ((_, bytes), next) in self.extensions.iter().zip(numbers) {
+            ip.push(next);
+            ip.extend(&bytes[1..]);
+        }
+        ip
+    }
+
+    fn v4_header(&self, segment_len: usize) -> Vec<u8> {
         let header_len = 20 + self.ip_options.len();
         let total_len =
             u16::try_from(header_len + segment_len).expect("a packet of 64 KiB at most");
@@ -254,7 +322,9 @@ impl TestPacket {
             Protocol::Tcp => {
                 l4.extend(self.sequence.to_be_bytes());
                 l4.extend(self.acknowledgement.to_be_bytes());
-                l4.extend([5 << 4, self.flags, 0xfa, 0xf0, 0, 0, 0, 0]);
+                l4.extend([5 << 4, self.flags]);
+                l4.extend(self.window.to_be_bytes());
+                l4.extend([0; 4]);
                 16
             }
             Protocol::Udp => {
@@ -266,7 +336,7 @@ impl TestPacket {
             }
         };
         l4.extend(&self.payload);
-        let mut sum = checksum::l4_v4(self.addresses(), self.protocol.number(), &l4);
+        let mut sum = checksum::l4(&self.addresses(), self.protocol.number(), &l4);
         if self.protocol == Protocol::Udp {
             sum = if !self.udp_checksum {
                 0

@@ -1,25 +1,31 @@
-//! Every reason to drop, once: what packet, in what state, is lost for it.
+//! Every reason to drop, once for each family it can befall: what packet, in what state, is lost for it.
 
 use std::sync::Arc;
 
-use super::{BACKEND, CLIENT, DNAT, FULL_NAT, FULL_NAT_UDP, VIP};
+use super::{BACKEND, CLIENT, DNAT, FULL_NAT, FULL_NAT_UDP, VIP, families};
 use crate::drop::RaisedBy;
-use crate::testing::{BOX_MAC, TestLb, fib_of, tcp, udp};
+use crate::testing::{BOX_MAC, Family, TestLb, TestPacket, fib_of};
+use crate::wire::ipv6;
 use crate::wire::tcp::{ACK, SYN};
 use crate::{Burst, Checked, DropReason, Exit, MacAddr, PortConfig, PortIdx, RxChecks, WorkerIdx};
 
-fn lb() -> TestLb<'static> {
-    TestLb::with(FULL_NAT)
+/// How a packet leaves a box with one listener.
+fn exit(family: Family, packet: TestPacket) -> Exit {
+    family.lb(FULL_NAT).send_to(WorkerIdx(0), packet.into()).0
 }
 
-fn syn(lb: &mut TestLb, client: &str, vip: &str) -> Exit {
-    lb.send_to(WorkerIdx(0), tcp(client, vip, SYN).into()).0
+fn syn(lb: &mut TestLb, family: Family, client: &str, vip: &str) -> Exit {
+    lb.send_to(WorkerIdx(0), family.tcp(client, vip, SYN).into()).0
+}
+
+fn first(family: Family) -> TestPacket {
+    family.tcp(CLIENT, VIP, SYN)
 }
 
 /// What the NIC or the worker says of the frame, beside its bytes.
-fn with_metadata(ingress: PortIdx, checks: RxChecks) -> Exit {
-    let mut lb = lb();
-    let mut frame = tcp(CLIENT, VIP, SYN).bytes();
+fn with_metadata(family: Family, ingress: PortIdx, checks: RxChecks) -> Exit {
+    let mut lb = family.lb(FULL_NAT);
+    let mut frame = first(family).bytes();
     let mut burst = Burst::new();
     burst.push(&mut frame, ingress, checks);
     let (snapshot, now) = (lb.snapshot.clone(), lb.now);
@@ -27,37 +33,23 @@ fn with_metadata(ingress: PortIdx, checks: RxChecks) -> Exit {
     burst.iter().next().map(|packet| packet.exit()).unwrap()
 }
 
-fn with_mac(mac: MacAddr) -> Exit {
-    lb().send_to(WorkerIdx(0), tcp(CLIENT, VIP, SYN).to_mac(mac).into()).0
-}
-
-fn changed(at: usize, bytes: &[u8]) -> Exit {
-    lb().send_to(WorkerIdx(0), tcp(CLIENT, VIP, SYN).put(at, bytes).into()).0
-}
-
 /// Replies must leave by a tagged port; the client's packets came untagged.
-fn untagged_to_tagged() -> Exit {
-    let mut lb = lb();
+fn untagged_to_tagged(family: Family) -> Exit {
+    let mut lb = family.lb(FULL_NAT);
     let tagged = [PortConfig { mac: BOX_MAC, vlan: Some(7), mtu: 1500 }];
     let mut builder = lb.builder();
     builder.fib(Arc::new(fib_of(&tagged, 2)));
     lb.install(&builder);
-    syn(&mut lb, CLIENT, VIP)
-}
-
-fn fragment() -> Exit {
-    let mut packet = tcp(CLIENT, VIP, SYN);
-    packet.ip_id_and_fragment = [0, 1, 0x20, 0];
-    lb().send_to(WorkerIdx(0), packet.into()).0
+    syn(&mut lb, family, CLIENT, VIP)
 }
 
 /// One worker in 255 has 253 ports, and a search tries 64 of them: fill the share.
-fn snat_ports_used_up() -> Exit {
+fn snat_ports_used_up(family: Family) -> Exit {
     let spec = "192.0.2.10:80/tcp backend=10.0.0.3:8080 snat=10.0.0.200";
-    let mut lb = TestLb::with_workers(255, spec);
+    let mut lb = TestLb::with_workers(255, &family.text(spec));
     let mut port = 1_u16;
     loop {
-        let exit = syn(&mut lb, &format!("203.0.113.7:{port}"), VIP);
+        let exit = syn(&mut lb, family, &format!("203.0.113.7:{port}"), VIP);
         if !matches!(exit, Exit::Send(_) | Exit::HandOver(_)) {
             return exit;
         }
@@ -66,74 +58,91 @@ fn snat_ports_used_up() -> Exit {
 }
 
 /// Every port of the client towards the backend is taken by another VIP's flow.
-fn dnat_ports_used_up() -> Exit {
-    let mut lb = TestLb::sized(
-        1,
-        65536,
-        &format!("{DNAT}\n192.0.2.11:80/tcp mode=dnat backend=10.0.0.3:8080"),
-    );
+fn dnat_ports_used_up(family: Family) -> Exit {
+    let spec = format!("{DNAT}\n192.0.2.11:80/tcp mode=dnat backend=10.0.0.3:8080");
+    let mut lb = TestLb::sized(1, 65536, &family.text(&spec));
     for port in 1..=u16::MAX {
-        syn(&mut lb, &format!("203.0.113.7:{port}"), VIP);
+        syn(&mut lb, family, &format!("203.0.113.7:{port}"), VIP);
     }
-    syn(&mut lb, CLIENT, "192.0.2.11:80")
+    syn(&mut lb, family, CLIENT, "192.0.2.11:80")
 }
 
-fn table_full() -> Exit {
-    let mut lb = TestLb::sized(1, 1, FULL_NAT);
-    syn(&mut lb, "203.0.113.7:1", VIP);
-    syn(&mut lb, "203.0.113.7:2", VIP)
+fn table_full(family: Family) -> Exit {
+    let mut lb = TestLb::sized(1, 1, &family.text(FULL_NAT));
+    syn(&mut lb, family, "203.0.113.7:1", VIP);
+    syn(&mut lb, family, "203.0.113.7:2", VIP)
 }
 
-fn to_backend(backend: &str, len: usize) -> Exit {
-    let mut lb = TestLb::with(&format!("192.0.2.10:80/tcp backend={backend} snat=10.0.0.200"));
-    lb.send_to(WorkerIdx(0), tcp(CLIENT, VIP, SYN).carrying(&vec![0; len]).into()).0
+/// An IP packet of `len` bytes.
+fn to_backend(family: Family, backend: &str, len: usize) -> Exit {
+    let mut lb = family.lb(&format!("192.0.2.10:80/tcp backend={backend} snat=10.0.0.200"));
+    let payload = vec![0; len - (family.l4() - 14 + 20)];
+    lb.send_to(WorkerIdx(0), first(family).carrying(&payload).into()).0
 }
 
-/// A row: the reason, and a packet lost for it.
-type Row = (DropReason, fn() -> Exit);
+/// A row: the reason, the families, and a packet lost for it.
+type Row = (DropReason, &'static [Family], fn(Family) -> Exit);
 
+const BOTH: &[Family] = &Family::BOTH;
+const V4: &[Family] = &[Family::V4];
+const V6: &[Family] = &[Family::V6];
 const ROWS: &[Row] = &[
-    (DropReason::UnknownPort, || with_metadata(PortIdx(9), RxChecks::default())),
-    (DropReason::Truncated, || lb().send_to(WorkerIdx(0), vec![0; 13]).0),
-    (DropReason::OtherHost, || with_mac(MacAddr([2, 0, 0, 0, 0, 1]))),
-    (DropReason::VlanMismatch, || {
-        lb().send_to(WorkerIdx(0), tcp(CLIENT, VIP, SYN).tagged(9).into()).0
+    (DropReason::UnknownPort, BOTH, |family| {
+        with_metadata(family, PortIdx(9), RxChecks::default())
     }),
-    (DropReason::VlanStacked, || changed(12, &[0x88, 0xa8])),
-    (DropReason::VlanEgress, untagged_to_tagged),
-    (DropReason::UnknownEtherType, || changed(12, &[0x12, 0x34])),
-    (DropReason::IpHeader, || changed(14, &[0x44])),
-    (DropReason::IpChecksum, || changed(24, &[0xff, 0xff])),
-    (DropReason::L4Header, || changed(46, &[0x40])),
-    (DropReason::L4Checksum, || {
-        with_metadata(PortIdx(0), RxChecks { ip: Checked::Good, l4: Checked::Bad })
+    (DropReason::Truncated, BOTH, |family| exit(family, first(family).cut_to(13))),
+    (DropReason::OtherHost, BOTH, |family| {
+        exit(family, first(family).to_mac(MacAddr([2, 0, 0, 0, 0, 1])))
     }),
-    (DropReason::Fragment, fragment),
-    (DropReason::Martian, || syn(&mut lb(), "127.0.0.1:5", VIP)),
-    (DropReason::TtlExpired, || lb().send_to(WorkerIdx(0), tcp(CLIENT, VIP, SYN).ttl(1).into()).0),
-    (DropReason::NotRouted, || syn(&mut lb(), CLIENT, "198.51.100.9:80")),
-    (DropReason::NoFlow, || lb().send_to(WorkerIdx(0), tcp(CLIENT, VIP, ACK).into()).0),
-    (DropReason::NoBackend, || {
-        let mut lb = TestLb::with("192.0.2.10:53/udp snat=10.0.0.200");
-        lb.send_to(WorkerIdx(0), udp(CLIENT, "192.0.2.10:53", b"").into()).0
+    (DropReason::VlanMismatch, BOTH, |family| exit(family, first(family).tagged(9))),
+    (DropReason::VlanStacked, BOTH, |family| exit(family, first(family).put(12, &[0x88, 0xa8]))),
+    (DropReason::VlanEgress, BOTH, untagged_to_tagged),
+    (DropReason::UnknownEtherType, BOTH, |family| {
+        exit(family, first(family).put(12, &[0x12, 0x34]))
     }),
-    (DropReason::NoSnatAddress, || {
-        syn(&mut TestLb::with("192.0.2.10:80/tcp backend=10.0.0.3:80"), CLIENT, VIP)
+    (DropReason::IpHeader, BOTH, |family| exit(family, first(family).put(14, &[0x54]))),
+    (DropReason::ExtensionHeaders, V6, |family| {
+        exit(family, extended(&[(ipv6::DESTINATION, PADDING); 9]))
     }),
-    (DropReason::SnatPortsExhausted, snat_ports_used_up),
-    (DropReason::DnatPortsExhausted, dnat_ports_used_up),
-    (DropReason::FlowTableFull, table_full),
-    (DropReason::NoRoute, || to_backend("10.66.0.1:80", 0)),
-    (DropReason::MtuExceeded, || to_backend("10.77.0.1:80", 961)),
+    (DropReason::RoutingHeader, V6, |family| {
+        exit(family, extended(&[(ipv6::ROUTING, [0, 0, 0, 0, 0, 0, 0, 0])]))
+    }),
+    (DropReason::IpChecksum, V4, |family| exit(family, first(family).put(24, &[0xff, 0xff]))),
+    (DropReason::L4Header, BOTH, |family| exit(family, first(family).put_l4(12, &[0x40]))),
+    (DropReason::L4Checksum, BOTH, |family| {
+        with_metadata(family, PortIdx(0), RxChecks { ip: Checked::Good, l4: Checked::Bad })
+    }),
+    (DropReason::Fragment, BOTH, |family| exit(family, first(family).piece(0, true))),
+    (DropReason::Martian, BOTH, |family| exit(family, family.tcp("203.0.113.7:0", VIP, SYN))),
+    (DropReason::TtlExpired, BOTH, |family| exit(family, first(family).ttl(1))),
+    (DropReason::NotRouted, BOTH, |family| {
+        exit(family, family.tcp(CLIENT, "198.51.100.9:80", SYN))
+    }),
+    (DropReason::NoFlow, BOTH, |family| exit(family, family.tcp(CLIENT, VIP, ACK))),
+    (DropReason::NoBackend, BOTH, |family| {
+        let mut lb = family.lb("192.0.2.10:53/udp snat=10.0.0.200");
+        lb.send_to(WorkerIdx(0), family.udp(CLIENT, "192.0.2.10:53", b"").into()).0
+    }),
+    (DropReason::NoSnatAddress, BOTH, |family| {
+        let mut lb = family.lb("192.0.2.10:80/tcp backend=10.0.0.3:80");
+        syn(&mut lb, family, CLIENT, VIP)
+    }),
+    (DropReason::SnatPortsExhausted, BOTH, snat_ports_used_up),
+    (DropReason::DnatPortsExhausted, BOTH, dnat_ports_used_up),
+    (DropReason::FlowTableFull, BOTH, table_full),
+    (DropReason::NoRoute, BOTH, |family| to_backend(family, "10.66.0.1:80", 100)),
+    (DropReason::MtuExceeded, BOTH, |family| to_backend(family, "10.77.0.1:80", 1001)),
 ];
 
 #[test]
 fn every_reason_the_forwarder_raises_has_a_packet_that_is_lost_for_it() {
-    for (reason, lose) in ROWS {
-        assert_eq!(lose(), Exit::Drop(*reason));
+    for (reason, families, lose) in ROWS {
+        for family in *families {
+            assert_eq!(lose(*family), Exit::Drop(*reason), "{family:?}");
+        }
     }
     for reason in DropReason::ALL {
-        let rows = ROWS.iter().filter(|(row, _)| row == reason).count();
+        let rows = ROWS.iter().filter(|(row, ..)| row == reason).count();
         let expected = usize::from(reason.raised_by() == RaisedBy::Forwarder);
         assert_eq!(rows, expected, "rows for {reason:?}");
     }
@@ -141,39 +150,79 @@ fn every_reason_the_forwarder_raises_has_a_packet_that_is_lost_for_it() {
 
 #[test]
 fn what_is_nearly_lost_is_not() {
-    type Row = (&'static str, fn() -> Exit);
+    type Row = (&'static str, fn(Family) -> Exit);
     let rows: &[Row] = &[
-        ("a packet of exactly the MTU", || to_backend("10.77.0.1:80", 960)),
-        ("two hops left", || lb().send_to(WorkerIdx(0), tcp(CLIENT, VIP, SYN).ttl(2).into()).0),
-        ("a NIC that found both checksums good", || {
-            with_metadata(PortIdx(0), RxChecks { ip: Checked::Good, l4: Checked::Good })
+        ("a packet of exactly the MTU", |family| to_backend(family, "10.77.0.1:80", 1000)),
+        ("two hops left", |family| exit(family, first(family).ttl(2))),
+        ("a NIC that found both checksums good", |family| {
+            with_metadata(family, PortIdx(0), RxChecks { ip: Checked::Good, l4: Checked::Good })
         }),
     ];
-    for (promise, send) in rows {
-        assert_eq!(send(), Exit::Send(PortIdx(0)), "{promise}");
+    for family in families() {
+        for (promise, send) in rows {
+            assert_eq!(send(family), Exit::Send(PortIdx(0)), "{promise}");
+        }
     }
+}
+
+/// Options that say nothing: a PadN of four (RFC 8200 §4.2).
+const PADDING: [u8; 8] = [0, 0, 1, 4, 0, 0, 0, 0];
+
+/// A SYN with IPv6 extension headers.
+fn extended(headers: &[(u8, [u8; 8])]) -> TestPacket {
+    let syn = first(Family::V6);
+    headers.iter().fold(syn, |packet, (number, bytes)| packet.extended(*number, bytes))
 }
 
 #[test]
 fn sources_that_can_be_nobodys_open_nothing() {
-    let mut lb = TestLb::with(&format!("{FULL_NAT}\n{FULL_NAT_UDP}"));
-    let mut builder = lb.builder();
-    builder.broadcasts(["10.0.0.255".parse().unwrap()]);
-    lb.install(&builder);
-    for source in [
-        "0.0.0.1:5",
-        "10.0.0.255:5",
-        "127.1.2.3:5",
-        "224.0.0.5:5",
-        "240.1.1.1:5",
-        "255.255.255.255:5",
-        "203.0.113.7:0",
-        VIP,
-        "192.0.2.10:5",
-    ] {
-        assert_eq!(syn(&mut lb, source, VIP), Exit::Drop(DropReason::Martian), "{source}");
+    type Sources = &'static [&'static str];
+    let rows: [(Family, Sources); 2] = [
+        (
+            Family::V4,
+            &[
+                "0.0.0.1:5",
+                "10.0.0.255:5",
+                "127.1.2.3:5",
+                "224.0.0.5:5",
+                "240.1.1.1:5",
+                "255.255.255.255:5",
+            ],
+        ),
+        (
+            Family::V6,
+            &[
+                "[::]:5",
+                "[::1]:5",
+                "[ff02::5]:5",
+                "[ff0e::5]:5",
+                "[::ffff:203.0.113.7]:5",
+                "[fe80::7]:5",
+            ],
+        ),
+    ];
+    for (family, sources) in rows {
+        let mut lb = family.lb(&format!("{FULL_NAT}\n{FULL_NAT_UDP}"));
+        let mut builder = lb.builder();
+        builder.broadcasts(["10.0.0.255".parse().unwrap()]);
+        lb.install(&builder);
+        let ours = ["203.0.113.7:0", VIP, "192.0.2.10:5"].map(|end| family.text(end));
+        for source in sources.iter().copied().chain(ours.iter().map(String::as_str)) {
+            let frame = crate::testing::tcp(source, &family.text(VIP), SYN);
+            let (exit, _) = lb.send_to(WorkerIdx(0), frame.into());
+            assert_eq!(exit, Exit::Drop(DropReason::Martian), "{source}");
+        }
+        assert_eq!(lb.flows(), []);
     }
-    assert_eq!(lb.flows(), []);
+}
+
+/// RFC 4291 §2.5.6: a router forwards no packet with a link-local address at either end.
+#[test]
+fn a_link_local_vip_serves_nobody() {
+    let mut lb =
+        TestLb::with("[fe80::10]:80/tcp backend=[2001:db8::a00:3]:80 snat=2001:db8::a00:c8");
+    let frame = crate::testing::tcp("[2001:db8::7]:5", "[fe80::10]:80", SYN);
+    assert_eq!(lb.send_to(WorkerIdx(0), frame.into()).0, Exit::Drop(DropReason::Martian));
 }
 
 /// Fragments of what we would not forward stay the kernel's, or nobody's.
@@ -184,13 +233,13 @@ fn fragments_for_the_box_go_to_the_kernel() {
         ("10.0.0.200:9", Exit::Drop(DropReason::Fragment)),
         ("198.51.100.1:9", Exit::Drop(DropReason::NotRouted)),
     ];
-    for (destination, expected) in cases {
-        let mut packet = udp(CLIENT, destination, &[0; 64]);
-        packet.ip_id_and_fragment = [0, 1, 0, 8]; // not the first, the last
-        assert_eq!(lb().send_to(WorkerIdx(0), packet.into()).0, expected, "{destination}");
+    for family in families() {
+        for (destination, expected) in cases {
+            let last = family.udp(CLIENT, destination, &[0; 64]).piece(8, false);
+            assert_eq!(exit(family, last), expected, "{destination}");
+        }
+        let reply = family.tcp(BACKEND, CLIENT, ACK).piece(0, true);
+        let (exit, _) = family.lb(DNAT).send_to(WorkerIdx(0), reply.into());
+        assert_eq!(exit, Exit::Drop(DropReason::Fragment), "from a DNAT backend");
     }
-    let mut reply = tcp(BACKEND, CLIENT, ACK);
-    reply.ip_id_and_fragment = [0, 1, 0x20, 0];
-    let (exit, _) = TestLb::with(DNAT).send_to(WorkerIdx(0), reply.into());
-    assert_eq!(exit, Exit::Drop(DropReason::Fragment), "from a DNAT backend");
 }

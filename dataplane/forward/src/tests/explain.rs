@@ -17,7 +17,7 @@ const LISTENERS: &str =
      192.0.2.10:53/udp mode=full-nat backend=10.0.0.3:5300 snat=10.0.0.200";
 
 fn key(packet: &TestPacket) -> FlowKey {
-    FlowKey::new(packet.source.into(), packet.destination.into(), packet.protocol).unwrap()
+    FlowKey::new(packet.source, packet.destination, packet.protocol).unwrap()
 }
 
 /// Sends the packet, and compares with what was said before.

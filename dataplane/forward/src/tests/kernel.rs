@@ -1,8 +1,8 @@
 //! What belongs to the kernel reaches it unchanged, in the right queue.
 
-use super::{CLIENT, FULL_NAT, VIP};
+use super::{CLIENT, FULL_NAT, VIP, families};
 use crate::testing::Dropped;
-use crate::testing::{Punted, TestLb, TestPacket, Tx, arp_who_has, tcp, udp};
+use crate::testing::{Family, Punted, TestLb, TestPacket, Tx, arp_who_has, udp};
 use crate::wire::tcp::{ACK, SYN};
 use crate::{DropReason, MacAddr, PuntClass};
 
@@ -15,76 +15,127 @@ const ALL_HOSTS: MacAddr = MacAddr([0x01, 0x00, 0x5e, 0, 0, 1]);
 
 #[test]
 fn the_kernel_gets_its_own() {
-    let mut lb = TestLb::with(FULL_NAT);
+    for family in families() {
+        let mut lb = family.lb(FULL_NAT);
+        let router = "192.0.2.1:5000";
+        let ip = |destination: &str, protocol| ip(family, destination, protocol);
+        let icmp = |destination: &str| ip(destination, if family == Family::V4 { 1 } else { 58 });
+        lb.check(&[
+            (
+                "BGP, we listen",
+                family.tcp(router, "192.0.2.2:179", SYN).ttl(1).into(),
+                Punted(PuntClass::Control),
+                MISS,
+            ),
+            (
+                "BGP, they listen",
+                family.tcp("192.0.2.1:179", "192.0.2.2:4000", SYN | ACK).into(),
+                Punted(PuntClass::Control),
+                MISS,
+            ),
+            (
+                "SSH, we listen",
+                family.tcp(CLIENT, "192.0.2.2:22", SYN).into(),
+                Punted(PuntClass::Management),
+                MISS,
+            ),
+            (
+                "SSH, they listen",
+                family.tcp("203.0.113.7:22", "192.0.2.2:4000", SYN | ACK).into(),
+                Punted(PuntClass::Management),
+                MISS,
+            ),
+            (
+                "BFD",
+                family.udp(router, "192.0.2.2:3784", b"up").into(),
+                Punted(PuntClass::Control),
+                MISS,
+            ),
+            (
+                "other traffic of the box",
+                family.udp(router, "10.0.0.2:161", b"?").into(),
+                Punted(PuntClass::Other),
+                MISS,
+            ),
+            (
+                "a VIP on a port without listener",
+                family.tcp(CLIENT, "192.0.2.10:81", SYN).into(),
+                Punted(PuntClass::Other),
+                MISS,
+            ),
+            (
+                "a VIP by a protocol without listener",
+                family.udp(CLIENT, VIP, b"").into(),
+                Punted(PuntClass::Other),
+                MISS,
+            ),
+            (
+                "nobody speaks BGP to a VIP",
+                family.tcp(CLIENT, "192.0.2.10:179", SYN).into(),
+                Punted(PuntClass::Other),
+                MISS,
+            ),
+            (
+                "nor from there",
+                family.tcp("203.0.113.7:179", "192.0.2.10:81", ACK).into(),
+                Punted(PuntClass::Other),
+                MISS,
+            ),
+            (
+                "nor SSH",
+                family.tcp(CLIENT, "192.0.2.10:22", SYN).into(),
+                Punted(PuntClass::Other),
+                MISS,
+            ),
+            (
+                "nor BFD",
+                family.udp(CLIENT, "192.0.2.10:3784", b"up").into(),
+                Punted(PuntClass::Other),
+                MISS,
+            ),
+            ("nor OSPF", ip("192.0.2.10:0", 89).into(), Punted(PuntClass::Other), PUNT),
+            (
+                "nor OSPF to a SNAT address",
+                ip("10.0.0.200:0", 89).into(),
+                Punted(PuntClass::Other),
+                PUNT,
+            ),
+            ("OSPF, to the box", ip("192.0.2.2:0", 89).into(), Punted(PuntClass::Control), PUNT),
+            (
+                "OSPF to a VIP in a frame to many",
+                ip("192.0.2.10:0", 89).to_mac(ALL_OSPF).into(),
+                Punted(PuntClass::Other),
+                PUNT,
+            ),
+            ("a ping to a VIP", icmp("192.0.2.10:0").into(), Punted(PuntClass::Other), PUNT),
+            (
+                "a ping to a SNAT address",
+                icmp("10.0.0.200:0").into(),
+                Punted(PuntClass::Other),
+                PUNT,
+            ),
+            (
+                "a packet for a VIP in a broadcast frame",
+                family.tcp(CLIENT, VIP, SYN).to_mac(BROADCAST).into(),
+                Punted(PuntClass::Other),
+                PUNT,
+            ),
+            (
+                "TCP to a SNAT address is a reply or nothing",
+                family.tcp(CLIENT, "10.0.0.200:179", SYN).into(),
+                Dropped(DropReason::NoFlow),
+                &["flow_misses", "dropped", "drop_no_flow"],
+            ),
+        ]);
+    }
+}
+
+#[test]
+fn what_ipv4_sends_to_many_is_the_kernels() {
+    let ip = |destination: &str, protocol| ip(Family::V4, destination, protocol);
     let router = "192.0.2.1:5000";
-    let icmp = |destination: &str| ip(destination, 1);
-    lb.check(&[
+    TestLb::with(FULL_NAT).check(&[
         ("ARP", arp_who_has("192.0.2.10".parse().unwrap()), Punted(PuntClass::Neighbour), PUNT),
-        (
-            "BGP, we listen",
-            tcp(router, "192.0.2.2:179", SYN).ttl(1).into(),
-            Punted(PuntClass::Control),
-            MISS,
-        ),
-        (
-            "BGP, they listen",
-            tcp("192.0.2.1:179", "192.0.2.2:4000", SYN | ACK).into(),
-            Punted(PuntClass::Control),
-            MISS,
-        ),
-        (
-            "SSH, we listen",
-            tcp(CLIENT, "192.0.2.2:22", SYN).into(),
-            Punted(PuntClass::Management),
-            MISS,
-        ),
-        (
-            "SSH, they listen",
-            tcp("203.0.113.7:22", "192.0.2.2:4000", SYN | ACK).into(),
-            Punted(PuntClass::Management),
-            MISS,
-        ),
-        ("BFD", udp(router, "192.0.2.2:3784", b"up").into(), Punted(PuntClass::Control), MISS),
-        (
-            "other traffic of the box",
-            udp(router, "10.0.0.2:161", b"?").into(),
-            Punted(PuntClass::Other),
-            MISS,
-        ),
-        (
-            "a VIP on a port without listener",
-            tcp(CLIENT, "192.0.2.10:81", SYN).into(),
-            Punted(PuntClass::Other),
-            MISS,
-        ),
-        (
-            "a VIP by a protocol without listener",
-            udp(CLIENT, VIP, b"").into(),
-            Punted(PuntClass::Other),
-            MISS,
-        ),
-        (
-            "nobody speaks BGP to a VIP",
-            tcp(CLIENT, "192.0.2.10:179", SYN).into(),
-            Punted(PuntClass::Other),
-            MISS,
-        ),
-        (
-            "nor from there",
-            tcp("203.0.113.7:179", "192.0.2.10:81", ACK).into(),
-            Punted(PuntClass::Other),
-            MISS,
-        ),
-        ("nor SSH", tcp(CLIENT, "192.0.2.10:22", SYN).into(), Punted(PuntClass::Other), MISS),
-        ("nor BFD", udp(CLIENT, "192.0.2.10:3784", b"up").into(), Punted(PuntClass::Other), MISS),
-        ("nor OSPF", ip("192.0.2.10:0", 89).into(), Punted(PuntClass::Other), PUNT),
-        (
-            "nor OSPF to a SNAT address",
-            ip("10.0.0.200:0", 89).into(),
-            Punted(PuntClass::Other),
-            PUNT,
-        ),
-        ("OSPF, to the box", ip("192.0.2.2:0", 89).into(), Punted(PuntClass::Control), PUNT),
         (
             "OSPF, to its group",
             ip("224.0.0.5:0", 89).to_mac(ALL_OSPF).into(),
@@ -104,14 +155,6 @@ fn the_kernel_gets_its_own() {
             PUNT,
         ),
         (
-            "OSPF to a VIP in a frame to many",
-            ip("192.0.2.10:0", 89).to_mac(ALL_OSPF).into(),
-            Punted(PuntClass::Other),
-            PUNT,
-        ),
-        ("a ping to a VIP", icmp("192.0.2.10:0").into(), Punted(PuntClass::Other), PUNT),
-        ("a ping to a SNAT address", icmp("10.0.0.200:0").into(), Punted(PuntClass::Other), PUNT),
-        (
             "broadcast",
             udp(router, "255.255.255.255:67", b"?").to_mac(BROADCAST).into(),
             Punted(PuntClass::Other),
@@ -123,25 +166,16 @@ fn the_kernel_gets_its_own() {
             Punted(PuntClass::Other),
             PUNT,
         ),
-        (
-            "a packet for a VIP in a broadcast frame",
-            tcp(CLIENT, VIP, SYN).to_mac(BROADCAST).into(),
-            Punted(PuntClass::Other),
-            PUNT,
-        ),
-        (
-            "TCP to a SNAT address is a reply or nothing",
-            tcp(CLIENT, "10.0.0.200:179", SYN).into(),
-            Dropped(DropReason::NoFlow),
-            &["flow_misses", "dropped", "drop_no_flow"],
-        ),
     ]);
 }
 
 /// A datagram of a protocol without L4 ports.
-fn ip(destination: &str, protocol: u8) -> TestPacket {
-    let packet = udp(CLIENT, destination, b"ping").put(23, &[protocol]);
-    packet.put(24, &ip_checksum_for(destination, protocol))
+fn ip(family: Family, destination: &str, protocol: u8) -> TestPacket {
+    let packet = family.udp(CLIENT, destination, b"ping");
+    match family {
+        Family::V4 => packet.put(23, &[protocol]).put(24, &ip_checksum_for(destination, protocol)),
+        Family::V6 => packet.put(20, &[protocol]),
+    }
 }
 
 /// The header checksum bytes of a default datagram of 4 bytes with another protocol number.
@@ -172,15 +206,14 @@ fn routed(mut frame: Vec<u8>) -> Vec<u8> {
 }
 
 #[test]
-fn ipv6_is_the_kernels_where_it_is_for_us() {
+fn discovery_and_groups_of_ipv6_are_the_kernels() {
     use crate::testing::BOX_MAC;
     let mut lb = TestLb::with(FULL_NAT);
     let mut builder = lb.builder();
-    let [own, vip] = ["2001:db8::2", "2001:db8::10"].map(|address| address.parse().unwrap());
-    builder.local_addresses([own, vip]).own_addresses([own]);
+    let own = "2001:db8::2".parse().unwrap();
+    builder.local_addresses([own]).own_addresses([own]);
     lb.install(&builder);
     let solicited = MacAddr([0x33, 0x33, 0xff, 0, 0, 2]);
-    let bgp = [0x12, 0x34, 0, 179, 0, 0, 0, 0];
     lb.check(&[
         (
             "neighbour solicitation, by multicast",
@@ -213,8 +246,7 @@ fn ipv6_is_the_kernels_where_it_is_for_us() {
             &["dropped", "drop_not_routed"],
         ),
         ("a ping", v6(BOX_MAC, 58, "2001:db8::2", &[128, 0, 0, 0]), Punted(PuntClass::Other), PUNT),
-        ("BGP", v6(BOX_MAC, 6, "2001:db8::2", &bgp), Punted(PuntClass::Control), PUNT),
-        ("BGP to a VIP", v6(BOX_MAC, 6, "2001:db8::10", &bgp), Punted(PuntClass::Other), PUNT),
+        ("no next header", v6(BOX_MAC, 59, "2001:db8::2", &[]), Punted(PuntClass::Other), PUNT),
         (
             "VRRP for IPv6",
             v6(MacAddr([0x33, 0x33, 0, 0, 0, 0x12]), 112, "ff02::12", &[0x31, 1]),
@@ -229,7 +261,7 @@ fn ipv6_is_the_kernels_where_it_is_for_us() {
         ),
         (
             "for somebody else",
-            v6(BOX_MAC, 17, "2001:db8::9", &[0; 8]),
+            v6(BOX_MAC, 59, "2001:db8::9", &[0; 8]),
             Dropped(DropReason::NotRouted),
             &["dropped", "drop_not_routed"],
         ),
@@ -250,32 +282,49 @@ fn ipv6_is_the_kernels_where_it_is_for_us() {
 
 #[test]
 fn an_established_flow_survives_the_listener_it_came_by() {
-    use super::{BACKEND, FROM, NEW, SNAT, TO};
-    let mut lb = TestLb::with(FULL_NAT);
-    lb.check(&[
-        ("SYN", tcp(CLIENT, VIP, SYN).into(), Tx(tcp(SNAT, BACKEND, SYN).leaving()), NEW),
-        (
-            "SYN-ACK",
-            tcp(BACKEND, SNAT, SYN | ACK).into(),
-            Tx(tcp(VIP, CLIENT, SYN | ACK).leaving()),
-            FROM,
-        ),
-        ("ACK", tcp(CLIENT, VIP, ACK).into(), Tx(tcp(SNAT, BACKEND, ACK).leaving()), TO),
-    ]);
-    lb.reconfigure("192.0.2.11:80/tcp backend=10.0.0.4:80 snat=10.0.0.201");
-    lb.check(&[
-        (
-            "its packets go on",
-            tcp(CLIENT, VIP, ACK).carrying(b"x").into(),
-            Tx(tcp(SNAT, BACKEND, ACK).carrying(b"x").leaving()),
-            TO,
-        ),
-        ("both ways", tcp(BACKEND, SNAT, ACK).into(), Tx(tcp(VIP, CLIENT, ACK).leaving()), FROM),
-        (
-            "a new one has nowhere to go",
-            tcp("203.0.113.7:40001", VIP, SYN).into(),
-            Dropped(DropReason::NotRouted),
-            &["flow_misses", "dropped", "drop_not_routed"],
-        ),
-    ]);
+    for family in families() {
+        use super::{BACKEND, FROM, NEW, SNAT, TO};
+        let mut lb = family.lb(FULL_NAT);
+        lb.check(&[
+            (
+                "SYN",
+                family.tcp(CLIENT, VIP, SYN).into(),
+                Tx(family.tcp(SNAT, BACKEND, SYN).leaving()),
+                NEW,
+            ),
+            (
+                "SYN-ACK",
+                family.tcp(BACKEND, SNAT, SYN | ACK).into(),
+                Tx(family.tcp(VIP, CLIENT, SYN | ACK).leaving()),
+                FROM,
+            ),
+            (
+                "ACK",
+                family.tcp(CLIENT, VIP, ACK).into(),
+                Tx(family.tcp(SNAT, BACKEND, ACK).leaving()),
+                TO,
+            ),
+        ]);
+        lb.reconfigure(&family.text("192.0.2.11:80/tcp backend=10.0.0.4:80 snat=10.0.0.201"));
+        lb.check(&[
+            (
+                "its packets go on",
+                family.tcp(CLIENT, VIP, ACK).carrying(b"x").into(),
+                Tx(family.tcp(SNAT, BACKEND, ACK).carrying(b"x").leaving()),
+                TO,
+            ),
+            (
+                "both ways",
+                family.tcp(BACKEND, SNAT, ACK).into(),
+                Tx(family.tcp(VIP, CLIENT, ACK).leaving()),
+                FROM,
+            ),
+            (
+                "a new one has nowhere to go",
+                family.tcp("203.0.113.7:40001", VIP, SYN).into(),
+                Dropped(DropReason::NotRouted),
+                &["flow_misses", "dropped", "drop_not_routed"],
+            ),
+        ]);
+    }
 }

@@ -1,8 +1,8 @@
 //! How long flows live, what ends them, and what does not.
 
-use super::{BACKEND, CLIENT, FROM, FULL_NAT, FULL_NAT_UDP, NEW, SNAT, TO, VIP};
+use super::{BACKEND, CLIENT, FROM, FULL_NAT, FULL_NAT_UDP, NEW, SNAT, TO, VIP, families};
 use crate::flow::FlowState;
-use crate::testing::{Dropped, TestLb, Tx, tcp, udp};
+use crate::testing::{Dropped, Family, TestLb, Tx, tcp};
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
 use crate::{BackendId, DropReason, Tick, Timeouts, WorkerIdx};
 
@@ -11,11 +11,14 @@ const SERVED: WorkerIdx = WorkerIdx(0);
 const ROUND_MS: u32 = 1001;
 
 /// Packets of one connection, as (from the client?, flags).
-fn live(lb: &mut TestLb, packets: &[(bool, u8)]) {
+fn live(lb: &mut TestLb, family: Family, packets: &[(bool, u8)]) {
     for (from_client, flags) in packets {
-        let snat = lb.flows().first().map_or(SNAT.to_owned(), |flow| flow.outside.to_string());
-        let packet =
-            if *from_client { tcp(CLIENT, VIP, *flags) } else { tcp(BACKEND, &snat, *flags) };
+        let packet = if *from_client {
+            family.tcp(CLIENT, VIP, *flags)
+        } else {
+            let snat = lb.flows().first().map_or(SNAT.to_owned(), |flow| flow.outside.to_string());
+            family.tcp(BACKEND, &snat, *flags)
+        };
         lb.send_to(SERVED, packet.into());
     }
 }
@@ -25,60 +28,89 @@ const CLOSE: [(bool, u8); 2] = [(true, ACK | FIN), (false, ACK | FIN)];
 
 #[test]
 fn every_state_has_its_timeout() {
-    let timeouts = Timeouts::default();
-    type Row = (&'static str, Vec<(bool, u8)>, FlowState, u32);
-    let rows: [Row; 7] = [
-        ("a SYN without answer", OPEN[..1].to_vec(), FlowState::SynSent, timeouts.tcp_half_open_ms),
-        ("half a handshake", OPEN[..2].to_vec(), FlowState::SynAcked, timeouts.tcp_half_open_ms),
-        ("an open connection", OPEN.to_vec(), FlowState::Established, timeouts.tcp_established_ms),
-        (
-            "one FIN shortens nothing",
-            [&OPEN[..], &CLOSE[..1]].concat(),
-            FlowState::FinClient,
-            timeouts.tcp_established_ms,
-        ),
-        (
-            "nor the other alone",
-            [&OPEN[..], &CLOSE[1..]].concat(),
-            FlowState::FinBackend,
-            timeouts.tcp_established_ms,
-        ),
-        (
-            "both FINs",
-            [OPEN.to_vec(), CLOSE.to_vec()].concat(),
-            FlowState::Closing,
-            timeouts.tcp_closing_ms,
-        ),
-        ("a RST", [&OPEN[..], &[(false, RST)]].concat(), FlowState::Reset, timeouts.tcp_reset_ms),
-    ];
-    for (promise, packets, state, timeout_ms) in rows {
-        let mut lb = TestLb::with(FULL_NAT);
-        live(&mut lb, &packets);
-        assert_eq!(lb.flows()[0].state, state, "{promise}");
-        lb.sleep_ms(timeout_ms - 1);
-        assert_eq!(lb.flows().len(), 1, "{promise}: alive just before {timeout_ms} ms");
-        lb.sleep_ms(ROUND_MS);
-        assert_eq!(lb.flows(), [], "{promise}: gone a round after {timeout_ms} ms");
-        assert_eq!(lb.worker(SERVED).live_flows(), 0);
-        assert_eq!(lb.backend_gauge(BackendId(3), 0), 0, "{promise}: the gauge is back at zero");
+    for family in families() {
+        let timeouts = Timeouts::default();
+        type Row = (&'static str, Vec<(bool, u8)>, FlowState, u32);
+        let rows: [Row; 7] = [
+            (
+                "a SYN without answer",
+                OPEN[..1].to_vec(),
+                FlowState::SynSent,
+                timeouts.tcp_half_open_ms,
+            ),
+            (
+                "half a handshake",
+                OPEN[..2].to_vec(),
+                FlowState::SynAcked,
+                timeouts.tcp_half_open_ms,
+            ),
+            (
+                "an open connection",
+                OPEN.to_vec(),
+                FlowState::Established,
+                timeouts.tcp_established_ms,
+            ),
+            (
+                "one FIN shortens nothing",
+                [&OPEN[..], &CLOSE[..1]].concat(),
+                FlowState::FinClient,
+                timeouts.tcp_established_ms,
+            ),
+            (
+                "nor the other alone",
+                [&OPEN[..], &CLOSE[1..]].concat(),
+                FlowState::FinBackend,
+                timeouts.tcp_established_ms,
+            ),
+            (
+                "both FINs",
+                [OPEN.to_vec(), CLOSE.to_vec()].concat(),
+                FlowState::Closing,
+                timeouts.tcp_closing_ms,
+            ),
+            (
+                "a RST",
+                [&OPEN[..], &[(false, RST)]].concat(),
+                FlowState::Reset,
+                timeouts.tcp_reset_ms,
+            ),
+        ];
+        for (promise, packets, state, timeout_ms) in rows {
+            let mut lb = family.lb(FULL_NAT);
+            live(&mut lb, family, &packets);
+            assert_eq!(lb.flows()[0].state, state, "{promise}");
+            lb.sleep_ms(timeout_ms - 1);
+            assert_eq!(lb.flows().len(), 1, "{promise}: alive just before {timeout_ms} ms");
+            lb.sleep_ms(ROUND_MS);
+            assert_eq!(lb.flows(), [], "{promise}: gone a round after {timeout_ms} ms");
+            assert_eq!(lb.worker(SERVED).live_flows(), 0);
+            assert_eq!(
+                lb.backend_gauge(BackendId(3), 0),
+                0,
+                "{promise}: the gauge is back at zero"
+            );
+        }
     }
 }
 
 #[test]
 fn datagrams_one_way_and_both_ways_time_out_apart() {
-    let timeouts = Timeouts::default();
-    for (replied, timeout_ms) in [(false, timeouts.udp_one_way_ms), (true, timeouts.udp_replied_ms)]
-    {
-        let mut lb = TestLb::with(FULL_NAT_UDP);
-        lb.send_to(SERVED, udp(CLIENT, "192.0.2.10:53", b"x").into());
-        if replied {
-            let snat = lb.flows()[0].outside.to_string();
-            lb.send_to(SERVED, udp("10.0.0.3:5300", &snat, b"y").into());
+    for family in families() {
+        let timeouts = Timeouts::default();
+        for (replied, timeout_ms) in
+            [(false, timeouts.udp_one_way_ms), (true, timeouts.udp_replied_ms)]
+        {
+            let mut lb = family.lb(FULL_NAT_UDP);
+            lb.send_to(SERVED, family.udp(CLIENT, "192.0.2.10:53", b"x").into());
+            if replied {
+                let snat = lb.flows()[0].outside.to_string();
+                lb.send_to(SERVED, family.udp("10.0.0.3:5300", &snat, b"y").into());
+            }
+            lb.sleep_ms(timeout_ms - 1);
+            assert_eq!(lb.flows().len(), 1);
+            lb.sleep_ms(ROUND_MS);
+            assert_eq!(lb.flows(), []);
         }
-        lb.sleep_ms(timeout_ms - 1);
-        assert_eq!(lb.flows().len(), 1);
-        lb.sleep_ms(ROUND_MS);
-        assert_eq!(lb.flows(), []);
     }
 }
 
@@ -102,124 +134,141 @@ fn the_sweep_goes_round_in_about_a_second_a_few_records_at_a_time() {
 
 #[test]
 fn idle_means_silent_both_ways_and_time_may_wrap() {
-    let mut lb = TestLb::with(FULL_NAT);
-    lb.now = Tick(u32::MAX - 10_000);
-    live(&mut lb, &OPEN);
-    for _ in 0..4 {
-        lb.sleep_ms(Timeouts::default().tcp_established_ms - 1);
-        live(&mut lb, &[(false, ACK)]);
+    for family in families() {
+        let mut lb = family.lb(FULL_NAT);
+        lb.now = Tick(u32::MAX - 10_000);
+        live(&mut lb, family, &OPEN);
+        for _ in 0..4 {
+            lb.sleep_ms(Timeouts::default().tcp_established_ms - 1);
+            live(&mut lb, family, &[(false, ACK)]);
+        }
+        assert_eq!(lb.flows().len(), 1);
     }
-    assert_eq!(lb.flows().len(), 1);
 }
 
 #[test]
 fn a_syn_on_a_connection_that_is_over_begins_a_new_one() {
-    for last in [&CLOSE[..], &[(true, RST)]] {
-        let mut lb = TestLb::with(FULL_NAT);
-        live(&mut lb, &[&OPEN[..], last].concat());
-        lb.check(&[(
-            "a SYN is pinned anew",
-            tcp(CLIENT, VIP, SYN).into(),
-            Tx(tcp(SNAT, BACKEND, SYN).leaving()),
-            NEW,
-        )]);
-        assert_eq!(lb.flows().len(), 1);
-        assert_eq!(lb.flows()[0].state, FlowState::SynSent);
-        assert_eq!(lb.backend_gauge(BackendId(3), 0), 1);
-        lb.sleep_ms(Timeouts::default().tcp_half_open_ms + ROUND_MS);
-        assert_eq!(lb.worker(SERVED).live_flows(), 0, "the old record is freed too");
+    for family in families() {
+        for last in [&CLOSE[..], &[(true, RST)]] {
+            let mut lb = family.lb(FULL_NAT);
+            live(&mut lb, family, &[&OPEN[..], last].concat());
+            lb.check(&[(
+                "a SYN is pinned anew",
+                family.tcp(CLIENT, VIP, SYN).into(),
+                Tx(family.tcp(SNAT, BACKEND, SYN).leaving()),
+                NEW,
+            )]);
+            assert_eq!(lb.flows().len(), 1);
+            assert_eq!(lb.flows()[0].state, FlowState::SynSent);
+            assert_eq!(lb.backend_gauge(BackendId(3), 0), 1);
+            lb.sleep_ms(Timeouts::default().tcp_half_open_ms + ROUND_MS);
+            assert_eq!(lb.worker(SERVED).live_flows(), 0, "the old record is freed too");
+        }
     }
 }
 
 #[test]
 fn a_burst_may_end_a_connection_and_begin_the_next() {
-    let mut lb = TestLb::with(FULL_NAT);
-    live(&mut lb, &OPEN);
-    let old = lb.flows()[0].outside.to_string();
-    let out = lb.send_burst(
-        SERVED,
-        vec![
-            tcp(CLIENT, VIP, ACK | RST).into(),
-            tcp(CLIENT, VIP, SYN).into(),
-            tcp(CLIENT, VIP, SYN).into(),
-            tcp(BACKEND, &old, ACK).into(),
-        ],
-    );
-    let new = lb.flows()[0].outside.to_string();
-    assert_ne!(old, new);
-    assert_eq!(
-        out[0].1,
-        tcp(&old, BACKEND, ACK | RST).leaving().bytes(),
-        "the RST goes to the old one"
-    );
-    assert_eq!(out[1].1, tcp(&new, BACKEND, SYN).leaving().bytes());
-    assert_eq!(out[2].1, tcp(&new, BACKEND, SYN).leaving().bytes(), "one new flow, not two");
-    assert_eq!(out[3].0, crate::Exit::Drop(DropReason::NoFlow));
+    for family in families() {
+        let mut lb = family.lb(FULL_NAT);
+        live(&mut lb, family, &OPEN);
+        let old = lb.flows()[0].outside.to_string();
+        let out = lb.send_burst(
+            SERVED,
+            vec![
+                family.tcp(CLIENT, VIP, ACK | RST).into(),
+                family.tcp(CLIENT, VIP, SYN).into(),
+                family.tcp(CLIENT, VIP, SYN).into(),
+                family.tcp(BACKEND, &old, ACK).into(),
+            ],
+        );
+        let new = lb.flows()[0].outside.to_string();
+        assert_ne!(old, new);
+        assert_eq!(
+            out[0].1,
+            family.tcp(&old, BACKEND, ACK | RST).leaving().bytes(),
+            "the RST goes to the old one"
+        );
+        assert_eq!(out[1].1, family.tcp(&new, BACKEND, SYN).leaving().bytes());
+        assert_eq!(
+            out[2].1,
+            family.tcp(&new, BACKEND, SYN).leaving().bytes(),
+            "one new flow, not two"
+        );
+        assert_eq!(out[3].0, crate::Exit::Drop(DropReason::NoFlow));
+    }
 }
 
 #[test]
 fn two_datagrams_of_a_new_flow_in_one_burst_make_one_flow() {
-    let mut lb = TestLb::with(FULL_NAT_UDP);
-    let datagram = || udp(CLIENT, "192.0.2.10:53", b"x").bytes();
-    let out = lb.send_burst(SERVED, vec![datagram(), datagram()]);
-    assert_eq!(out[0], out[1]);
-    assert_eq!(lb.flows().len(), 1);
+    for family in families() {
+        let mut lb = family.lb(FULL_NAT_UDP);
+        let datagram = || family.udp(CLIENT, "192.0.2.10:53", b"x").bytes();
+        let out = lb.send_burst(SERVED, vec![datagram(), datagram()]);
+        assert_eq!(out[0], out[1]);
+        assert_eq!(lb.flows().len(), 1);
+    }
 }
 
 #[test]
 fn a_backend_that_left_keeps_connections_but_no_datagrams() {
-    let spec = |backend: u8| {
-        format!(
-            "192.0.2.10:80/tcp backend=10.0.0.{backend}:8080 snat=10.0.0.200
+    for family in families() {
+        let spec = |backend: u8| {
+            format!(
+                "192.0.2.10:80/tcp backend=10.0.0.{backend}:8080 snat=10.0.0.200
              192.0.2.10:53/udp backend=10.0.0.{backend}:5300 snat=10.0.0.200"
-        )
-    };
-    let mut lb = TestLb::with(&spec(3));
-    live(&mut lb, &OPEN);
-    lb.send_to(SERVED, udp(CLIENT, "192.0.2.10:53", b"x").into());
-    lb.send_to(SERVED, tcp("203.0.113.7:5", VIP, SYN).into());
-    lb.reconfigure(&spec(4));
-    let flow = lb.flows().into_iter().find(|flow| flow.state == FlowState::Established).unwrap();
-    lb.port = flow.outside.port();
-    lb.check(&[(
-        "the connection stays",
-        tcp(CLIENT, VIP, ACK).into(),
-        Tx(tcp(SNAT, BACKEND, ACK).leaving()),
-        TO,
-    )]);
-    lb.check(&[(
-        "and is answered",
-        tcp(BACKEND, SNAT, ACK).into(),
-        Tx(tcp(VIP, CLIENT, ACK).leaving()),
-        FROM,
-    )]);
-    lb.check(&[(
-        "the next datagram goes to a backend that is there, at once",
-        udp(CLIENT, "192.0.2.10:53", b"x").into(),
-        Tx(udp(SNAT, "10.0.0.4:5300", b"x").leaving()),
-        NEW,
-    )]);
-    lb.check(&[(
-        "and so does a SYN that was never answered",
-        tcp("203.0.113.7:5", VIP, SYN).into(),
-        Tx(tcp(SNAT, "10.0.0.4:8080", SYN).leaving()),
-        NEW,
-    )]);
+            )
+        };
+        let mut lb = family.lb(&spec(3));
+        live(&mut lb, family, &OPEN);
+        lb.send_to(SERVED, family.udp(CLIENT, "192.0.2.10:53", b"x").into());
+        lb.send_to(SERVED, family.tcp("203.0.113.7:5", VIP, SYN).into());
+        lb.reconfigure(&family.text(&spec(4)));
+        let flow =
+            lb.flows().into_iter().find(|flow| flow.state == FlowState::Established).unwrap();
+        lb.port = flow.outside.port();
+        lb.check(&[(
+            "the connection stays",
+            family.tcp(CLIENT, VIP, ACK).into(),
+            Tx(family.tcp(SNAT, BACKEND, ACK).leaving()),
+            TO,
+        )]);
+        lb.check(&[(
+            "and is answered",
+            family.tcp(BACKEND, SNAT, ACK).into(),
+            Tx(family.tcp(VIP, CLIENT, ACK).leaving()),
+            FROM,
+        )]);
+        lb.check(&[(
+            "the next datagram goes to a backend that is there, at once",
+            family.udp(CLIENT, "192.0.2.10:53", b"x").into(),
+            Tx(family.udp(SNAT, "10.0.0.4:5300", b"x").leaving()),
+            NEW,
+        )]);
+        lb.check(&[(
+            "and so does a SYN that was never answered",
+            family.tcp("203.0.113.7:5", VIP, SYN).into(),
+            Tx(family.tcp(SNAT, "10.0.0.4:8080", SYN).leaving()),
+            NEW,
+        )]);
+    }
 }
 
 #[test]
 fn only_a_syn_makes_a_tcp_flow() {
-    let mut lb = TestLb::with(FULL_NAT);
-    for flags in 0..=u8::MAX {
-        if flags & (SYN | ACK | RST | FIN) != SYN {
-            let dropped = Dropped(DropReason::NoFlow);
-            lb.check(&[(
-                "no SYN",
-                tcp(CLIENT, VIP, flags).into(),
-                dropped,
-                &["flow_misses", "dropped", "drop_no_flow"],
-            )]);
+    for family in families() {
+        let mut lb = family.lb(FULL_NAT);
+        for flags in 0..=u8::MAX {
+            if flags & (SYN | ACK | RST | FIN) != SYN {
+                let dropped = Dropped(DropReason::NoFlow);
+                lb.check(&[(
+                    "no SYN",
+                    family.tcp(CLIENT, VIP, flags).into(),
+                    dropped,
+                    &["flow_misses", "dropped", "drop_no_flow"],
+                )]);
+            }
         }
+        assert_eq!(lb.flows(), []);
     }
-    assert_eq!(lb.flows(), []);
 }

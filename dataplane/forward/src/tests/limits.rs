@@ -1,8 +1,8 @@
 //! What happens when there is no more: flows, ports, hops, bytes.
 
-use super::{BACKEND, CLIENT, FULL_NAT, SNAT, VIP};
+use super::{BACKEND, CLIENT, FULL_NAT, SNAT, VIP, families};
 use crate::fib::{Neighbour, Prefix, Route, RouteHop};
-use crate::testing::{BOX_MAC, Held, TestLb, Tx, mac_towards, tcp};
+use crate::testing::{BOX_MAC, Family, Held, TestLb, Tx, mac_towards, tcp};
 use crate::wire::tcp::{ACK, SYN};
 use crate::{
     BURST, Burst, DropReason, Exit, Fib, MacAddr, NextHopKey, PortConfig, PortIdx, RxChecks,
@@ -15,51 +15,60 @@ fn client(n: u32) -> String {
     format!("203.{}.{}.7:{}", n >> 16, n >> 8 & 0xff, 1024 + (n & 0xff))
 }
 
+fn source_port(family: Family, frame: &[u8]) -> u16 {
+    u16::from_be_bytes([frame[family.l4()], frame[family.l4() + 1]])
+}
+
 /// Opens a connection completely.
-fn establish(lb: &mut TestLb, n: u32) -> bool {
-    let (exit, left) = lb.send_to(SERVED, tcp(&client(n), VIP, SYN).into());
+fn establish(lb: &mut TestLb, family: Family, n: u32) -> bool {
+    let (exit, left) = lb.send_to(SERVED, family.tcp(&client(n), VIP, SYN).into());
     if exit != Exit::Send(PortIdx(0)) {
         return false;
     }
-    let snat = format!("10.0.0.200:{}", u16::from_be_bytes([left[34], left[35]]));
-    lb.send_to(SERVED, tcp(BACKEND, &snat, SYN | ACK).into());
-    lb.send_to(SERVED, tcp(&client(n), VIP, ACK).into());
+    let snat = format!("10.0.0.200:{}", source_port(family, &left));
+    lb.send_to(SERVED, family.tcp(BACKEND, &snat, SYN | ACK).into());
+    lb.send_to(SERVED, family.tcp(&client(n), VIP, ACK).into());
     true
 }
 
 #[test]
 fn a_full_table_lets_the_oldest_half_open_flow_go_and_never_an_established_one() {
-    let mut lb = TestLb::sized(1, 64, FULL_NAT);
-    for n in 0..48 {
-        assert!(establish(&mut lb, n));
-    }
-    let mut made_room = 0;
-    for n in 100..400 {
-        lb.now = lb.now.plus_ms(1);
-        let (exit, _) = lb.send_to(SERVED, tcp(&client(n), VIP, SYN).into());
-        match exit {
-            Exit::Send(_) => made_room += 1,
-            exit => assert_eq!(exit, Exit::Drop(DropReason::FlowTableFull)),
+    for family in families() {
+        let mut lb = TestLb::sized(1, 64, &family.text(FULL_NAT));
+        for n in 0..48 {
+            assert!(establish(&mut lb, family, n));
         }
-        assert!(lb.worker(SERVED).live_flows() <= 64);
-    }
-    assert!(made_room > 150, "most new connections find a half-open one in reach: {made_room}");
-    let flows = lb.flows();
-    let established = flows.iter().filter(|flow| flow.state == crate::flow::FlowState::Established);
-    assert_eq!(established.count(), 48);
-    for n in 0..48 {
-        let (exit, _) = lb.send_to(SERVED, tcp(&client(n), VIP, ACK).into());
-        assert_eq!(exit, Exit::Send(PortIdx(0)), "connection {n} goes on");
+        let mut made_room = 0;
+        for n in 100..400 {
+            lb.now = lb.now.plus_ms(1);
+            let (exit, _) = lb.send_to(SERVED, family.tcp(&client(n), VIP, SYN).into());
+            match exit {
+                Exit::Send(_) => made_room += 1,
+                exit => assert_eq!(exit, Exit::Drop(DropReason::FlowTableFull)),
+            }
+            assert!(lb.worker(SERVED).live_flows() <= 64);
+        }
+        assert!(made_room > 150, "most new connections find a half-open one in reach: {made_room}");
+        let flows = lb.flows();
+        let established =
+            flows.iter().filter(|flow| flow.state == crate::flow::FlowState::Established);
+        assert_eq!(established.count(), 48);
+        for n in 0..48 {
+            let (exit, _) = lb.send_to(SERVED, family.tcp(&client(n), VIP, ACK).into());
+            assert_eq!(exit, Exit::Send(PortIdx(0)), "connection {n} goes on");
+        }
     }
 }
 
 #[test]
 fn a_table_full_of_established_flows_refuses_by_name() {
-    let mut lb = TestLb::sized(1, 16, FULL_NAT);
-    let established = (0..64).filter(|n| establish(&mut lb, *n)).count();
-    assert_eq!(established, 16);
-    let (exit, _) = lb.send_to(SERVED, tcp(CLIENT, VIP, SYN).into());
-    assert_eq!(exit, Exit::Drop(DropReason::FlowTableFull));
+    for family in families() {
+        let mut lb = TestLb::sized(1, 16, &family.text(FULL_NAT));
+        let established = (0..64).filter(|n| establish(&mut lb, family, *n)).count();
+        assert_eq!(established, 16);
+        let (exit, _) = lb.send_to(SERVED, family.tcp(CLIENT, VIP, SYN).into());
+        assert_eq!(exit, Exit::Drop(DropReason::FlowTableFull));
+    }
 }
 
 #[test]
@@ -85,90 +94,99 @@ fn a_burst_takes_no_more_than_it_holds() {
 
 #[test]
 fn a_held_packet_goes_on_when_its_next_hop_is_known() {
-    let spec = "192.0.2.10:80/tcp backend=10.0.1.99:8080 snat=10.0.0.200";
-    let mut lb = TestLb::with(spec);
-    let key = NextHopKey { port: PortIdx(0), address: "10.0.1.99".parse().unwrap() };
-    let (exit, mut held) = lb.send_to(SERVED, tcp(CLIENT, VIP, SYN).into());
-    assert_eq!(exit, Exit::Hold(key));
-    let snapshot = lb.snapshot.clone();
-    assert_eq!(lb.worker_mut(SERVED).resume(&mut held, &snapshot), Exit::Hold(key), "not yet");
-    lb.check(&[(
-        "while it waits, others join it",
-        tcp(CLIENT, VIP, SYN).into(),
-        Held(key),
-        &["flow_hits", "held", "listener_packets_in", "backend_packets_to"],
-    )]);
+    for family in families() {
+        let spec = "192.0.2.10:80/tcp backend=10.0.1.99:8080 snat=10.0.0.200";
+        let mut lb = family.lb(spec);
+        let key = NextHopKey { port: PortIdx(0), address: family.address("10.0.1.99") };
+        let (exit, mut held) = lb.send_to(SERVED, family.tcp(CLIENT, VIP, SYN).into());
+        assert_eq!(exit, Exit::Hold(key));
+        let snapshot = lb.snapshot.clone();
+        assert_eq!(lb.worker_mut(SERVED).resume(&mut held, &snapshot), Exit::Hold(key), "not yet");
+        lb.check(&[(
+            "while it waits, others join it",
+            family.tcp(CLIENT, VIP, SYN).into(),
+            Held(key),
+            &["flow_hits", "held", "listener_packets_in", "backend_packets_to"],
+        )]);
 
-    lb.resolve("10.0.1.99".parse().unwrap());
-    let snapshot = lb.snapshot.clone();
-    assert_eq!(lb.worker_mut(SERVED).resume(&mut held, &snapshot), Exit::Send(PortIdx(0)));
-    lb.port = u16::from_be_bytes([held[34], held[35]]);
-    let snat = format!("10.0.0.200:{}", lb.port);
-    assert_eq!(held, tcp(&snat, "10.0.1.99:8080", SYN).leaving().bytes());
-    lb.check(&[(
-        "the flow goes that way now",
-        tcp(CLIENT, VIP, SYN).into(),
-        Tx(tcp(SNAT, "10.0.1.99:8080", SYN).leaving()),
-        super::TO,
-    )]);
+        lb.resolve(family.address("10.0.1.99"));
+        let snapshot = lb.snapshot.clone();
+        assert_eq!(lb.worker_mut(SERVED).resume(&mut held, &snapshot), Exit::Send(PortIdx(0)));
+        lb.port = source_port(family, &held);
+        let snat = format!("10.0.0.200:{}", lb.port);
+        assert_eq!(held, family.tcp(&snat, "10.0.1.99:8080", SYN).leaving().bytes());
+        lb.check(&[(
+            "the flow goes that way now",
+            family.tcp(CLIENT, VIP, SYN).into(),
+            Tx(family.tcp(SNAT, "10.0.1.99:8080", SYN).leaving()),
+            super::TO,
+        )]);
+    }
 }
 
 #[test]
 fn a_held_packet_obeys_the_mtu_of_its_route() {
-    let spec = "192.0.2.10:80/tcp backend=10.0.1.99:8080 snat=10.0.0.200";
-    let ready = Exit::Send(PortIdx(0));
-    // promise, bytes of payload, MTU of the route, how it leaves
-    let rows = [
-        ("it fits exactly", 960, Some(1000), ready),
-        ("a byte too long", 961, Some(1000), Exit::Drop(DropReason::MtuExceeded)),
-        ("the port's MTU, where the route has none", 1460, None, ready),
-    ];
-    for (promise, bytes, mtu, expected) in rows {
-        let mut lb = TestLb::with(spec);
-        let syn = tcp(CLIENT, VIP, SYN).carrying(&vec![7; bytes]);
-        let (exit, mut held) = lb.send_to(SERVED, syn.into());
-        assert!(matches!(exit, Exit::Hold(_)), "{promise}: {exit:?}");
-        let address = "10.0.1.99".parse().unwrap();
-        let route = Route {
-            prefix: Prefix { address, len: 32 },
-            next_hops: vec![RouteHop { port: PortIdx(0), gateway: None, weight: 1 }],
-            mtu,
-        };
-        let port = PortConfig { mac: BOX_MAC, vlan: None, mtu: 1500 };
-        let neighbour = Neighbour { port: PortIdx(0), address, mac: MacAddr([2; 6]) };
-        let fib = Fib::build(2, &[port], &[route], &[neighbour]);
-        let mut builder = lb.builder();
-        builder.fib(fib.into());
-        lb.install(&builder);
-        let snapshot = lb.snapshot.clone();
-        assert_eq!(lb.worker_mut(SERVED).resume(&mut held, &snapshot), expected, "{promise}");
+    for family in families() {
+        let spec = "192.0.2.10:80/tcp backend=10.0.1.99:8080 snat=10.0.0.200";
+        let ready = Exit::Send(PortIdx(0));
+        let room = 1000 - (family.l4() - 14 + 20);
+        // promise, bytes of payload, MTU of the route, how it leaves
+        let rows = [
+            ("it fits exactly", room, Some(1000), ready),
+            ("a byte too long", room + 1, Some(1000), Exit::Drop(DropReason::MtuExceeded)),
+            ("the port's MTU, where the route has none", room + 500, None, ready),
+        ];
+        for (promise, bytes, mtu, expected) in rows {
+            let mut lb = family.lb(spec);
+            let syn = family.tcp(CLIENT, VIP, SYN).carrying(&vec![7; bytes]);
+            let (exit, mut held) = lb.send_to(SERVED, syn.into());
+            assert!(matches!(exit, Exit::Hold(_)), "{promise}: {exit:?}");
+            let address = family.address("10.0.1.99");
+            let route = Route {
+                prefix: Prefix { address, len: 128 },
+                next_hops: vec![RouteHop { port: PortIdx(0), gateway: None, weight: 1 }],
+                mtu,
+            };
+            let port = PortConfig { mac: BOX_MAC, vlan: None, mtu: 1500 };
+            let neighbour = Neighbour { port: PortIdx(0), address, mac: MacAddr([2; 6]) };
+            let fib = Fib::build(2, &[port], &[route], &[neighbour]);
+            let mut builder = lb.builder();
+            builder.fib(fib.into());
+            lb.install(&builder);
+            let snapshot = lb.snapshot.clone();
+            assert_eq!(lb.worker_mut(SERVED).resume(&mut held, &snapshot), expected, "{promise}");
+        }
     }
 }
 
 #[test]
 fn a_neighbour_that_moves_is_followed_with_the_next_fib() {
-    let mut lb = TestLb::with(FULL_NAT);
-    lb.check(&[(
-        "before",
-        tcp(CLIENT, VIP, SYN).into(),
-        Tx(tcp(SNAT, BACKEND, SYN).leaving()),
-        super::NEW,
-    )]);
-    let moved = crate::MacAddr([2, 9, 9, 9, 9, 9]);
-    lb.move_neighbour("10.0.0.3".parse().unwrap(), moved);
-    let mut expected = tcp(SNAT, BACKEND, SYN).leaving();
-    assert_eq!(expected.macs[0], mac_towards("10.0.0.3".parse().unwrap()));
-    expected.macs[0] = moved;
-    lb.check(&[("after", tcp(CLIENT, VIP, SYN).into(), Tx(expected), super::TO)]);
+    for family in families() {
+        let mut lb = family.lb(FULL_NAT);
+        lb.check(&[(
+            "before",
+            family.tcp(CLIENT, VIP, SYN).into(),
+            Tx(family.tcp(SNAT, BACKEND, SYN).leaving()),
+            super::NEW,
+        )]);
+        let moved = crate::MacAddr([2, 9, 9, 9, 9, 9]);
+        lb.move_neighbour(family.address("10.0.0.3"), moved);
+        let mut expected = family.tcp(SNAT, BACKEND, SYN).leaving();
+        assert_eq!(expected.macs[0], mac_towards(family.address("10.0.0.3")));
+        expected.macs[0] = moved;
+        lb.check(&[("after", family.tcp(CLIENT, VIP, SYN).into(), Tx(expected), super::TO)]);
+    }
 }
 
 #[test]
 fn resume_survives_any_bytes() {
-    let mut lb = TestLb::with(FULL_NAT);
-    let snapshot = lb.snapshot.clone();
-    let whole = tcp(CLIENT, BACKEND, SYN).bytes();
-    for len in 0..whole.len() {
-        let exit = lb.worker_mut(SERVED).resume(&mut whole[..len].to_vec(), &snapshot);
-        assert_eq!(exit, Exit::Drop(DropReason::Truncated), "{len} bytes");
+    for family in families() {
+        let mut lb = family.lb(FULL_NAT);
+        let snapshot = lb.snapshot.clone();
+        let whole = family.tcp(CLIENT, BACKEND, SYN).bytes();
+        for len in 0..whole.len() {
+            let exit = lb.worker_mut(SERVED).resume(&mut whole[..len].to_vec(), &snapshot);
+            assert_eq!(exit, Exit::Drop(DropReason::Truncated), "{len} bytes");
+        }
     }
 }

@@ -1,9 +1,17 @@
 //! Truncated and lying packets, at every layer: each has a name, none a flow.
 
-use super::{CLIENT, FULL_NAT, FULL_NAT_UDP, VIP};
-use crate::testing::{Dropped, Leaves, TestLb, TestPacket, tcp, udp};
+use super::{CLIENT, FULL_NAT, FULL_NAT_UDP, VIP, families};
+use crate::testing::{Dropped, Family, Leaves, TestLb, TestPacket, tcp};
 use crate::wire::tcp::SYN;
 use crate::{DropReason, WorkerIdx};
+
+/// As the packet says, but with another length of what follows the IP header.
+fn claims(family: Family, packet: &TestPacket, l4_len: u8) -> Vec<u8> {
+    match family {
+        Family::V4 => lie(packet, 16, &[0, 20 + l4_len]),
+        Family::V6 => packet.clone().put(18, &[0, l4_len]).into(),
+    }
+}
 
 /// Overwrites bytes of the IPv4 header and mends its checksum.
 fn lie(packet: &TestPacket, at: usize, bytes: &[u8]) -> Vec<u8> {
@@ -62,47 +70,107 @@ fn ethernet_and_ipv4() {
 }
 
 #[test]
-fn tcp_and_udp() {
-    let syn = tcp(CLIENT, VIP, SYN);
+fn ipv6() {
+    let syn = Family::V6.tcp(CLIENT, VIP, SYN);
     check(
-        FULL_NAT,
+        &Family::V6.text(FULL_NAT),
         vec![
-            ("half a TCP header is no flow", syn.clone().cut_to(44).into(), DropReason::Truncated),
-            ("nor when IP says so too", lie(&syn, 16, &[0, 30]), DropReason::Truncated),
-            ("a total length without any TCP", lie(&syn, 16, &[0, 20]), DropReason::Truncated),
-            ("a data offset of 4", syn.clone().put(46, &[0x40]).into(), DropReason::L4Header),
-            ("a data offset of 0", syn.clone().put(46, &[0x00]).into(), DropReason::L4Header),
+            ("half a VLAN tag", syn.clone().tagged(5).cut_to(16).into(), DropReason::Truncated),
+            ("no IP header", syn.clone().cut_to(14).into(), DropReason::Truncated),
+            ("half an IP header", syn.clone().cut_to(53).into(), DropReason::Truncated),
             (
-                "a data offset beyond the segment",
-                syn.clone().put(46, &[0x60]).into(),
-                DropReason::L4Header,
+                "version 4 in an IPv6 frame",
+                syn.clone().put(14, &[0x45]).into(),
+                DropReason::IpHeader,
             ),
-        ],
-    );
-    let datagram = udp(CLIENT, "192.0.2.10:53", b"query");
-    check(
-        FULL_NAT_UDP,
-        vec![
-            ("half a UDP header", datagram.clone().cut_to(41).into(), DropReason::Truncated),
-            ("nor when IP says so too", lie(&datagram, 16, &[0, 27]), DropReason::Truncated),
-            ("a UDP length of 7", datagram.clone().put(38, &[0, 7]).into(), DropReason::L4Header),
-            ("a UDP length of 0", datagram.clone().put(38, &[0, 0]).into(), DropReason::L4Header),
+            ("version 0", syn.clone().put(14, &[0x05]).into(), DropReason::IpHeader),
+            ("a payload of 0", syn.clone().put(18, &[0, 0]).into(), DropReason::Truncated),
             (
-                "a UDP length beyond the packet",
-                datagram.clone().put(38, &[0, 14]).into(),
+                "a payload beyond the frame",
+                syn.clone().put(18, &[0, 21]).into(),
+                DropReason::Truncated,
+            ),
+            (
+                "a payload of 65 535",
+                syn.clone().put(18, &[0xff, 0xff]).into(),
                 DropReason::Truncated,
             ),
         ],
     );
 }
 
+#[test]
+fn tcp_and_udp() {
+    for family in families() {
+        let syn = family.tcp(CLIENT, VIP, SYN);
+        check(
+            &family.text(FULL_NAT),
+            vec![
+                (
+                    "half a TCP header is no flow",
+                    syn.clone().cut_to(family.l4() + 10).into(),
+                    DropReason::Truncated,
+                ),
+                ("nor when IP says so too", claims(family, &syn, 10), DropReason::Truncated),
+                ("nor when there is no TCP at all", claims(family, &syn, 0), DropReason::Truncated),
+                (
+                    "a data offset of 4",
+                    syn.clone().put_l4(12, &[0x40]).into(),
+                    DropReason::L4Header,
+                ),
+                (
+                    "a data offset of 0",
+                    syn.clone().put_l4(12, &[0x00]).into(),
+                    DropReason::L4Header,
+                ),
+                (
+                    "a data offset beyond the segment",
+                    syn.clone().put_l4(12, &[0x60]).into(),
+                    DropReason::L4Header,
+                ),
+            ],
+        );
+        let datagram = family.udp(CLIENT, "192.0.2.10:53", b"query");
+        check(
+            &family.text(FULL_NAT_UDP),
+            vec![
+                (
+                    "half a UDP header",
+                    datagram.clone().cut_to(family.l4() + 7).into(),
+                    DropReason::Truncated,
+                ),
+                ("nor when IP says so too", claims(family, &datagram, 7), DropReason::Truncated),
+                (
+                    "a UDP length of 7",
+                    datagram.clone().put_l4(4, &[0, 7]).into(),
+                    DropReason::L4Header,
+                ),
+                (
+                    "a UDP length of 0",
+                    datagram.clone().put_l4(4, &[0, 0]).into(),
+                    DropReason::L4Header,
+                ),
+                (
+                    "a UDP length beyond the packet",
+                    datagram.clone().put_l4(4, &[0, 14]).into(),
+                    DropReason::Truncated,
+                ),
+            ],
+        );
+    }
+}
+
 /// Every prefix of a good packet, in an exactly fitting buffer, is dropped and nothing more.
 #[test]
 fn a_packet_cut_anywhere_is_dropped_by_name() {
-    let packets = [tcp(CLIENT, VIP, SYN).bytes(), udp(CLIENT, "192.0.2.10:53", b"query").bytes()];
-    for whole in packets {
+    let packets = families().flat_map(|family| {
+        let [tcp, udp] =
+            [family.tcp(CLIENT, VIP, SYN), family.udp(CLIENT, "192.0.2.10:53", b"query")];
+        [(family, tcp.bytes()), (family, udp.bytes())]
+    });
+    for (family, whole) in packets {
         for len in 0..whole.len() {
-            let mut lb = TestLb::with(FULL_NAT);
+            let mut lb = family.lb(FULL_NAT);
             let (exit, _) = lb.send_to(WorkerIdx(0), whole[..len].to_vec());
             assert_eq!(exit, crate::Exit::Drop(DropReason::Truncated), "{len} bytes");
         }
@@ -112,8 +180,10 @@ fn a_packet_cut_anywhere_is_dropped_by_name() {
 /// Trailing bytes are Ethernet padding, even inside a UDP datagram that is shorter than its packet.
 #[test]
 fn a_udp_length_below_the_packets_is_let_through() {
-    let mut lb = TestLb::with(FULL_NAT_UDP);
-    let packet = udp(CLIENT, "192.0.2.10:53", b"query").without_checksum().put(38, &[0, 10]);
-    let (exit, _) = lb.send_to(WorkerIdx(0), packet.into());
-    assert!(matches!(exit, crate::Exit::Send(_)));
+    for family in families() {
+        let mut lb = family.lb(FULL_NAT_UDP);
+        let packet = family.udp(CLIENT, "192.0.2.10:53", b"query").put_l4(4, &[0, 10]);
+        let (exit, _) = lb.send_to(WorkerIdx(0), packet.into());
+        assert!(matches!(exit, crate::Exit::Send(_)));
+    }
 }

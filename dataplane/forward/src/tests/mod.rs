@@ -3,6 +3,7 @@
 mod dnat;
 mod drops;
 mod explain;
+mod extension_headers;
 mod full_nat;
 mod kernel;
 mod lifetimes;
@@ -13,6 +14,13 @@ mod properties;
 mod refusal;
 mod traced;
 mod vlan;
+
+use crate::testing::Family;
+
+/// IPv4, then IPv6: a promise holds in both. A test that fails has said last at which it was.
+fn families() -> impl Iterator<Item = Family> {
+    Family::BOTH.into_iter().inspect(|family| eprintln!("{family:?}"))
+}
 
 /// A client far away.
 const CLIENT: &str = "203.0.113.7:40000";

@@ -85,11 +85,13 @@ pub(crate) fn l4_delta(before: &FlowKey, after: &FlowKey) -> u16 {
     fold_wide(address_delta(before, after) + ports)
 }
 
-/// The checksum of a TCP or UDP segment over IPv4, computed in full; the checksum field must be zero.
+/// The checksum of a TCP or UDP segment, computed in full; the checksum field must be zero. The
+/// addresses are source and destination, and the pseudo-header's other words are the same for IPv4
+/// (RFC 9293 §3.1) as for IPv6 (RFC 8200 §8.1), though not in the same order.
 #[must_use]
-pub fn l4_v4(source_and_destination: [u8; 8], protocol: u8, segment: &[u8]) -> u16 {
+pub fn l4(addresses: &[u8], protocol: u8, segment: &[u8]) -> u16 {
     let len = segment.len() as u16;
-    let pseudo = u64::from(sum(&source_and_destination))
+    let pseudo = u64::from(sum(addresses))
         + u64::from(u16::from_ne_bytes([0, protocol]))
         + u64::from(u16::from_ne_bytes(len.to_be_bytes()));
     !fold_wide(pseudo + u64::from(sum(segment)))

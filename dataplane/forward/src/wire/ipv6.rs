@@ -1,4 +1,10 @@
-//! IPv6 headers: RFC 8200 §3. Extension headers are left unopened.
+//! IPv6 headers: RFC 8200 §3, and the extension headers that may follow: §4.
+//!
+//! ```text
+//!  0          4              6      7      8                24               40
+//!  | 6 …      | payload len  | next | hops | source         | destination    | payload …
+//!                                                                            ╰▶ | next | len | … |
+//! ```
 
 use super::Malformed;
 
@@ -6,32 +12,88 @@ use super::Malformed;
 pub const HEADER_LEN: usize = 40;
 /// Next header: ICMPv6.
 pub const ICMPV6: u8 = 58;
+/// Next header: options for every hop.
+pub const HOP_BY_HOP: u8 = 0;
+/// Next header: routing.
+pub const ROUTING: u8 = 43;
+/// Next header: fragment.
+pub const FRAGMENT: u8 = 44;
+/// Next header: options for the destination.
+pub const DESTINATION: u8 = 60;
+/// The most extension headers that are walked. A host may set such limits (RFC 8504 §5.3); what
+/// honest senders use are one or two.
+pub const MAX_EXTENSIONS: usize = 8;
+/// The most bytes of them together.
+pub const MAX_EXTENSIONS_LEN: usize = 256;
 
 /// An IPv6 packet seen in place.
 #[derive(Clone, Copy, Debug)]
 pub struct Ipv6View<'a> {
     head: &'a [u8; HEADER_LEN],
-    payload: &'a [u8],
+    payload: &'a [u8], // exactly the payload's length: Ethernet padding is already cut off
+}
+
+/// What the extension headers lead to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upper<'a> {
+    /// IANA number of what comes next: no extension header that we walk.
+    pub protocol: u8,
+    /// Bytes of the extension headers.
+    pub extensions_len: usize,
+    /// What follows them, or what this fragment has of it.
+    pub payload: &'a [u8],
+    /// Whether this is a piece of a larger packet: an offset, or more to come. An atomic fragment,
+    /// which is all there, is none (RFC 6946 §4).
+    pub is_fragment: bool,
+}
+
+/// Why extension headers lead nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Astray {
+    /// A header is not all there.
+    Truncated,
+    /// More headers than [`MAX_EXTENSIONS`], or more bytes than [`MAX_EXTENSIONS_LEN`].
+    TooMany,
+    /// Options for every hop that are not the first header (RFC 8200 §4.1).
+    Misplaced,
+    /// A routing header of type 0, or one with a way to go.
+    Routed,
 }
 
 impl<'a> Ipv6View<'a> {
     /// # Errors
     /// [`Malformed::Truncated`] if fewer bytes arrived than the header needs or claims,
-    /// [`Malformed::Version`] if it is another protocol's.
+    /// [`Malformed::Version`] if it is another protocol's, [`Malformed::TotalLen`] if the length is
+    /// in an option: no frame holds a jumbogram (RFC 2675 §3).
     pub fn new(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let (head, rest) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(Malformed::Truncated)?;
         if head[0] >> 4 != 6 {
             return Err(Malformed::Version);
         }
         let payload_len = usize::from(u16::from_be_bytes([head[4], head[5]]));
+        if payload_len == 0 && head[6] == HOP_BY_HOP {
+            return Err(Malformed::TotalLen);
+        }
         let payload = rest.get(..payload_len).ok_or(Malformed::Truncated)?;
         Ok(Self { head, payload })
+    }
+
+    /// Header and payload together.
+    #[must_use]
+    pub fn total_len(&self) -> usize {
+        HEADER_LEN + self.payload.len()
     }
 
     /// IANA number of what follows the fixed header.
     #[must_use]
     pub fn next_header(&self) -> u8 {
         self.head[6]
+    }
+
+    /// Hops left.
+    #[must_use]
+    pub fn hop_limit(&self) -> u8 {
+        self.head[7]
     }
 
     /// Source and destination as they lie in the header.
@@ -50,6 +112,40 @@ impl<'a> Ipv6View<'a> {
     #[must_use]
     pub fn payload(&self) -> &'a [u8] {
         self.payload
+    }
+
+    /// Walks hop-by-hop and destination options, routing and fragment headers, in any order (RFC
+    /// 8200 §4.1). Whatever else comes is the upper layer's: ESP, which nobody can look into, and
+    /// AH, which covers the addresses and so outlives no NAT.
+    ///
+    /// # Errors
+    /// [`Astray`].
+    pub fn upper(&self) -> Result<Upper<'a>, Astray> {
+        let (mut protocol, mut payload) = (self.next_header(), self.payload);
+        let mut walked = 0;
+        while matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION) {
+            let [next, len, third, fourth, ..] =
+                *payload.first_chunk::<8>().ok_or(Astray::Truncated)?;
+            match protocol {
+                _ if walked == MAX_EXTENSIONS => return Err(Astray::TooMany),
+                HOP_BY_HOP if walked > 0 => return Err(Astray::Misplaced),
+                ROUTING if third == 0 || fourth > 0 => return Err(Astray::Routed),
+                _ => {}
+            }
+            let header_len = if protocol == FRAGMENT { 8 } else { 8 + usize::from(len) * 8 };
+            payload = payload.get(header_len..).ok_or(Astray::Truncated)?;
+            let extensions_len = self.payload.len() - payload.len();
+            if extensions_len > MAX_EXTENSIONS_LEN {
+                return Err(Astray::TooMany);
+            }
+            if protocol == FRAGMENT && u16::from_be_bytes([third, fourth]) & 0xfff9 != 0 {
+                return Ok(Upper { protocol: next, extensions_len, payload, is_fragment: true });
+            }
+            protocol = next;
+            walked += 1;
+        }
+        let extensions_len = self.payload.len() - payload.len();
+        Ok(Upper { protocol, extensions_len, payload, is_fragment: false })
     }
 
     /// Whether this is neighbour or router discovery (RFC 4861 §4): by its hop limit, no router has

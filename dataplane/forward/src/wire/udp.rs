@@ -37,4 +37,11 @@ impl<'a> UdpView<'a> {
         let [a, b, c, d, ..] = *self.head;
         [a, b, c, d]
     }
+
+    /// Whether the sender computed a checksum; over IPv6 it must (RFC 8200 §8.1).
+    #[must_use]
+    pub fn has_checksum(&self) -> bool {
+        let [.., high, low] = *self.head;
+        [high, low] != [0, 0]
+    }
 }

@@ -112,7 +112,8 @@ fn served(snapshot: &Snapshot, vip: &str) -> Option<(ListenerSlot, Arc<Group>)> 
 #[test]
 fn an_object_that_cannot_be_served_is_refused_alone() {
     let rows = [
-        ("v6", listener("2001:db8::1", feed::Mode::FullNat, "g"), "IPv6 is not forwarded yet"),
+        ("link", listener("fe80::1", feed::Mode::FullNat, "g"), "is link-local"),
+        ("v6", listener("2001:db8::1", feed::Mode::FullNat, "g"), "its family, IPv6"),
         ("snat", listener("10.0.0.200", feed::Mode::FullNat, "g"), "is a SNAT address of this box"),
         ("lost", listener("192.0.2.2", feed::Mode::FullNat, "nowhere"), "no such group"),
         ("zweb", listener("192.0.2.1", feed::Mode::Dnat, "g"), "192.0.2.1"),
@@ -192,6 +193,37 @@ fn a_vip_that_becomes_something_else_while_it_is_served_goes_on() {
         }
         assert_eq!(bench.translator.overtaken.len(), 1, "{by_whom}: and is told of");
     }
+}
+
+#[test]
+fn listeners_of_both_families_are_served_side_by_side() {
+    let mut bench = Bench::new();
+    bench.translator.box_snat.insert(ip("2001:db8::200"));
+    let listeners = [
+        ("web", listener("192.0.2.1", feed::Mode::FullNat, "g")),
+        ("web6", listener("2001:db8::1", feed::Mode::FullNat, "g6")),
+        ("direct6", listener("2001:db8::2", feed::Mode::Dnat, "g6")),
+        ("mixed", listener("2001:db8::3", feed::Mode::Dnat, "g")),
+    ];
+    let groups: [(&str, &[&str]); 2] = [("g", &["10.0.0.1:80"]), ("g6", &["[2001:db8::11]:80"])];
+    let translation = bench.translate(&state(&listeners, &groups));
+    let errors: Vec<String> = translation.errors.iter().map(ToString::to_string).collect();
+    assert_eq!(errors.len(), 1, "{errors:#?}");
+    assert!(
+        errors[0].contains("mixed") && errors[0].contains("other address family"),
+        "{errors:?}"
+    );
+    let snapshot = &translation.snapshot;
+    for (vip, snat) in [
+        ("192.0.2.1:80", Some("10.0.0.200")),
+        ("[2001:db8::1]:80", Some("2001:db8::200")),
+        ("[2001:db8::2]:80", None),
+    ] {
+        let listener = snapshot.listener_of(vip.parse().unwrap(), Protocol::Tcp).expect(vip);
+        assert_eq!(listener.snat.to_vec(), snat.map(ip).into_iter().collect::<Vec<_>>(), "{vip}");
+        assert!(snapshot.is_local(listener.vip), "{vip}");
+    }
+    assert!(snapshot.is_dnat_backend("[2001:db8::11]:80".parse().unwrap(), Protocol::Tcp));
 }
 
 #[test]
@@ -354,7 +386,8 @@ fn a_change_that_cannot_be_served_leaves_what_was_served() {
             "other address family",
         ),
         ("too many backends", with_group(&too_many), "16384 backends are counted already"),
-        ("a VIP of a family not served", set_vip("2001:db8::1"), "IPv6 is not forwarded yet"),
+        ("a VIP of a family without a SNAT address", set_vip("2001:db8::1"), "its family, IPv6"),
+        ("a VIP of one link only", set_vip("fe80::1"), "is link-local"),
         ("a VIP that is the box's SNAT address", set_vip("10.0.0.200"), "is a SNAT address"),
         ("a VIP that is the box's own address", set_vip("192.0.2.9"), "is the box's own address"),
         ("a VIP that is a router", set_vip("192.0.2.254"), "is the router of a route"),

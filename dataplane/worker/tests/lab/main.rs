@@ -8,6 +8,7 @@
 //! | file          | promise                                                                       |
 //! |---------------|-------------------------------------------------------------------------------|
 //! | `forwarding`  | what goes through, in which shares, and what is refused and counted            |
+//! | `ipv6`        | IPv6 is served as IPv4 is, beside it                                            |
 //! | `change`      | a drained and an added backend disturb no connection that exists               |
 //! | `companion`   | a companion that is renamed serves on, one that is deleted comes again         |
 //! | `restart`     | either process may be killed at any moment                                     |
@@ -21,6 +22,7 @@ mod change;
 mod companion;
 mod counters;
 mod forwarding;
+mod ipv6;
 mod leak;
 mod network;
 mod restart;

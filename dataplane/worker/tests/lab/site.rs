@@ -60,7 +60,7 @@ impl Site {
         let mut yaml = format!(
             "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata:\n  name: {name}\n  \
              annotations: {{penstock.dev/mode: {mode}}}\nspec:\n  gatewayClassName: penstock\n  \
-             addresses: [{{type: IPAddress, value: {vip}}}]\n  listeners:\n"
+             addresses: [{{type: IPAddress, value: \"{vip}\"}}]\n  listeners:\n"
         );
         for (listener, protocol, port) in listeners {
             yaml += &format!("  - {{name: {listener}, protocol: {protocol}, port: {port}}}\n");
@@ -87,21 +87,26 @@ impl Site {
         self.write(&format!("route-{name}"), &yaml);
     }
 
-    /// A Service and the EndpointSlice that lists its backends.
+    /// A Service and the EndpointSlice that lists its backends, which are of one family.
     pub(crate) fn service(&self, name: &str, protocol: &str, port: u16, endpoints: &[Endpoint]) {
+        let ipv6 = endpoints.iter().any(|endpoint| {
+            let (Endpoint::Ready(address) | Endpoint::Draining(address)) = endpoint;
+            address.contains(':')
+        });
+        let family = if ipv6 { "IPv6" } else { "IPv4" };
         let mut yaml = format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec:\n  ports:\n  \
              - {{name: main, protocol: {protocol}, port: {port}}}\n---\n\
              apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: {name}\n  \
-             labels: {{kubernetes.io/service-name: {name}}}\naddressType: IPv4\nports:\n\
+             labels: {{kubernetes.io/service-name: {name}}}\naddressType: {family}\nports:\n\
              - {{name: main, protocol: {protocol}, port: {port}}}\n"
         );
         yaml += if endpoints.is_empty() { "endpoints: []\n" } else { "endpoints:\n" };
         for endpoint in endpoints {
             yaml += &match endpoint {
-                Endpoint::Ready(address) => format!("- {{addresses: [{address}]}}\n"),
+                Endpoint::Ready(address) => format!("- {{addresses: [\"{address}\"]}}\n"),
                 Endpoint::Draining(address) => format!(
-                    "- {{addresses: [{address}], conditions: \
+                    "- {{addresses: [\"{address}\"], conditions: \
                      {{ready: false, serving: true, terminating: true}}}}\n"
                 ),
             };
