@@ -519,9 +519,10 @@ mod tests {
             let filter = PacketFilter { either: port, dropped: true, ..PacketFilter::default() };
             let (lost, _) = told(run, &watch(filter, 300, 10_000));
             assert_eq!(lost.len(), 300, "more than there are boxes");
-            for (packet, reason) in lost.iter().zip(["punt_full", "no_flow"].iter().cycle()) {
-                assert_eq!(packet.exit, dropped(reason));
-            }
+            let of =
+                |reason: &str| lost.iter().filter(|packet| packet.exit == dropped(reason)).count();
+            let (full, no_flow) = (of("punt_full"), of("no_flow"));
+            assert!(full > 0 && no_flow > 0 && full + no_flow == 300, "{full} and {no_flow}");
         });
     }
 
