@@ -87,7 +87,7 @@ pub(crate) struct FlowRecord {
     pub(crate) l4_delta: [u16; 2],
     /// In use: the snapshot in which the backend was last seen to serve. Free: the next free record.
     pub(crate) link: u32,
-    /// IPv6 source and destination by direction.
+    /// IPv6 source and destination by direction: a cache line that IPv4 packets never read.
     pub(crate) wide: [[u8; 32]; 2],
 }
 
@@ -175,12 +175,6 @@ impl FlowRecord {
     pub(crate) fn rewritten_v6(&self, direction: Direction) -> ([u8; 32], u32) {
         let other = 1 - direction as usize;
         (mirror_wide(self.wide[other]), mirror_ports(self.ports[other]))
-    }
-
-    /// The line that only IPv6 packets read.
-    #[inline]
-    pub(crate) fn wide_line(&self) -> &[[u8; 32]; 2] {
-        &self.wide
     }
 
     pub(crate) fn state(&self) -> Option<FlowState> {
