@@ -24,8 +24,12 @@ pub(crate) struct Arguments {
     /// Its source, for instance 203.0.113.7:40000.
     #[arg(long, value_name = "ADDR:PORT")]
     src: SocketAddr,
-    /// Its destination, for instance 192.0.2.10:80 or [2001:db8::1]:80.
-    #[arg(long, value_name = "ADDR:PORT")]
+    /// Its destination.
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        help = "Its destination, for instance 192.0.2.10:80 or [2001:db8::1]:80"
+    )]
     dst: SocketAddr,
     /// TCP or UDP.
     #[arg(long, value_enum, default_value = "tcp")]
