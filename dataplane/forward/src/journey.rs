@@ -15,8 +15,10 @@ pub(crate) struct Headers {
     pub(crate) ip_len: u16,
     /// TTL or hop limit.
     pub(crate) ttl: u8,
-    /// 0 for UDP.
+    /// 0 for UDP, and so what follows.
     pub(crate) tcp_flags: u8,
+    /// Sequence and acknowledgement number as they lie in a TCP header.
+    pub(crate) numbers: [u8; 8],
 }
 
 /// What kind of packet it is, and so how much of its key means anything.

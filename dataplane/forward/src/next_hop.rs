@@ -44,7 +44,7 @@ pub(crate) fn next_hop(
 fn flow_hop(flow: &mut FlowRecord, direction: Direction, fib: &Fib) -> Hop {
     let cached = flow.hops[direction as usize];
     if flow.fib_version == fib.version() && cached != NO_HOP {
-        return Hop::Ready(AdjacencyIdx(cached));
+        return Hop::Ready(AdjacencyIdx(cached.into()));
     }
     look_up_anew(flow, direction, fib)
 }
@@ -58,7 +58,7 @@ fn look_up_anew(flow: &mut FlowRecord, direction: Direction, fib: &Fib) -> Hop {
     let leaving = flow.key(direction.opposite()).mirror();
     let hop = route(&leaving, fib);
     if let Hop::Ready(AdjacencyIdx(index)) = hop {
-        flow.hops[direction as usize] = index;
+        flow.hops[direction as usize] = u16::try_from(index).unwrap_or(NO_HOP);
     }
     hop
 }

@@ -220,23 +220,25 @@ fn parse_l4(
     key: &mut FlowKey,
     headers: &mut Headers,
 ) -> Result<Kind, ShortExit> {
-    let (kind, ports, tcp_flags) = match key.protocol {
-        _ if is_fragment => (Kind::Fragment, [0; 4], 0),
+    (headers.tcp_flags, headers.numbers) = (0, [0; 8]);
+    let (kind, ports) = match key.protocol {
+        _ if is_fragment => (Kind::Fragment, [0; 4]),
         TCP => {
             let tcp = TcpView::new(payload).map_err(l4_header_reason)?;
-            (Kind::Tuple, tcp.ports(), tcp.flags())
+            headers.tcp_flags = tcp.flags();
+            headers.numbers = tcp.numbers();
+            (Kind::Tuple, tcp.ports())
         }
         UDP => {
             let udp = UdpView::new(payload).map_err(l4_header_reason)?;
             if key.family == V6 && !udp.has_checksum() {
                 return Err(DropReason::L4Checksum.into());
             }
-            (Kind::Tuple, udp.ports(), 0)
+            (Kind::Tuple, udp.ports())
         }
-        _ => (Kind::Other, [0; 4], 0),
+        _ => (Kind::Other, [0; 4]),
     };
     key.ports = u32::from_ne_bytes(ports);
-    headers.tcp_flags = tcp_flags;
     headers.kind = kind;
     Ok(kind)
 }

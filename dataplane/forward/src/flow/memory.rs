@@ -23,7 +23,7 @@ pub(crate) const BUCKET_ENTRIES: usize = 8;
 pub const MAX_CAPACITY: usize = 1 << 28;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"pnstkflw");
-const LAYOUT_VERSION: u32 = 1;
+const LAYOUT_VERSION: u32 = 2;
 
 /// 64 bytes that begin where a cache line does; the unit in which memory is given to a table.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -79,12 +79,15 @@ pub(crate) struct FlowRecord {
     pub(crate) backend: u32,
     /// The FIB version that `hops` belong to; 0 for none.
     pub(crate) fib_version: u32,
-    /// Adjacencies by direction, [`NO_HOP`] where not yet looked up.
-    pub(crate) hops: [u32; 2],
-    /// What a rewrite adds to the IPv4 header checksum, TTL included.
-    pub(crate) ip_delta: [u16; 2],
-    /// What a rewrite adds to the L4 checksum.
-    pub(crate) l4_delta: [u16; 2],
+    /// What packets of each direction acknowledged last, as it lies in a TCP header.
+    pub(crate) acknowledged: [[u8; 4]; 2],
+    /// Adjacencies by direction, [`NO_HOP`] where not looked up yet, or beyond what 16 bits hold.
+    pub(crate) hops: [u16; 2],
+    /// What a rewrite of the client's packets adds to the IPv4 header checksum for the addresses. The other
+    /// way it is the same taken away: see [`checksum::in_direction`].
+    pub(crate) ip_delta: u16,
+    /// The same of the L4 checksum.
+    pub(crate) l4_delta: u16,
     /// In use: the snapshot in which the backend was last seen to serve. Free: the next free record.
     pub(crate) link: u32,
     /// IPv6 source and destination by direction: a cache line that IPv4 packets never read.
@@ -92,7 +95,7 @@ pub(crate) struct FlowRecord {
 }
 
 /// No next hop is cached.
-pub(crate) const NO_HOP: u32 = u32::MAX;
+pub(crate) const NO_HOP: u16 = u16::MAX;
 
 const _: () = assert!(size_of::<Header>() == 64);
 const _: () = assert!(size_of::<Bucket>() == 64);
@@ -113,7 +116,7 @@ pub(crate) struct NewFlow {
 impl FlowRecord {
     pub(crate) fn new(flow: &NewFlow, now: Tick) -> Self {
         let [forward, reply] = &flow.keys;
-        let (to_backend, to_client) = (reply.mirror(), forward.mirror());
+        let to_backend = reply.mirror();
         Self {
             addresses: [forward.addresses, reply.addresses],
             ports: [forward.ports, reply.ports],
@@ -125,15 +128,10 @@ impl FlowRecord {
             listener: flow.listener.0,
             backend: flow.backend.0,
             fib_version: 0,
+            acknowledged: [[0; 4]; 2],
             hops: [NO_HOP; 2],
-            ip_delta: [
-                checksum::header_delta(forward, &to_backend),
-                checksum::header_delta(reply, &to_client),
-            ],
-            l4_delta: [
-                checksum::l4_delta(forward, &to_backend),
-                checksum::l4_delta(reply, &to_client),
-            ],
+            ip_delta: checksum::header_delta(forward, &to_backend),
+            l4_delta: checksum::l4_delta(forward, &to_backend),
             link: flow.snapshot_version,
             wide: [forward.wide, reply.wide],
         }

@@ -11,8 +11,9 @@
 //! ```
 //! A SYN of the client on `Closing` or `Reset` begins a new connection, pinned anew. One FIN alone
 //! shortens nothing: the other direction may stream for hours (RFC 9293 §3.6). A RST shortens the
-//! timeout but does not remove the flow, and as the timeout counts silence, a blind RST that the
-//! ends ignore does not cut a connection that keeps talking.
+//! timeout but does not remove the flow, and as the timeout counts silence, one that the ends ignore
+//! does not cut a connection that keeps talking; one whose number is not about what the other end expects
+//! next was sent blindly and changes nothing (`track`).
 
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
 

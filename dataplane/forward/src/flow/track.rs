@@ -1,5 +1,6 @@
 //! Which flow a packet belongs to, and what it does to it: time, state, and whether it may go on.
 
+use super::memory::FlowRecord;
 use super::state::{Direction, FlowState};
 use super::table::{Entry, FlowTable};
 use crate::journey::{Headers, Walk};
@@ -46,6 +47,7 @@ pub(crate) fn follow(
     // Nearly every packet: data or an acknowledgement of an established connection, either way.
     if flow.state == FlowState::Established as u8 && headers.tcp_flags & (SYN | RST | FIN) == 0 {
         flow.last_seen = now.0;
+        acknowledge(flow, entry.direction(), headers);
         return true;
     }
     match next_state(entry, headers, flows, snapshot) {
@@ -53,6 +55,9 @@ pub(crate) fn follow(
             let flow = flows.record_mut(entry);
             flow.state = state as u8;
             flow.last_seen = now.0;
+            if headers.tcp_flags & (ACK | RST) == ACK {
+                acknowledge(flow, entry.direction(), headers);
+            }
             true
         }
         None => false,
@@ -77,8 +82,32 @@ fn next_state(
         return stays.then(|| state.after_udp(direction));
     }
     let opens = from_client && headers.tcp_flags & (SYN | ACK | RST) == SYN;
+    if headers.tcp_flags & RST != 0 && is_blind(flow, direction, state, headers) {
+        return Some(state);
+    }
     let stays = !opens || syn_may_stay(entry, state, flows, snapshot);
     stays.then(|| state.after_tcp(headers.tcp_flags, direction))
+}
+
+/// How far beyond what the other end has acknowledged last a RST may lie, for data in flight.
+const RST_WINDOW: u32 = 1 << 18;
+
+/// Whether a RST was probably sent by somebody who does not see the connection: its number is not about what
+/// the other end expects next. The ends ask for the very number (RFC 5961 §3.2) and decide; this only decides
+/// whether our flow is over. Whoever does not see a connection does not see what its other end acknowledges,
+/// and has to guess one of 2¹⁴ windows. Half-open flows believe every RST: they have acknowledged nothing.
+#[cold]
+fn is_blind(flow: &FlowRecord, direction: Direction, state: FlowState, headers: &Headers) -> bool {
+    let [a, b, c, d, ..] = headers.numbers;
+    let sequence = u32::from_be_bytes([a, b, c, d]);
+    let expected = u32::from_be_bytes(flow.acknowledged[direction.opposite() as usize]);
+    !state.is_half_open() && sequence.wrapping_sub(expected) >= RST_WINDOW
+}
+
+#[inline]
+fn acknowledge(flow: &mut FlowRecord, direction: Direction, headers: &Headers) {
+    let [.., a, b, c, d] = headers.numbers;
+    flow.acknowledged[direction as usize] = [a, b, c, d];
 }
 
 /// Whether a SYN of the client belongs to the flow as it is. If not, the flow is unlinked.

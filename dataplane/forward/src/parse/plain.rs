@@ -51,7 +51,7 @@ pub(super) fn parse_v4(
         return None;
     }
     let l4_len = total_len.checked_sub(ipv4::MIN_HEADER_LEN)?;
-    headers.tcp_flags = tcp_flags(frame.get(L4..)?, head[23], l4_len)?;
+    parse_l4(frame.get(L4..)?, head[23], l4_len, headers)?;
     headers.kind = Kind::Tuple;
     (headers.l3, headers.l4, headers.ip_len) = (L3 as u16, L4 as u16, total_len as u16);
     headers.ttl = head[22];
@@ -82,7 +82,7 @@ pub(super) fn parse_v6(
     if !plain {
         return None;
     }
-    headers.tcp_flags = tcp_flags(frame.get(L4_V6..)?, head[20], l4_len)?;
+    parse_l4(frame.get(L4_V6..)?, head[20], l4_len, headers)?;
     headers.kind = Kind::Tuple;
     (headers.l3, headers.l4) = (L3 as u16, L4_V6 as u16);
     headers.ip_len = u16::try_from(ipv6::HEADER_LEN + l4_len).ok()?;
@@ -93,19 +93,23 @@ pub(super) fn parse_v6(
     Some(())
 }
 
-/// The control bits of a TCP segment, 0 for a UDP datagram; nothing if it is neither, or not whole.
-/// `l4` begins with at least a UDP header, and `len` bytes of it are the IP packet's.
+/// The numbers and control bits of a TCP segment, zeros for a UDP datagram; nothing if it is neither, or not
+/// whole. `l4` begins with at least a UDP header, and `len` bytes of it are the IP packet's.
 #[inline]
-fn tcp_flags(l4: &[u8], protocol: u8, len: usize) -> Option<u8> {
+fn parse_l4(l4: &[u8], protocol: u8, len: usize, headers: &mut Headers) -> Option<()> {
     match protocol {
         TCP => {
-            let [offset, flags] = field(l4.first_chunk::<{ tcp::MIN_HEADER_LEN }>()?, 12);
+            let segment = l4.first_chunk::<{ tcp::MIN_HEADER_LEN }>()?;
+            let [offset, flags] = field(segment, 12);
             let header_len = usize::from(offset >> 4) * 4;
-            (tcp::MIN_HEADER_LEN..=len).contains(&header_len).then_some(flags)
+            headers.tcp_flags = flags;
+            headers.numbers = field(segment, 4);
+            (tcp::MIN_HEADER_LEN..=len).contains(&header_len).then_some(())
         }
         UDP => {
             let claimed = u16::from_be_bytes(field(l4.first_chunk::<{ udp::HEADER_LEN }>()?, 4));
-            (udp::HEADER_LEN..=len).contains(&usize::from(claimed)).then_some(0)
+            (headers.tcp_flags, headers.numbers) = (0, [0; 8]);
+            (udp::HEADER_LEN..=len).contains(&usize::from(claimed)).then_some(())
         }
         _ => None,
     }

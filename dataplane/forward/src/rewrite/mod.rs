@@ -44,7 +44,8 @@ fn rewrite_v4(
     let (ip, l4) = split_headers::<{ ipv4::MIN_HEADER_LEN }>(frame, headers)?;
     ip[8] -= 1; // parse let nothing through with less than two
     let checksum = u16::from_ne_bytes([ip[10], ip[11]]);
-    let checksum = checksum::update(checksum, flow.ip_delta[direction as usize]);
+    let delta = checksum::in_direction(flow.ip_delta, direction);
+    let checksum = checksum::update_header(checksum, delta);
     ip[10..12].copy_from_slice(&checksum.to_ne_bytes());
     ip[12..20].copy_from_slice(&addresses.to_ne_bytes());
     rewrite_l4(l4, ports, flow, direction);
@@ -73,7 +74,7 @@ fn rewrite_l4(l4: &mut [u8], ports: u32, flow: &FlowRecord, direction: Direction
     if let Some(field) = l4.first_chunk_mut() {
         *field = ports.to_ne_bytes();
     }
-    let delta = flow.l4_delta[direction as usize];
+    let delta = checksum::in_direction(flow.l4_delta, direction);
     if flow.protocol == Protocol::Tcp.number() {
         update_tcp(l4, delta);
     } else {

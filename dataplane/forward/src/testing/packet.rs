@@ -77,7 +77,7 @@ fn packet(source: SocketAddr, destination: SocketAddr, protocol: Protocol) -> Te
         protocol,
         flags: 0,
         sequence: 0x0102_0304,
-        acknowledgement: 0,
+        acknowledgement: 0x0102_0304, // what the other end sends next
         window: 0xfaf0,
         ttl: 61,
         payload: Vec::new(),

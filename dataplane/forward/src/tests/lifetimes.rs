@@ -4,7 +4,7 @@ use super::{BACKEND, CLIENT, FROM, FULL_NAT, FULL_NAT_UDP, NEW, SNAT, TO, VIP, f
 use crate::flow::FlowState;
 use crate::testing::{Dropped, Family, TestLb, Tx, tcp};
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
-use crate::{BackendId, DropReason, Tick, Timeouts, WorkerIdx};
+use crate::{BackendId, DropReason, Exit, PortIdx, Tick, Timeouts, WorkerIdx};
 
 const SERVED: WorkerIdx = WorkerIdx(0);
 /// The time in which the sweep sees every record, and a bit.
@@ -143,6 +143,61 @@ fn idle_means_silent_both_ways_and_time_may_wrap() {
             live(&mut lb, family, &[(false, ACK)]);
         }
         assert_eq!(lb.flows().len(), 1);
+    }
+}
+
+/// RFC 5961 §3 describes the attack; a packet of an established connection leaves as it came in any case.
+#[test]
+fn a_rst_ends_a_flow_only_if_its_number_is_about_what_the_other_end_expects() {
+    const EXPECTED: u32 = 0x0102_0304; // what every packet of the tests acknowledges
+    // promise, packets before, the RST's number, the state after
+    type Row = (&'static str, &'static [(bool, u8)], u32, FlowState);
+    let rows: [Row; 7] = [
+        ("the very number", &OPEN, EXPECTED, FlowState::Reset),
+        ("data in flight", &OPEN, EXPECTED + 100_000, FlowState::Reset),
+        ("one too low", &OPEN, EXPECTED - 1, FlowState::Established),
+        ("far ahead", &OPEN, EXPECTED + (1 << 18), FlowState::Established),
+        ("zero", &OPEN, 0, FlowState::Established),
+        (
+            "far ahead of one that closes",
+            &[OPEN[0], OPEN[1], OPEN[2], CLOSE[0]],
+            1,
+            FlowState::FinClient,
+        ),
+        ("anything, on a handshake", &OPEN[..2], 7, FlowState::Reset),
+    ];
+    for family in families() {
+        for (promise, before, sequence, state) in rows {
+            for from_client in [true, false] {
+                let mut lb = family.lb(FULL_NAT);
+                live(&mut lb, family, before);
+                let outside = lb.flows()[0].outside.to_string();
+                let (from, to) = if from_client { (CLIENT, VIP) } else { (BACKEND, &*outside) };
+                let rst = family.tcp(from, to, RST).numbered(sequence, 0);
+                let (exit, _) = lb.send_to(SERVED, rst.into());
+                assert_eq!(exit, Exit::Send(PortIdx(0)), "{promise}: the ends decide");
+                assert_eq!(lb.flows()[0].state, state, "{promise}, from the client: {from_client}");
+                lb.sleep_ms(Timeouts::default().tcp_reset_ms + ROUND_MS);
+                let lives = lb.flows().len() == 1;
+                assert_eq!(lives, state != FlowState::Reset, "{promise}: it may be silent");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_somebody_else_acknowledges_does_not_let_his_rst_pass() {
+    for family in families() {
+        let mut lb = family.lb(FULL_NAT);
+        live(&mut lb, family, &OPEN);
+        for number in (0..1000).map(|n| n << 22) {
+            let forged = family.tcp(CLIENT, VIP, ACK).numbered(number, number);
+            lb.send_to(SERVED, forged.into());
+            if number.abs_diff(0x0102_0304) > 1 << 22 {
+                lb.send_to(SERVED, family.tcp(CLIENT, VIP, RST).numbered(number, 0).into());
+            }
+        }
+        assert_eq!(lb.flows()[0].state, FlowState::Established, "only the backend's count");
     }
 }
 

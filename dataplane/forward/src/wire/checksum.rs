@@ -3,7 +3,7 @@
 //! One's complement addition does not care about byte order, as long as it is the same throughout
 //! (RFC 1071 §2 (B)): all words here are 16 bits as they lie in memory.
 
-use crate::flow::{FlowKey, V6};
+use crate::flow::{Direction, FlowKey, V6};
 
 /// What one hop less adds to a header checksum: the TTL is the high byte of its word.
 const TTL_MINUS_ONE: u32 = u16::from_ne_bytes([0xfe, 0xff]) as u32;
@@ -70,11 +70,27 @@ fn address_delta(before: &FlowKey, after: &FlowKey) -> u64 {
     words_delta(before.addresses, after.addresses)
 }
 
-/// What the rewrite of `before` to `after` adds to an IPv4 header checksum: two addresses, and a
-/// TTL less by one.
+/// What the rewrite of `before` to `after` adds to an IPv4 header checksum: two addresses.
 #[must_use]
 pub(crate) fn header_delta(before: &FlowKey, after: &FlowKey) -> u16 {
-    fold_wide(address_delta(before, after) + u64::from(TTL_MINUS_ONE))
+    fold_wide(address_delta(before, after))
+}
+
+/// A delta of the client's packets, for packets that go `direction`: a reply is rewritten the other way, from
+/// what the client's become to what they were, and in one's complement the negative is the complement.
+#[inline]
+#[must_use]
+pub(crate) const fn in_direction(delta: u16, direction: Direction) -> u16 {
+    delta ^ (direction as u16).wrapping_neg()
+}
+
+/// The checksum of an IPv4 header after its addresses changed by `delta`, and one hop was taken.
+#[inline]
+#[must_use]
+pub(crate) const fn update_header(checksum: u16, delta: u16) -> u16 {
+    let sum = !checksum as u32 + delta as u32 + TTL_MINUS_ONE;
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !((sum & 0xffff) + (sum >> 16)) as u16
 }
 
 /// What the rewrite of `before` to `after` adds to a TCP or UDP checksum: the addresses of the

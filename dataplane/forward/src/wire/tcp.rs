@@ -45,6 +45,14 @@ impl<'a> TcpView<'a> {
         [a, b, c, d]
     }
 
+    /// Sequence and acknowledgement number as they lie in the header.
+    #[inline]
+    #[must_use]
+    pub fn numbers(&self) -> [u8; 8] {
+        let [_, _, _, _, a, b, c, d, e, f, g, h, ..] = *self.head;
+        [a, b, c, d, e, f, g, h]
+    }
+
     /// The control bits CWR to FIN.
     #[inline]
     #[must_use]
