@@ -42,17 +42,17 @@ pub(crate) fn classify<'s>(headers: &Headers, key: &FlowKey, snapshot: &'s Snaps
             None => Class::Leave(ShortExit::punt(PuntClass::Other)),
         };
     }
-    let Some(protocol) = protocol else { return Class::Leave(rest(key, snapshot)) };
+    let Some(protocol) = protocol else { return Class::Leave(outside_flows(key, snapshot)) };
     if let Some(listener) = snapshot.listener_of(destination, protocol) {
         return Class::Listener(listener);
     }
     if snapshot.is_departed(destination, protocol) {
-        return Class::Departed(rest(key, snapshot));
+        return Class::Departed(outside_flows(key, snapshot));
     }
     if snapshot.is_dnat_backend(key.source(), protocol) {
-        return Class::DnatReply(rest(key, snapshot));
+        return Class::DnatReply(outside_flows(key, snapshot));
     }
-    Class::Leave(rest(key, snapshot))
+    Class::Leave(outside_flows(key, snapshot))
 }
 
 /// A piece of a datagram: the kernel's if it is for the box alone, else lost.
@@ -64,11 +64,11 @@ fn fragment(key: &FlowKey, snapshot: &Snapshot) -> ShortExit {
     {
         return DropReason::Fragment.into();
     }
-    rest(key, snapshot)
+    outside_flows(key, snapshot)
 }
 
 /// For the kernel, or for nobody.
-fn rest(key: &FlowKey, snapshot: &Snapshot) -> ShortExit {
+pub(crate) fn outside_flows(key: &FlowKey, snapshot: &Snapshot) -> ShortExit {
     let (source, destination) = (key.source(), key.destination());
     let address = destination.ip();
     let to_many = match address {

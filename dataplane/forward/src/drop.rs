@@ -72,6 +72,10 @@ drop_reasons! {
         "The NIC found the TCP or UDP checksum wrong, or a UDP datagram over IPv6 has none (RFC 8200 section 8.1)."
     Fragment "fragment" Forwarder
         "A fragment of a packet that we would have to forward; L4 ports are only in the first one."
+    IcmpQuote "icmp_quote" Forwarder
+        "An ICMP error to a VIP or a SNAT address that quotes no TCP or UDP packet with its L4 ports."
+    IcmpNoFlow "icmp_no_flow" Forwarder
+        "An ICMP error to a VIP or a SNAT address about a packet of no flow."
     Martian "martian" Forwarder
         "The source address can be nobody's: multicast, broadcast, reserved, loopback, zero, the destination's own, or L4 port 0; or an IPv6 address is link-local."
     TtlExpired "ttl_expired" Forwarder

@@ -6,7 +6,8 @@ use crate::exit::{self, ShortExit};
 use crate::flow::expire::{self, Sweep};
 use crate::flow::hash::FlowHash;
 use crate::flow::{Direction, Entry, FlowInfo, FlowKey, FlowMemory, FlowTable, look_up, track};
-use crate::journey::Walk;
+use crate::icmp;
+use crate::journey::{Kind, Walk};
 use crate::next_hop;
 use crate::owner::{owner_of_client, owner_of_snat_port};
 use crate::parse::{self, parse};
@@ -78,6 +79,10 @@ impl<'m> Forwarder<'m> {
             classes[at] = classify(&self.walk.headers[at], &self.walk.keys[at], snapshot);
         }
         for at in self.walk.strangers.iter() {
+            if self.walk.headers[at].kind == Kind::IcmpError {
+                self.receive_icmp_error(at, burst, snapshot);
+                continue;
+            }
             let owner = self.owner(&classes[at], &self.walk.keys[at]);
             match (owner, classes[at]) {
                 (Some(owner), _) if owner != self.me => {
@@ -89,6 +94,37 @@ impl<'m> Forwarder<'m> {
                     burst.leave(at, exit);
                 }
             }
+        }
+    }
+
+    /// An ICMP error: written anew for the end it is about, handed to the owner of the flow it quotes, or gone.
+    #[cold]
+    fn receive_icmp_error(&mut self, at: usize, burst: &mut Burst, snapshot: &Snapshot) {
+        let (outer, headers) = (self.walk.keys[at], self.walk.headers[at]);
+        let error = match icmp::read(burst.frames[at], &headers, &outer, snapshot) {
+            Ok(error) => error,
+            Err(exit) => return burst.leave(at, exit),
+        };
+        let entry = self.flows.find(&error.key, self.flows.hash.tuple(&error.key));
+        if !entry.is_some() {
+            let owner = self.owner(&icmp::class(&error, snapshot), &error.key);
+            let exit = owner.filter(|owner| *owner != self.me).map_or_else(
+                || icmp::unclaimed(&outer, snapshot, DropReason::IcmpNoFlow),
+                ShortExit::hand_over,
+            );
+            return burst.leave(at, exit);
+        }
+        if headers.ttl <= 1 {
+            return burst.leave(at, DropReason::TtlExpired.into());
+        }
+        let flow = self.flows.record(entry);
+        let [forward, reply] = [Direction::Forward, Direction::Reply].map(|way| flow.key(way));
+        let ends = icmp::Ends::of(forward, reply, entry.direction());
+        match icmp::rewrite(burst.frames[at], &headers, &error, &ends) {
+            Some(()) => {
+                next_hop::send_on(burst, at, headers.ip_len, ends.leaving(), snapshot);
+            }
+            None => burst.leave(at, DropReason::Truncated.into()),
         }
     }
 

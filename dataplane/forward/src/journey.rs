@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     Tuple,
     /// A piece of a datagram: addresses and protocol.
     Fragment,
+    /// An ICMP error: its own addresses and protocol.
+    IcmpError,
     /// Another protocol: addresses and protocol.
     Other,
 }

@@ -26,7 +26,7 @@
 //! * `classify`, [`snapshot`], [`owner`]: whose packet it is
 //! * `pin`, [`group`], [`maglev`]: a backend for a new flow
 //! * `rewrite`: `full_nat`, `dnat`, their `port_walk`, and the `reset` that refuses a connection
-//! * `next_hop`, [`fib`]: where it leaves
+//! * `next_hop`, [`fib`]: where it leaves; `icmp`: errors about it, to the end that sent it
 //! * [`exit`](Exit), [`drop`](DropReason), [`counters`]: what became of it
 //! * [`explain`](Explanation): what would become of one; [`traced`](Traced): how far one came
 //!
@@ -43,6 +43,7 @@ pub mod fib;
 pub mod flow;
 mod forwarder;
 pub mod group;
+mod icmp;
 mod ids;
 mod journey;
 pub mod maglev;

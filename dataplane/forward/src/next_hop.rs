@@ -24,18 +24,43 @@ pub(crate) fn next_hop(
     for at in walk.pinned.iter() {
         let (entry, ip_len) = (walk.entries[at], walk.headers[at].ip_len);
         let flow = flows.record_mut(entry);
-        let leaves = match flow_hop(flow, entry.direction(), snapshot.fib()) {
-            Hop::Ready(index) => match snapshot.fib().adjacency(index) {
-                Some(adjacency) => send(burst.frames[at], &mut burst.slips[at], ip_len, adjacency),
-                None => Err(DropReason::NoRoute),
-            },
-            Hop::Unresolved(key) => hold(burst, at, ip_len, key, snapshot),
-            Hop::Unreachable => Err(DropReason::NoRoute),
-        };
-        match leaves {
+        let hop = flow_hop(flow, entry.direction(), snapshot.fib());
+        match leave_by(hop, burst, at, ip_len, snapshot) {
             Ok(()) => count(flow, entry.direction(), burst.slips[at].len.into(), counters),
             Err(reason) => burst.leave(at, reason.into()),
         }
+    }
+}
+
+/// A packet without a flow of its own, already rewritten: routed by the tuple it leaves with.
+pub(crate) fn send_on(
+    burst: &mut Burst,
+    at: usize,
+    ip_len: u16,
+    leaving: &FlowKey,
+    snapshot: &Snapshot,
+) {
+    if let Err(reason) = leave_by(route(leaving, snapshot.fib()), burst, at, ip_len, snapshot) {
+        burst.leave(at, reason.into());
+    }
+}
+
+/// Sends or holds a packet.
+#[inline]
+fn leave_by(
+    hop: Hop,
+    burst: &mut Burst,
+    at: usize,
+    ip_len: u16,
+    snapshot: &Snapshot,
+) -> Result<(), DropReason> {
+    match hop {
+        Hop::Ready(index) => match snapshot.fib().adjacency(index) {
+            Some(adjacency) => send(burst.frames[at], &mut burst.slips[at], ip_len, adjacency),
+            None => Err(DropReason::NoRoute),
+        },
+        Hop::Unresolved(key) => hold(burst, at, ip_len, key, snapshot),
+        Hop::Unreachable => Err(DropReason::NoRoute),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::journey::{Headers, Kind, PacketSet, Walk};
 use crate::snapshot::{PortConfig, Snapshot};
 use crate::wire::Malformed;
 use crate::wire::ethernet::{self, EthernetView};
+use crate::wire::icmp;
 use crate::wire::ipv4::Ipv4View;
 use crate::wire::ipv6::{self, Astray, Ipv6View};
 use crate::wire::tcp::TcpView;
@@ -63,7 +64,7 @@ fn parse_other(at: usize, burst: &mut Burst, walk: &mut Walk, snapshot: &Snapsho
             }
             walk.tuples.insert(at);
         }
-        Ok(Kind::Fragment | Kind::Other) => walk.strangers.insert(at),
+        Ok(Kind::Fragment | Kind::IcmpError | Kind::Other) => walk.strangers.insert(at),
         Err(exit) => slip.exit = exit,
     }
 }
@@ -235,6 +236,9 @@ fn parse_l4(
                 return Err(DropReason::L4Checksum.into());
             }
             (Kind::Tuple, udp.ports())
+        }
+        number if icmp::is_error(number, payload.first().copied().unwrap_or_default()) => {
+            (Kind::IcmpError, [0; 4])
         }
         _ => (Kind::Other, [0; 4]),
     };

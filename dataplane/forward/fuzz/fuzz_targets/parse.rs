@@ -8,6 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use penstock_forward::testing::{BOX_MAC, Family, TestLb};
 use penstock_forward::wire::{
     ethernet::EthernetView,
+    icmp,
     ipv4::Ipv4View,
     ipv6::{self, Ipv6View},
     tcp::TcpView,
@@ -57,6 +58,10 @@ fn views(bytes: &[u8]) {
             if let Ok(udp) = UdpView::new(ip.payload()) {
                 let _ = udp.ports();
             }
+        }
+        // What an ICMP error quotes is cut off anywhere, and no checksum vouches for it.
+        if let Some(quote) = icmp::quote(frame.payload()) {
+            assert!(quote.l4_at + icmp::LEAST_L4 <= frame.payload().len());
         }
         if let Ok(ip) = Ipv6View::new(frame.payload()) {
             let _ = (ip.addresses(), ip.is_neighbour_discovery(), ip.hop_limit());

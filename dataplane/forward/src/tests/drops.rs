@@ -113,6 +113,10 @@ const ROWS: &[Row] = &[
         with_metadata(family, PortIdx(0), RxChecks { ip: Checked::Good, l4: Checked::Bad })
     }),
     (DropReason::Fragment, BOTH, |family| exit(family, first(family).piece(0, true))),
+    (DropReason::IcmpQuote, BOTH, |family| super::icmp::error_about(family, &[])),
+    (DropReason::IcmpNoFlow, BOTH, |family| {
+        super::icmp::error_about(family, &family.tcp(VIP, CLIENT, SYN).bytes()[14..])
+    }),
     (DropReason::Martian, BOTH, |family| exit(family, family.tcp("203.0.113.7:0", VIP, SYN))),
     (DropReason::TtlExpired, BOTH, |family| exit(family, first(family).ttl(1))),
     (DropReason::NotRouted, BOTH, |family| {

@@ -5,6 +5,7 @@ mod drops;
 mod explain;
 mod extension_headers;
 mod full_nat;
+mod icmp;
 mod kernel;
 mod lifetimes;
 mod limits;

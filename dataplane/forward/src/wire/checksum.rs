@@ -56,6 +56,12 @@ pub const fn update(checksum: u16, delta: u16) -> u16 {
     !((sum & 0xffff) + (sum >> 16)) as u16
 }
 
+/// `~m + m'` of two sums.
+#[must_use]
+pub(crate) const fn delta(before: u16, after: u16) -> u16 {
+    fold_wide(!before as u64 + after as u64)
+}
+
 /// `~m + m'` over the words of two values.
 fn words_delta(before: u64, after: u64) -> u64 {
     let words = |value: u64| value.to_ne_bytes();

@@ -121,31 +121,7 @@ impl<'a> Ipv6View<'a> {
     /// # Errors
     /// [`Astray`].
     pub fn upper(&self) -> Result<Upper<'a>, Astray> {
-        let (mut protocol, mut payload) = (self.next_header(), self.payload);
-        let mut walked = 0;
-        while matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION) {
-            let [next, len, third, fourth, ..] =
-                *payload.first_chunk::<8>().ok_or(Astray::Truncated)?;
-            match protocol {
-                _ if walked == MAX_EXTENSIONS => return Err(Astray::TooMany),
-                HOP_BY_HOP if walked > 0 => return Err(Astray::Misplaced),
-                ROUTING if third == 0 || fourth > 0 => return Err(Astray::Routed),
-                _ => {}
-            }
-            let header_len = if protocol == FRAGMENT { 8 } else { 8 + usize::from(len) * 8 };
-            payload = payload.get(header_len..).ok_or(Astray::Truncated)?;
-            let extensions_len = self.payload.len() - payload.len();
-            if extensions_len > MAX_EXTENSIONS_LEN {
-                return Err(Astray::TooMany);
-            }
-            if protocol == FRAGMENT && u16::from_be_bytes([third, fourth]) & 0xfff9 != 0 {
-                return Ok(Upper { protocol: next, extensions_len, payload, is_fragment: true });
-            }
-            protocol = next;
-            walked += 1;
-        }
-        let extensions_len = self.payload.len() - payload.len();
-        Ok(Upper { protocol, extensions_len, payload, is_fragment: false })
+        walk(self.next_header(), self.payload)
     }
 
     /// Whether this is neighbour or router discovery (RFC 4861 §4): by its hop limit, no router has
@@ -156,4 +132,32 @@ impl<'a> Ipv6View<'a> {
             && self.head[7] == 255
             && matches!(self.payload.first(), Some(133..=137))
     }
+}
+
+/// The walk of [`Ipv6View::upper`], over what follows a fixed header that names `protocol` as next.
+pub(super) fn walk(mut protocol: u8, after_head: &[u8]) -> Result<Upper<'_>, Astray> {
+    let (mut payload, mut walked) = (after_head, 0);
+    while matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION) {
+        let [next, len, third, fourth, ..] =
+            *payload.first_chunk::<8>().ok_or(Astray::Truncated)?;
+        match protocol {
+            _ if walked == MAX_EXTENSIONS => return Err(Astray::TooMany),
+            HOP_BY_HOP if walked > 0 => return Err(Astray::Misplaced),
+            ROUTING if third == 0 || fourth > 0 => return Err(Astray::Routed),
+            _ => {}
+        }
+        let header_len = if protocol == FRAGMENT { 8 } else { 8 + usize::from(len) * 8 };
+        payload = payload.get(header_len..).ok_or(Astray::Truncated)?;
+        let extensions_len = after_head.len() - payload.len();
+        if extensions_len > MAX_EXTENSIONS_LEN {
+            return Err(Astray::TooMany);
+        }
+        if protocol == FRAGMENT && u16::from_be_bytes([third, fourth]) & 0xfff9 != 0 {
+            return Ok(Upper { protocol: next, extensions_len, payload, is_fragment: true });
+        }
+        protocol = next;
+        walked += 1;
+    }
+    let extensions_len = after_head.len() - payload.len();
+    Ok(Upper { protocol, extensions_len, payload, is_fragment: false })
 }
