@@ -14,6 +14,7 @@
 //! | `restart`     | either process may be killed at any moment                                     |
 //! | `throughput`  | long TCP streams stay whole, also when replies meet the wrong worker           |
 //! | `leak`        | ten thousand connections leave nothing behind                                  |
+//! | `pmtu`        | what a router says of packets that do not fit reaches their sender             |
 //!
 //! `network` is the lab as a value, `site` the Gateway API objects that a test puts in the folder,
 //! `counters` what the programs say about themselves.
@@ -25,6 +26,7 @@ mod forwarding;
 mod ipv6;
 mod leak;
 mod network;
+mod pmtu;
 mod restart;
 mod site;
 mod throughput;

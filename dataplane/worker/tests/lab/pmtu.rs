@@ -1,0 +1,58 @@
+//! A narrow link in the middle of the path: what its router says of packets that do not fit reaches the
+//! backend that sent them.
+
+use crate::network::Lab;
+use crate::site::{Endpoint::Ready, Site};
+use crate::{DNAT_VIP, FULL_NAT_VIP};
+
+const FULL_NAT_VIP6: &str = "2001:db8:10::100";
+const DNAT_VIP6: &str = "2001:db8:10::101";
+/// The file that every backend has.
+const FILE_BYTES: &str = "67108864";
+
+#[test]
+#[ignore = "needs root, hugepages and the lab of scripts/lab"]
+fn a_download_over_a_narrow_link_completes() {
+    carries(&["--workers", "1"]);
+}
+
+#[test]
+#[ignore = "needs root, hugepages and the lab of scripts/lab"]
+fn it_completes_whichever_worker_gets_the_routers_word() {
+    carries(&["--workers", "2", "--wrong-queue"]);
+}
+
+fn carries(options: &[&str]) {
+    let lab = Lab::up(&site(), options);
+    lab.on("router", &["ip", "link", "set", "clients", "mtu", "1280"]);
+    for (vip, family) in [
+        (FULL_NAT_VIP.to_owned(), "-4"),
+        (DNAT_VIP.to_owned(), "-4"),
+        (format!("[{FULL_NAT_VIP6}]"), "-6"),
+        (format!("[{DNAT_VIP6}]"), "-6"),
+    ] {
+        lab.on("backend1", &["ip", family, "route", "flush", "cache"]);
+        let url = format!("http://{vip}/pattern");
+        let fetch =
+            ["curl", "-s", "-S", "-o", "/dev/null", "-w", "%{size_download}", "-m", "60", &url];
+        assert_eq!(lab.on("client1", &fetch), FILE_BYTES, "{vip}");
+        let learnt = lab.on("backend1", &["ip", family, "route", "show", "cache"]);
+        assert!(learnt.contains("mtu 1280"), "{vip}: the backend was told: {learnt:?}");
+    }
+}
+
+fn site() -> Site {
+    let site = Site::new();
+    for (name, vip, mode, backend) in [
+        ("full", FULL_NAT_VIP, "full-nat", "10.10.0.11"),
+        ("direct", DNAT_VIP, "dnat", "10.10.0.11"),
+        ("full6", FULL_NAT_VIP6, "full-nat", "2001:db8:10::11"),
+        ("direct6", DNAT_VIP6, "dnat", "2001:db8:10::11"),
+    ] {
+        let service = format!("{name}-pages");
+        site.gateway(name, vip, mode, &[("http", "TCP", 80)]);
+        site.service(&service, "TCP", 80, &[Ready(backend)]);
+        site.route("TCP", (name, "http"), 80, &[(&service, 1)]);
+    }
+    site
+}
