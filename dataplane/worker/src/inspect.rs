@@ -12,6 +12,7 @@
 mod answer;
 mod desk;
 mod probe;
+mod tell;
 mod tracer;
 
 pub use answer::Inspector;

@@ -9,25 +9,19 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, Scope};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use penstock_feed as feed;
-use penstock_feed::inspect::{
-    self, Answer, Came, Fate, Flow, FlowFilter, Frame, NextHop, Packet, PacketExit, Question,
-};
-use penstock_forward::{
-    self as forward, Direction, Exit, Explanation, FlowInfo, FlowKey, Protocol, Tick, Traced,
-    WorkerIdx,
-};
+use penstock_feed::inspect::{self, Answer, FlowFilter, Question};
+use penstock_forward::{FlowKey, Protocol};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use tracing::warn;
 
-use super::Desk;
 use super::desk::NoAnswer;
-use super::tracer::{Kept, Sighting, Watch};
+use super::tracer::{Sighting, Watch};
+use super::{Desk, tell};
 use crate::clock::Clock;
-use crate::kernel::MacAddr;
 
 /// Questions that are answered at the same time.
 const MOST_ASKERS: usize = 4;
@@ -148,7 +142,7 @@ impl Inspector {
         for worker in 0..self.desks.len() {
             let asked = self.desk(worker).flows(|page, now| {
                 looked_at += page.len() as u64;
-                for flow in page.iter().map(|flow| tell(flow, worker, now)) {
+                for flow in page.iter().map(|flow| tell::flow(flow, worker, now)) {
                     if filter.matches(&flow) {
                         matched += 1;
                         if matched <= limit && written.is_ok() {
@@ -182,7 +176,7 @@ impl Inspector {
         // Any worker knows the owner, and the owner is not another's.
         for _ in 0..2 {
             match self.desk(worker).explain(key) {
-                Ok((explanation, now)) => match fate(&explanation, worker, now) {
+                Ok((explanation, now)) => match tell::fate(&explanation, worker, now) {
                     Ok(fate) => return Answer::Explained { worker, fate },
                     Err(owner) => worker = usize::from(owner.0),
                 },
@@ -237,7 +231,7 @@ impl Inspector {
     /// Tells what the workers have met by now, up to `most` in all.
     fn tell_some(&self, most: u64, told: &mut u64, out: &mut impl Write) -> io::Result<()> {
         for worker in 0..self.desks.len() {
-            let packet = |sighting: &Sighting| packet(sighting, worker, self.clock);
+            let packet = |sighting: &Sighting| tell::packet(sighting, worker, self.clock);
             while *told < most {
                 let Some(packet) = self.desk(worker).sighting(packet) else { break };
                 *told += 1;
@@ -262,90 +256,13 @@ fn has_gone(stream: &UnixStream) -> bool {
     }
 }
 
-fn packet(sighting: &Sighting, worker: usize, clock: Clock) -> Packet {
-    let Sighting { cycles, now, ingress, arrived, left, traced, exit, .. } = sighting;
-    let met = SystemTime::now() - clock.ago(*cycles);
-    let since = met.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let frame = |kept: &Kept| Frame { len: kept.len, bytes: kept.bytes().to_vec() };
-    Packet {
-        worker,
-        time_ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
-        ingress: ingress.0.into(),
-        arrived: frame(arrived),
-        left: (left.len > 0).then(|| frame(left)),
-        came: match traced {
-            Traced::Parsed => Came::Parsed,
-            Traced::Hit(flow) => Came::Hit(tell(flow, worker, *now)),
-            Traced::New(flow) => Came::New(tell(flow, worker, *now)),
-            Traced::ForListener(listener) => Came::ForListener(listener.0),
-            Traced::FlowElsewhere => Came::FlowElsewhere,
-            Traced::Unclaimed => Came::Unclaimed,
-        },
-        exit: match exit {
-            Exit::Send(port) => PacketExit::Sent(port.0.into()),
-            Exit::Punt(class) => PacketExit::Punted(class.name().to_owned()),
-            Exit::HandOver(owner) => PacketExit::HandedOver(owner.0.into()),
-            Exit::Hold(next_hop) => PacketExit::Held(next_hop.address),
-            Exit::Drop(reason) => PacketExit::Dropped(reason.name().to_owned()),
-        },
-    }
-}
-
-fn tell(flow: &FlowInfo, worker: usize, now: Tick) -> Flow {
-    Flow {
-        protocol: match flow.protocol {
-            Protocol::Tcp => feed::Protocol::Tcp,
-            Protocol::Udp => feed::Protocol::Udp,
-        },
-        client: flow.client,
-        vip: flow.vip,
-        outside: flow.outside,
-        backend: flow.backend,
-        state: flow.state.name().to_owned(),
-        idle_ms: now.since(flow.last_seen),
-        worker,
-        listener: flow.listener.0,
-        backend_row: flow.backend_id.0,
-    }
-}
-
-/// What a worker said, or the worker to be asked instead.
-fn fate(explanation: &Explanation, worker: usize, now: Tick) -> Result<Fate, WorkerIdx> {
-    Ok(match *explanation {
-        Explanation::Flow { flow, direction, next_hop } => Fate::Flow {
-            flow: tell(&flow, worker, now),
-            to_backend: direction == Direction::Forward,
-            next_hop: tell_next_hop(next_hop),
-        },
-        Explanation::New { listener, address, next_hop, .. } => {
-            Fate::New { listener: listener.0, backend: address, next_hop: tell_next_hop(next_hop) }
-        }
-        Explanation::Refused { listener } => Fate::NoBackend { listener: listener.0 },
-        Explanation::Punted(class) => Fate::Punted { class: class.name().to_owned() },
-        Explanation::Dropped(reason) => Fate::Dropped { reason: reason.name().to_owned() },
-        Explanation::Elsewhere(owner) => return Err(owner),
-    })
-}
-
-fn tell_next_hop(next_hop: forward::NextHop) -> NextHop {
-    match next_hop {
-        forward::NextHop::Ready { port, mac } => {
-            NextHop::Ready { port: u32::from(port.0), mac: MacAddr(mac.0).to_string() }
-        }
-        forward::NextHop::Unresolved(key) => {
-            NextHop::Unresolved { port: u32::from(key.port.0), address: key.address }
-        }
-        forward::NextHop::Unreachable => NextHop::Unreachable,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
-    use penstock_feed::inspect::{PacketFilter, ask};
+    use penstock_feed::inspect::{Fate, PacketExit, PacketFilter, ask};
     use penstock_forward::testing::{TestLb, tcp};
-    use penstock_forward::{DropReason, PortIdx, PuntClass, wire};
+    use penstock_forward::{DropReason, Exit, PortIdx, PuntClass, Traced, WorkerIdx, wire};
 
     use super::super::desk_and_probe;
     use super::*;
