@@ -204,6 +204,8 @@ pub enum PacketExit {
     HandedOver(usize),
     /// It waits for this neighbour.
     Held(IpAddr),
+    /// A fragment that waits for the first of its datagram.
+    Awaits,
     /// Lost, for this reason.
     Dropped(String),
 }

@@ -1,6 +1,7 @@
 //! Up to [`BURST`] packets that walk together, borrowed from whoever received them.
 
 use crate::exit::ShortExit;
+use crate::fragment::Learned;
 use crate::{Exit, NextHopKey, PortIdx, PuntClass};
 
 /// The most packets in a burst.
@@ -34,6 +35,7 @@ pub struct Packet<'b> {
     frame: &'b [u8],
     ingress: PortIdx,
     exit: Exit,
+    learned: Option<Learned>,
 }
 
 impl<'b> Packet<'b> {
@@ -41,6 +43,13 @@ impl<'b> Packet<'b> {
     #[must_use]
     pub fn exit(&self) -> Exit {
         self.exit
+    }
+
+    /// What is known of the datagram of which this is a piece; travels with it to its owner, for
+    /// [`Burst::push_piece`].
+    #[must_use]
+    pub fn learned(&self) -> Option<Learned> {
+        self.learned
     }
 
     /// Bytes of the frame now; never more than came in.
@@ -88,6 +97,8 @@ pub struct Burst<'a> {
     pub(crate) slips: [Slip; BURST],
     /// Where those wait that are held; made when the first one is.
     holds: Option<[NextHopKey; BURST]>,
+    /// What is known of pieces of datagrams; made when the first one is.
+    learned: Option<[Option<Learned>; BURST]>,
     len: usize,
 }
 
@@ -100,6 +111,7 @@ impl<'a> Burst<'a> {
             frames: std::array::from_fn(|_| Default::default()),
             slips: [Slip::default(); BURST],
             holds: None,
+            learned: None,
             len: 0,
         }
     }
@@ -119,6 +131,23 @@ impl<'a> Burst<'a> {
         *place = frame;
         self.len += 1;
         true
+    }
+
+    /// Adds a frame as [`Self::push`] does, with what is known of it if it is a piece of a datagram: it was
+    /// handed over with that, or waited for it.
+    #[inline]
+    pub fn push_piece(
+        &mut self,
+        frame: &'a mut [u8],
+        ingress: PortIdx,
+        checks: RxChecks,
+        learned: Option<Learned>,
+    ) -> bool {
+        let pushed = self.push(frame, ingress, checks);
+        if let Some(learned) = learned.filter(|_| pushed) {
+            self.learn(self.len - 1, learned);
+        }
+        pushed
     }
 
     /// Packets in the burst.
@@ -146,7 +175,8 @@ impl<'a> Burst<'a> {
                 }
             };
             let frame = self.frames[at].get(..usize::from(slip.len)).unwrap_or_default();
-            Packet { frame, ingress: slip.ingress, exit }
+            let learned = self.learned(at);
+            Packet { frame, ingress: slip.ingress, exit, learned }
         })
     }
 
@@ -154,6 +184,17 @@ impl<'a> Burst<'a> {
     #[inline]
     pub(crate) fn leave(&mut self, at: usize, exit: ShortExit) {
         self.slips[at % BURST].exit = exit;
+    }
+
+    /// What is known of the datagram of which a packet is a piece.
+    #[inline]
+    pub(crate) fn learned(&self, at: usize) -> Option<Learned> {
+        self.learned.as_ref().and_then(|learned| learned[at % BURST])
+    }
+
+    #[cold]
+    pub(crate) fn learn(&mut self, at: usize, learned: Learned) {
+        self.learned.get_or_insert([None; BURST])[at % BURST] = Some(learned);
     }
 
     /// A packet leaves to wait for a next hop.

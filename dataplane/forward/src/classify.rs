@@ -32,9 +32,6 @@ pub(crate) enum Class<'s> {
 /// The class of one packet.
 pub(crate) fn classify<'s>(headers: &Headers, key: &FlowKey, snapshot: &'s Snapshot) -> Class<'s> {
     let destination = key.destination();
-    if headers.kind == Kind::Fragment {
-        return Class::Leave(fragment(key, snapshot));
-    }
     let protocol = key.protocol().filter(|_| headers.kind == Kind::Tuple);
     if snapshot.is_snat(destination.ip()) {
         return match protocol {
@@ -53,18 +50,6 @@ pub(crate) fn classify<'s>(headers: &Headers, key: &FlowKey, snapshot: &'s Snaps
         return Class::DnatReply(outside_flows(key, snapshot));
     }
     Class::Leave(outside_flows(key, snapshot))
-}
-
-/// A piece of a datagram: the kernel's if it is for the box alone, else lost.
-fn fragment(key: &FlowKey, snapshot: &Snapshot) -> ShortExit {
-    let (source, destination) = (key.source().ip(), key.destination().ip());
-    if snapshot.is_snat(destination)
-        || snapshot.is_vip(destination)
-        || snapshot.is_dnat_address(source)
-    {
-        return DropReason::Fragment.into();
-    }
-    outside_flows(key, snapshot)
 }
 
 /// For the kernel, or for nobody.

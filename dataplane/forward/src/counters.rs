@@ -55,6 +55,7 @@ columns! {
         Punted "punted" "Packets for the kernel."
         HandedOver "handed_over" "Packets of flows that another worker owns."
         Held "held" "Packets that wait for a next hop to be resolved."
+        Awaiting "awaiting" "Fragments that wait for the first of their datagram."
         Dropped "dropped" "Packets lost on the journey; the drop table says why."
         FlowHits "flow_hits" "Packets whose flow was found."
         FlowMisses "flow_misses" "Packets with a 5-tuple that no flow had."

@@ -70,8 +70,16 @@ drop_reasons! {
         "A TCP data offset or UDP length contradicts the IP packet around it."
     L4Checksum "l4_checksum" Forwarder
         "The NIC found the TCP or UDP checksum wrong, or a UDP datagram over IPv6 has none (RFC 8200 section 8.1)."
-    Fragment "fragment" Forwarder
-        "A fragment of a packet that we would have to forward; L4 ports are only in the first one."
+    FragmentLength "fragment_length" Forwarder
+        "A fragment that is empty, is not the last and has no multiple of 8 bytes, or ends beyond what a datagram can hold."
+    FragmentTiny "fragment_tiny" Forwarder
+        "A first fragment that does not hold the whole TCP or UDP header, or a later one that begins inside it (RFC 1858, RFC 7112)."
+    FragmentOverlap "fragment_overlap" Forwarder
+        "A fragment whose bytes were in an earlier one, or one of a datagram whose fragments contradict each other (RFC 5722)."
+    FragmentLimit "fragment_limit" Forwarder
+        "Too many datagrams in fragments are under way, from this source or in all, or too many fragments wait for their first."
+    FragmentTimeout "fragment_timeout" Worker
+        "The first fragment of a datagram, which has its L4 ports, did not come in time for this one."
     IcmpQuote "icmp_quote" Forwarder
         "An ICMP error to a VIP or a SNAT address that quotes no TCP or UDP packet with its L4 ports."
     IcmpNoFlow "icmp_no_flow" Forwarder

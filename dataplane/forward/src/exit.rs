@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::fragment::DatagramIdx;
 use crate::{DropReason, PortIdx, WorkerIdx};
 
 /// What becomes of a packet. Each packet gets exactly one.
@@ -16,6 +17,9 @@ pub enum Exit {
     /// Rewritten, but the link-layer address of its next hop is not known: ask the kernel to
     /// resolve it, and call [`Forwarder::resume`](crate::Forwarder::resume) when it is.
     Hold(NextHopKey),
+    /// A piece of a datagram whose first piece, which has the L4 ports, has not come: keep it, unchanged,
+    /// until [`Forwarder::settled`](crate::Forwarder::settled) names the datagram.
+    Await(DatagramIdx),
     /// Lost for this reason, and counted.
     Drop(DropReason),
 }
@@ -30,8 +34,9 @@ const SEND: u32 = 1;
 const HAND_OVER: u32 = 2;
 const HOLD: u32 = 3;
 const DROP: u32 = 4;
+const AWAIT: u32 = 5;
 /// Kinds of exit.
-pub(crate) const KINDS: usize = 5;
+pub(crate) const KINDS: usize = 6;
 
 impl ShortExit {
     pub(crate) const HOLD: Self = Self(HOLD);
@@ -48,6 +53,10 @@ impl ShortExit {
 
     pub(crate) const fn hand_over(worker: WorkerIdx) -> Self {
         Self(HAND_OVER | (worker.0 as u32) << 8)
+    }
+
+    pub(crate) const fn wait(datagram: DatagramIdx) -> Self {
+        Self(AWAIT | datagram.0 << 8)
     }
 
     pub(crate) const fn drop(reason: DropReason) -> Self {
@@ -77,6 +86,7 @@ impl ShortExit {
         match self.0 & 0xff {
             SEND => Some(Exit::Send(PortIdx(payload as u16))),
             HAND_OVER => Some(Exit::HandOver(WorkerIdx(payload as u8))),
+            AWAIT => Some(Exit::Await(DatagramIdx(payload))),
             DROP => self.reason().map(Exit::Drop),
             HOLD => None,
             _ => PuntClass::ALL.iter().rev().nth(payload as usize).copied().map(Exit::Punt),
@@ -140,6 +150,7 @@ mod tests {
         let rows = [
             (ShortExit::send(PortIdx(65535)), Exit::Send(PortIdx(65535))),
             (ShortExit::hand_over(WorkerIdx(255)), Exit::HandOver(WorkerIdx(255))),
+            (ShortExit::wait(DatagramIdx(0xff_ffff)), Exit::Await(DatagramIdx(0xff_ffff))),
             (ShortExit::default(), Exit::Punt(PuntClass::Other)),
         ];
         let punts = PuntClass::ALL.map(|class| (ShortExit::punt(class), Exit::Punt(class)));

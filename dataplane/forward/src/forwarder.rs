@@ -1,11 +1,15 @@
 //! One worker's forwarder: its flows, and the corridor that a burst walks.
 
+mod pieces;
+
 use crate::classify::{Class, classify};
 use crate::counters::{Counters, WorkerColumn};
 use crate::exit::{self, ShortExit};
 use crate::flow::expire::{self, Sweep};
 use crate::flow::hash::FlowHash;
 use crate::flow::{Direction, Entry, FlowInfo, FlowKey, FlowMemory, FlowTable, look_up, track};
+use crate::fragment::datagrams::Datagrams;
+use crate::fragment::{DatagramIdx, Settled};
 use crate::icmp;
 use crate::journey::{Kind, Walk};
 use crate::next_hop;
@@ -25,6 +29,7 @@ pub struct Forwarder<'m> {
     counters: Counters<'m>,
     walks: PortWalks,
     sweep: Sweep,
+    datagrams: Datagrams,
     walk: Box<Walk>,
 }
 
@@ -42,10 +47,12 @@ impl<'m> Forwarder<'m> {
         counters: Counters<'m>,
     ) -> Self {
         assert!(me.0 < workers, "worker {} of {workers}", me.0);
+        let hash = FlowHash::new(&secret);
         Self {
             me,
             workers,
-            flows: FlowTable::new(memory, FlowHash::new(&secret), counters),
+            datagrams: Datagrams::new(me, workers, &hash),
+            flows: FlowTable::new(memory, hash, counters),
             counters,
             walks: PortWalks::new(),
             sweep: Sweep::default(),
@@ -79,20 +86,33 @@ impl<'m> Forwarder<'m> {
             classes[at] = classify(&self.walk.headers[at], &self.walk.keys[at], snapshot);
         }
         for at in self.walk.strangers.iter() {
-            if self.walk.headers[at].kind == Kind::IcmpError {
-                self.receive_icmp_error(at, burst, snapshot);
-                continue;
+            match self.walk.headers[at].kind {
+                Kind::IcmpError => self.receive_icmp_error(at, burst, snapshot),
+                Kind::Fragment => self.receive_piece(at, burst, snapshot, now),
+                Kind::Tuple | Kind::Other => {
+                    self.receive_stranger(at, classes[at], burst, snapshot, now);
+                }
             }
-            let owner = self.owner(&classes[at], &self.walk.keys[at]);
-            match (owner, classes[at]) {
-                (Some(owner), _) if owner != self.me => {
-                    burst.leave(at, ShortExit::hand_over(owner));
-                }
-                (_, Class::Listener(listener)) => self.pin(at, listener, burst, snapshot, now),
-                (_, Class::FullNatReply) => burst.leave(at, DropReason::NoFlow.into()),
-                (_, Class::Departed(exit) | Class::DnatReply(exit) | Class::Leave(exit)) => {
-                    burst.leave(at, exit);
-                }
+        }
+    }
+
+    /// A packet whose flow is not in the table: it begins one here or with its owner, or leaves.
+    #[inline]
+    fn receive_stranger(
+        &mut self,
+        at: usize,
+        class: Class,
+        burst: &mut Burst,
+        snapshot: &Snapshot,
+        now: Tick,
+    ) {
+        let owner = self.owner(&class, &self.walk.keys[at]);
+        match (owner, class) {
+            (Some(owner), _) if owner != self.me => burst.leave(at, ShortExit::hand_over(owner)),
+            (_, Class::Listener(listener)) => self.pin(at, listener, burst, snapshot, now),
+            (_, Class::FullNatReply) => burst.leave(at, DropReason::NoFlow.into()),
+            (_, Class::Departed(exit) | Class::DnatReply(exit) | Class::Leave(exit)) => {
+                burst.leave(at, exit);
             }
         }
     }
@@ -190,11 +210,20 @@ impl<'m> Forwarder<'m> {
     /// Looks at 64 records or fewer a call; called at least every 50 µs per million flows, it
     /// completes a round about each second. Call it between bursts.
     pub fn expire_some(&mut self, snapshot: &Snapshot, now: Tick) -> usize {
+        self.datagrams.expire_some(now);
         let removed = self.sweep.step(&mut self.flows, snapshot.timeouts(), &self.counters, now);
         if removed > 0 {
             self.counters.set_worker(WorkerColumn::Flows, self.flows.live() as u64);
         }
         removed
+    }
+
+    /// A datagram for which pieces were kept ([`Exit::Await`]), and what to do with them now. To be asked until
+    /// there is none, after each burst and each [`Self::expire_some`]; known pieces are forwarded anew by
+    /// [`Burst::push_piece`].
+    #[inline]
+    pub fn settled(&mut self) -> Option<(DatagramIdx, Settled)> {
+        self.datagrams.settled()
     }
 
     pub(crate) fn me(&self) -> WorkerIdx {
@@ -256,6 +285,7 @@ impl<'m> Forwarder<'m> {
             WorkerColumn::HandedOver,
             WorkerColumn::Held,
             WorkerColumn::Dropped,
+            WorkerColumn::Awaiting,
         ];
         for (column, count) in columns.into_iter().zip(exits) {
             self.counters.worker(column, count);

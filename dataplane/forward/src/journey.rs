@@ -47,6 +47,8 @@ pub(crate) struct Walk {
     /// Those of them that are IPv6. Rooms take them in turns of their own: one that asks each packet for
     /// its family costs three TSC cycles a packet more (bench `l4_full_nat_ipv6/78B/64_flows`).
     pub(crate) wide: PacketSet,
+    /// Pieces of datagrams whose L4 ports are known; only the first piece has an L4 header.
+    pub(crate) pieces: PacketSet,
     /// Packets whose entry is their flow.
     pub(crate) pinned: PacketSet,
     /// Packets without a flow, to be classified.
@@ -62,6 +64,7 @@ impl Default for Walk {
             entries: [Entry::NONE; BURST],
             tuples: PacketSet::default(),
             wide: PacketSet::default(),
+            pieces: PacketSet::default(),
             pinned: PacketSet::default(),
             strangers: PacketSet::default(),
         }

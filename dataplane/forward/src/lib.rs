@@ -42,6 +42,7 @@ mod explain;
 pub mod fib;
 pub mod flow;
 mod forwarder;
+pub(crate) mod fragment;
 pub mod group;
 mod icmp;
 mod ids;
@@ -71,6 +72,7 @@ pub use flow::{
     CacheLine, Direction, FlowInfo, FlowKey, FlowMemory, FlowMemoryError, FlowState, Timeouts,
 };
 pub use forwarder::Forwarder;
+pub use fragment::{DatagramIdx, Learned, Settled, WAITING};
 pub use group::{Group, Member};
 pub use ids::{BackendId, ListenerSlot, MacAddr, Mode, PortIdx, Protocol, WorkerIdx};
 pub use snapshot::{L4Ports, Listener, PortConfig, Snapshot, SnapshotBuilder, SnapshotError};

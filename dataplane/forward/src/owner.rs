@@ -4,6 +4,7 @@
 //!  client ──▶ VIP            hash of the client's address and L4 port
 //!  backend ──▶ SNAT address  the destination L4 port: each worker has a share of 1024..=65535
 //!  backend ──▶ client (DNAT) hash of the client's address and L4 port, as above
+//!  a piece of a datagram     hash of its addresses and id, until its L4 ports are known; then as above
 //! ```
 //! RSS may bring packets to their owner in the first place; correctness never needs it.
 
@@ -11,6 +12,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
 use crate::WorkerIdx;
+use crate::flow::FlowKey;
 use crate::flow::hash::FlowHash;
 
 /// The first L4 port that SNAT uses: those below are for servers (RFC 6335 §6).
@@ -40,7 +42,17 @@ pub(crate) fn owner_of_client(hash: &FlowHash, client: SocketAddr, workers: u8) 
     if workers <= 1 {
         return WorkerIdx(0);
     }
-    let share = ((hash.client(client) >> 32) * u64::from(workers)) >> 32;
+    share(hash.client(client), workers)
+}
+
+/// The worker that knows what has been seen of a datagram in pieces.
+pub(crate) fn owner_of_datagram(hash: &FlowHash, datagram: &FlowKey, workers: u8) -> WorkerIdx {
+    share(hash.tuple(datagram), workers)
+}
+
+/// One of `workers`, all equally likely.
+fn share(hash: u64, workers: u8) -> WorkerIdx {
+    let share = ((hash >> 32) * u64::from(workers)) >> 32;
     WorkerIdx(u8::try_from(share).unwrap_or(0))
 }
 

@@ -39,6 +39,7 @@ pub(crate) fn parse(burst: &mut Burst, walk: &mut Walk, snapshot: &Snapshot) {
     }
     (walk.tuples, walk.wide) = (tuples, PacketSet::default());
     (walk.strangers, walk.pinned) = (PacketSet::default(), PacketSet::default());
+    walk.pieces = PacketSet::default();
     for at in rest.iter() {
         parse_other(at, burst, walk, snapshot);
     }
@@ -210,7 +211,7 @@ fn parse_v6(
     headers.ttl = ip.hop_limit();
     (key.addresses, key.wide) = (0, ip.addresses());
     (key.protocol, key.family) = (upper.protocol, V6);
-    parse_l4(upper.payload, upper.is_fragment, key, headers)
+    parse_l4(upper.payload, upper.fragment.is_some(), key, headers)
 }
 
 /// What follows the IP header, of the protocol and family in `key`.

@@ -192,6 +192,14 @@ impl Snapshot {
         gone.is_some_and(|gone| gone.iter().any(|ports| ports.contains(destination.port())))
     }
 
+    /// Whether a listener that has gone answered on this address, and flows of it may live.
+    #[must_use]
+    pub fn is_departed_vip(&self, address: IpAddr) -> bool {
+        [Protocol::Tcp, Protocol::Udp]
+            .into_iter()
+            .any(|protocol| self.departed.contains_key(&(address, protocol)))
+    }
+
     /// Whether any listener answers on this address.
     #[must_use]
     pub fn is_vip(&self, address: IpAddr) -> bool {

@@ -9,8 +9,8 @@ use arc_swap::{ArcSwap, Cache};
 use crossbeam_utils::CachePadded;
 use penstock_dpdk::{Mbuf, MbufBurst, RxChecksum, RxQueue, TxQueue};
 use penstock_forward::{
-    BURST, Burst, Checked, DropReason, Exit, Forwarder, NextHopKey, PortIdx, PuntClass, RxChecks,
-    Tick,
+    BURST, Burst, Checked, DropReason, Exit, Forwarder, Learned, NextHopKey, PortIdx, PuntClass,
+    RxChecks, Settled, Tick,
 };
 use rtrb::{Consumer, Producer};
 
@@ -21,6 +21,7 @@ use crate::{
     hold::Hold,
     idle::Rest,
     inspect::{Probe, Tracer},
+    pieces::Pieces,
     published::Published,
     statistics::{Activity, Drops, WorkerActivity},
 };
@@ -75,6 +76,8 @@ pub struct Path {
     pub handover: HandOver<Handed>,
     /// Packets that wait for a MAC.
     pub hold: Hold<Mbuf>,
+    /// Pieces of datagrams that wait for the first.
+    pub pieces: Pieces<Handed>,
     /// Next hops for which the main lcore shall ask the kernel.
     pub unresolved: Producer<NextHopKey>,
     /// Packets that an operator watches.
@@ -99,6 +102,7 @@ impl Worker {
             last_cycles = cycles;
             let mut packets = self.path.forward_received(&mut self.forwarder, published, now);
             packets += self.path.forward_all_handed(&mut self.forwarder, published, now);
+            self.path.forward_known_pieces(&mut self.forwarder, published, now);
             packets += self.path.send_from_kernel();
             let changed = published.serial != serial;
             if !self.path.hold.is_empty() && (changed || now.since(held_checked) >= HOLD_CHECK_MS) {
@@ -121,17 +125,34 @@ impl Worker {
     }
 }
 
-/// A packet on its way to its owner: the frame as it was received, and by which port.
+/// A packet on its way to its owner: the frame as it was received, by which port, and what is known of it if it is
+/// a piece of a datagram.
 #[derive(Debug)]
 pub struct Handed {
     mbuf: Mbuf,
     ingress: PortIdx,
+    learned: Option<Learned>,
 }
 
-/// A burst and the port each of its packets came in by.
+/// A burst, and beside each packet what came with it.
 struct Arrivals {
     mbufs: MbufBurst,
     ingress: [PortIdx; BURST],
+    learned: [Option<Learned>; BURST],
+}
+
+impl Arrivals {
+    /// A burst to be received from a port.
+    fn from(port: PortIdx) -> Self {
+        Self { mbufs: MbufBurst::new(), ingress: [port; BURST], learned: [None; BURST] }
+    }
+
+    fn push(&mut self, Handed { mbuf, ingress, learned }: Handed) {
+        let at = self.mbufs.len();
+        (self.ingress[at], self.learned[at]) = (ingress, learned);
+        let overflow = self.mbufs.push(mbuf);
+        debug_assert!(overflow.is_ok(), "a burst has room for BURST packets");
+    }
 }
 
 impl Path {
@@ -143,8 +164,7 @@ impl Path {
     ) -> usize {
         let mut packets = 0;
         for at in 0..self.ports.len() {
-            let mut arrivals =
-                Arrivals { mbufs: MbufBurst::new(), ingress: [PortIdx(at as u16); BURST] };
+            let mut arrivals = Arrivals::from(PortIdx(at as u16));
             let received = self.ports[at].rx.receive(&mut arrivals.mbufs);
             if received > 0 {
                 self.activity.add(Activity::Received, received as u64);
@@ -178,18 +198,46 @@ impl Path {
         published: &Published,
         now: Tick,
     ) -> usize {
-        let mut arrivals = Arrivals { mbufs: MbufBurst::new(), ingress: [PortIdx(0); BURST] };
-        self.handover.take(BURST, |Handed { mbuf, ingress }| {
-            arrivals.ingress[arrivals.mbufs.len()] = ingress;
-            let overflow = arrivals.mbufs.push(mbuf);
-            debug_assert!(overflow.is_ok(), "a burst has room for BURST packets");
-        });
+        let mut arrivals = Arrivals::from(PortIdx(0));
+        self.handover.take(BURST, |handed| arrivals.push(handed));
         let packets = arrivals.mbufs.len();
         if packets > 0 {
             self.activity.add(Activity::HandedIn, packets as u64);
             self.forward(arrivals, forwarder, published, now);
         }
         packets
+    }
+
+    /// Pieces of datagrams that waited and do no more, after the first.
+    fn forward_known_pieces(
+        &mut self,
+        forwarder: &mut Forwarder<'_>,
+        published: &Published,
+        now: Tick,
+    ) {
+        self.settle_pieces(forwarder); // a sweep may have given some up
+        loop {
+            let mut arrivals = Arrivals::from(PortIdx(0));
+            self.pieces.take_known(BURST).for_each(|piece| arrivals.push(piece));
+            if arrivals.mbufs.is_empty() {
+                break;
+            }
+            self.forward(arrivals, forwarder, published, now);
+        }
+    }
+
+    #[inline]
+    fn settle_pieces(&mut self, forwarder: &mut Forwarder<'_>) {
+        while let Some((datagram, settled)) = forwarder.settled() {
+            match settled {
+                Settled::Known(learned) => {
+                    self.pieces.release(datagram, |piece| piece.learned = Some(learned));
+                }
+                Settled::Lost(reason) => {
+                    self.drops.count_many(reason, self.pieces.discard(datagram) as u64);
+                }
+            }
+        }
     }
 
     /// One burst through the forwarder; each packet leaves exactly once: sent, punted, handed over,
@@ -202,33 +250,36 @@ impl Path {
         now: Tick,
     ) {
         let mut exits = [(Exit::Punt(PuntClass::Other), 0); BURST];
+        let Arrivals { ingress: ports, mut learned, .. } = arrivals;
         let traced = self.tracer.is_watching();
         if traced {
             self.trace_arrivals(&arrivals, now);
         }
         {
             let mut burst = Burst::new();
-            for (mbuf, ingress) in arrivals.mbufs.iter_mut().zip(arrivals.ingress) {
+            for ((mbuf, ingress), learned) in arrivals.mbufs.iter_mut().zip(ports).zip(learned) {
                 let checks = rx_checks(mbuf);
-                let pushed = burst.push(mbuf.data_mut(), ingress, checks);
+                let pushed = burst.push_piece(mbuf.data_mut(), ingress, checks, learned);
                 debug_assert!(pushed, "both bursts hold BURST packets");
             }
             forwarder.forward(&mut burst, &published.snapshot, now);
-            for (exit, packet) in exits.iter_mut().zip(burst.iter()) {
+            for ((exit, learned), packet) in exits.iter_mut().zip(&mut learned).zip(burst.iter()) {
                 *exit = (packet.exit(), packet.len() as u16); // a burst cuts frames to what 16 bits hold
+                *learned = packet.learned();
             }
             if traced {
                 self.trace_burst(&burst, forwarder, published);
             }
         }
-        for (at, ((mbuf, ingress), (exit, len))) in
-            arrivals.mbufs.drain().zip(arrivals.ingress).zip(exits).enumerate()
-        {
-            let lost = self.dispatch(mbuf, ingress, exit, len, now);
+        for (at, mbuf) in arrivals.mbufs.drain().enumerate() {
+            let packet = Handed { mbuf, ingress: ports[at], learned: learned[at] };
+            let (exit, len) = exits[at];
+            let lost = self.dispatch(packet, exit, len, now);
             if traced {
                 self.tracer.dispatched(at, lost);
             }
         }
+        self.settle_pieces(forwarder);
     }
 
     #[cold]
@@ -251,14 +302,8 @@ impl Path {
 impl Path {
     /// Gives the packet to where it goes. The reason if it is lost on the way; what only waits there may
     /// be lost later.
-    fn dispatch(
-        &mut self,
-        mut mbuf: Mbuf,
-        ingress: PortIdx,
-        exit: Exit,
-        len: u16,
-        now: Tick,
-    ) -> Option<DropReason> {
+    fn dispatch(&mut self, packet: Handed, exit: Exit, len: u16, now: Tick) -> Option<DropReason> {
+        let Handed { mut mbuf, ingress, learned } = packet;
         let fits = |mbuf: &mut Mbuf| mbuf.set_len(len).is_ok();
         let lost = match exit {
             Exit::Send(port) if fits(&mut mbuf) => {
@@ -272,9 +317,14 @@ impl Path {
                 punted.is_err().then_some(DropReason::PuntFull)?
             }
             Exit::HandOver(owner) => {
-                let lost = self.handover.give(usize::from(owner.0), Handed { mbuf, ingress });
+                let packet = Handed { mbuf, ingress, learned };
+                let lost = self.handover.give(usize::from(owner.0), packet);
                 self.drops.count_many(DropReason::HandOverFull, lost as u64);
                 return None; // those lost are of a whole burst
+            }
+            Exit::Await(datagram) => {
+                let piece = Handed { mbuf, ingress, learned };
+                self.pieces.admit(datagram, piece).is_err().then_some(DropReason::FragmentLimit)?
             }
             Exit::Drop(_) => return None, // counted where the reason was found; the mbuf is freed here
         };
@@ -306,7 +356,8 @@ impl Path {
                 drops.count(reason);
                 None
             }
-            Exit::Punt(_) | Exit::HandOver(_) => None, // a rewritten frame is for neither
+            // A rewritten frame is for none of these.
+            Exit::Punt(_) | Exit::HandOver(_) | Exit::Await(_) => None,
         });
     }
 

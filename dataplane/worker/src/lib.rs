@@ -18,7 +18,8 @@
 //! * [`main_lcore`]: the thread that listens to feed and kernel, and publishes snapshots.
 //! * [`snapshot`]: state and kernel view to what the forwarder reads; [`slots`]: stable numbers.
 //! * [`published`]: the pointer, and when the old may be freed.
-//! * [`lcore`]: the worker's loop; [`handover`], [`hold`], [`idle`], [`clock`]: its parts.
+//! * [`lcore`]: the worker's loop; [`handover`], [`hold`], [`pieces`], [`idle`],
+//!   [`clock`]: its parts.
 //! * [`in_use`]: the next hops that the kernel shall know beforehand; [`occupied`]: the addresses that
 //!   can be no VIP.
 //! * [`exception`]: frames to and from the kernel; [`kernel`]: TAPs and netlink.
@@ -41,6 +42,7 @@ pub mod lcore;
 pub mod main_lcore;
 pub mod memory;
 pub mod occupied;
+pub mod pieces;
 pub mod published;
 pub mod slots;
 pub mod snapshot;

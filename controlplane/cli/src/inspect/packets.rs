@@ -217,6 +217,7 @@ fn exit_words(exit: &PacketExit, names: &Names) -> String {
         PacketExit::Sent(port) => format!("sent by port {}", names.port(*port)),
         PacketExit::Punted(class) => format!("to the kernel, queue {class}"),
         PacketExit::HandedOver(worker) => format!("handed over to worker {worker}"),
+        PacketExit::Awaits => "waits for the first fragment".to_owned(),
         PacketExit::Held(address) => format!("waits for neighbour {address}"),
         PacketExit::Dropped(reason) => {
             format!("dropped: {reason}. {}", names.meaning(reason)).trim_end().to_owned()

@@ -12,23 +12,33 @@ pub(crate) mod reset;
 
 use crate::Burst;
 use crate::Protocol;
-use crate::flow::{Direction, FlowRecord, FlowTable};
+use crate::flow::{Direction, FlowRecord, FlowTable, V6};
+use crate::fragment;
 use crate::journey::{Headers, Walk};
 use crate::wire::{checksum, ipv4, ipv6, tcp, udp};
 
 /// The room: every pinned packet gets its new headers.
 pub(crate) fn rewrite(burst: &mut Burst, walk: &Walk, flows: &FlowTable) {
-    for at in walk.pinned.without(walk.wide).iter() {
+    let whole = walk.pinned.without(walk.pieces);
+    for at in whole.without(walk.wide).iter() {
         let entry = walk.entries[at];
         let (flow, direction) = (flows.record(entry), entry.direction());
         let rewritten = rewrite_v4(burst.frames[at], &walk.headers[at], flow, direction);
         debug_assert!(rewritten.is_some(), "parse saw both headers");
     }
-    for at in walk.pinned.and(walk.wide).iter() {
+    for at in whole.and(walk.wide).iter() {
         let entry = walk.entries[at];
         let (flow, direction) = (flows.record(entry), entry.direction());
         let rewritten = rewrite_v6(burst.frames[at], &walk.headers[at], flow, direction);
         debug_assert!(rewritten.is_some(), "parse saw both headers");
+    }
+    for at in walk.pinned.and(walk.pieces).iter() {
+        let Some(learned) = burst.learned(at) else { continue };
+        let entry = walk.entries[at];
+        let (flow, direction) = (flows.record(entry), entry.direction());
+        let frame = &mut *burst.frames[at];
+        let rewritten = fragment::rewrite(frame, &walk.headers[at], flow, direction, &learned);
+        debug_assert!(rewritten.is_some(), "the piece was read before");
     }
 }
 
@@ -42,14 +52,17 @@ fn rewrite_v4(
 ) -> Option<()> {
     let (addresses, ports) = flow.rewritten_v4(direction);
     let (ip, l4) = split_headers::<{ ipv4::MIN_HEADER_LEN }>(frame, headers)?;
-    ip[8] -= 1; // parse let nothing through with less than two
-    let checksum = u16::from_ne_bytes([ip[10], ip[11]]);
-    let delta = checksum::in_direction(flow.ip_delta, direction);
-    let checksum = checksum::update_header(checksum, delta);
-    ip[10..12].copy_from_slice(&checksum.to_ne_bytes());
-    ip[12..20].copy_from_slice(&addresses.to_ne_bytes());
+    rewrite_header_v4(ip, addresses, checksum::in_direction(flow.ip_delta, direction));
     rewrite_l4(l4, ports, flow, direction);
     Some(())
+}
+
+#[inline]
+fn rewrite_header_v4(ip: &mut [u8; ipv4::MIN_HEADER_LEN], addresses: u64, delta: u16) {
+    ip[8] -= 1; // parse let nothing through with less than two
+    let checksum = checksum::update_header(u16::from_ne_bytes([ip[10], ip[11]]), delta);
+    ip[10..12].copy_from_slice(&checksum.to_ne_bytes());
+    ip[12..20].copy_from_slice(&addresses.to_ne_bytes());
 }
 
 /// One IPv6 packet: the same, but that its header has no checksum. Extension headers, which lie
@@ -63,9 +76,37 @@ fn rewrite_v6(
 ) -> Option<()> {
     let (addresses, ports) = flow.rewritten_v6(direction);
     let (ip, l4) = split_headers::<{ ipv6::HEADER_LEN }>(frame, headers)?;
-    ip[7] -= 1; // as above
-    ip[8..40].copy_from_slice(&addresses);
+    rewrite_header_v6(ip, &addresses);
     rewrite_l4(l4, ports, flow, direction);
+    Some(())
+}
+
+#[inline]
+fn rewrite_header_v6(ip: &mut [u8; ipv6::HEADER_LEN], addresses: &[u8; 32]) {
+    ip[7] -= 1; // as above
+    ip[8..40].copy_from_slice(addresses);
+}
+
+/// The headers of a piece of a datagram: what is not the first has none of L4.
+pub(crate) fn piece(
+    frame: &mut [u8],
+    headers: &Headers,
+    flow: &FlowRecord,
+    direction: Direction,
+    is_first: bool,
+) -> Option<()> {
+    let is_v6 = flow.family == V6;
+    if is_first {
+        let whole = if is_v6 { rewrite_v6 } else { rewrite_v4 };
+        return whole(frame, headers, flow, direction);
+    }
+    let ip = frame.get_mut(usize::from(headers.l3)..)?;
+    if is_v6 {
+        rewrite_header_v6(ip.first_chunk_mut()?, &flow.rewritten_v6(direction).0);
+    } else {
+        let delta = checksum::in_direction(flow.ip_delta, direction);
+        rewrite_header_v4(ip.first_chunk_mut()?, flow.rewritten_v4(direction).0, delta);
+    }
     Some(())
 }
 

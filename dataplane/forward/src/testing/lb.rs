@@ -10,10 +10,10 @@ use crate::fib::Neighbour;
 use crate::wire::ethernet::is_tagged;
 use crate::wire::ipv6::Ipv6View;
 use crate::{
-    BACKEND_COLUMNS, BackendId, Burst, CacheLine, Counters, DropReason, Exit, Explanation, Fib,
-    FlowInfo, FlowKey, FlowMemory, Forwarder, LISTENER_COLUMNS, Listener, MacAddr, NextHopKey,
-    PortIdx, Protocol, PuntClass, RxChecks, Snapshot, SnapshotBuilder, Tick, Timeouts,
-    WORKER_COLUMNS, WorkerIdx,
+    BACKEND_COLUMNS, BackendId, Burst, CacheLine, Counters, DatagramIdx, DropReason, Exit,
+    Explanation, Fib, FlowInfo, FlowKey, FlowMemory, Forwarder, LISTENER_COLUMNS, Learned,
+    Listener, MacAddr, NextHopKey, PortIdx, Protocol, PuntClass, RxChecks, Settled, Snapshot,
+    SnapshotBuilder, Tick, Timeouts, WORKER_COLUMNS, WorkerIdx,
 };
 
 /// What must become of a packet.
@@ -110,6 +110,8 @@ pub struct TestLb<'m> {
     /// What [`ANY_PORT`] stands for.
     pub port: u16,
     listeners: Vec<Listener>,
+    kept: Vec<(WorkerIdx, DatagramIdx, Vec<u8>)>,
+    ended: Vec<(Exit, Vec<u8>)>,
 }
 
 /// What the workers of a [`TestLb`] live in.
@@ -183,7 +185,16 @@ impl<'m> TestLb<'m> {
         let workers = (0..).zip(tables.zip(&cells)).map(forwarder).collect();
         let listeners = parse_listeners(spec);
         let snapshot = network(&listeners).build(1).expect("a snapshot for the test");
-        Self { workers, cells, snapshot, now: Tick(1000), port: ANY_PORT, listeners }
+        Self {
+            workers,
+            cells,
+            snapshot,
+            now: Tick(1000),
+            port: ANY_PORT,
+            listeners,
+            kept: Vec::new(),
+            ended: Vec::new(),
+        }
     }
 
     /// Checks the rows in order, each a promise. A packet for another worker is not taken there.
@@ -240,6 +251,7 @@ impl<'m> TestLb<'m> {
             let packet = burst.iter().next().expect("the packet pushed");
             (packet.exit(), packet.len())
         };
+        self.settle(worker);
         frame.truncate(len);
         (exit, frame)
     }
@@ -261,7 +273,60 @@ impl<'m> TestLb<'m> {
             assert!(burst.push(frame, PortIdx(0), RxChecks::default()), "32 packets at most");
         }
         self.workers[usize::from(worker.0)].forward(&mut burst, &self.snapshot, self.now);
-        burst.iter().map(|packet| (packet.exit(), packet.frame().to_vec())).collect()
+        let left = burst.iter().map(|packet| (packet.exit(), packet.frame().to_vec())).collect();
+        self.settle(worker);
+        left
+    }
+
+    /// Sends a frame to a worker and does what a caller of the forwarder does: follows hand-overs, keeps pieces
+    /// of datagrams that wait, forwards them when they are known. Every packet that ended by it, in order.
+    pub fn carry(&mut self, worker: WorkerIdx, frame: Vec<u8>) -> Vec<(Exit, Vec<u8>)> {
+        self.carry_with(worker, frame, None);
+        std::mem::take(&mut self.ended)
+    }
+
+    fn carry_with(&mut self, worker: WorkerIdx, mut frame: Vec<u8>, learned: Option<Learned>) {
+        let mut burst = Burst::new();
+        burst.push_piece(&mut frame, PortIdx(0), RxChecks::default(), learned);
+        self.workers[usize::from(worker.0)].forward(&mut burst, &self.snapshot, self.now);
+        let packet = burst.iter().next().expect("the packet pushed");
+        let (exit, learned, frame) = (packet.exit(), packet.learned(), packet.frame().to_vec());
+        match exit {
+            Exit::HandOver(owner) => {
+                assert_ne!(owner, worker, "to another worker");
+                self.carry_with(owner, frame, learned);
+            }
+            Exit::Await(datagram) => self.kept.push((worker, datagram, frame)),
+            exit => self.ended.push((exit, frame)),
+        }
+        self.settle(worker);
+    }
+
+    /// Lets go the pieces whose datagrams settled.
+    fn settle(&mut self, worker: WorkerIdx) {
+        while let Some((datagram, settled)) = self.workers[usize::from(worker.0)].settled() {
+            let kept = std::mem::take(&mut self.kept);
+            let (free, kept) =
+                kept.into_iter().partition(|kept| (kept.0, kept.1) == (worker, datagram));
+            self.kept = kept;
+            for (_, _, frame) in free {
+                match settled {
+                    Settled::Known(learned) => self.carry_with(worker, frame, Some(learned)),
+                    Settled::Lost(reason) => self.ended.push((Exit::Drop(reason), frame)),
+                }
+            }
+        }
+    }
+
+    /// Pieces of datagrams that are kept now.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Packets that ended while time passed.
+    pub fn take_ended(&mut self) -> Vec<(Exit, Vec<u8>)> {
+        std::mem::take(&mut self.ended)
     }
 
     /// Sends a frame to a worker and follows a hand-over; the worker where it ended, how, its bytes.
@@ -286,6 +351,9 @@ impl<'m> TestLb<'m> {
             for worker in &mut self.workers {
                 worker.expire_some(&self.snapshot, self.now);
             }
+            for worker in 0..self.workers.len() {
+                self.settle(WorkerIdx(worker as u8));
+            }
         }
     }
 
@@ -296,6 +364,9 @@ impl<'m> TestLb<'m> {
             for _ in 0..worker.live_flows() + 2 {
                 worker.expire_some(&self.snapshot, self.now);
             }
+        }
+        for worker in 0..self.workers.len() {
+            self.settle(WorkerIdx(worker as u8));
         }
     }
 

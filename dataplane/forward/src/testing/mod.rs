@@ -10,11 +10,13 @@
 //! Failed expectations panic, as in any test.
 
 mod family;
+mod fragments;
 mod lb;
 mod network;
 mod packet;
 
 pub use family::Family;
+pub use fragments::fragmented;
 pub use lb::{Dropped, Handed, Held, Leaves, Punted, Row, TestLb, TestMemory, Tx};
 pub use network::fib_of;
 pub use packet::{ANY_PORT, BOX_MAC, ROUTER, TestPacket, arp_who_has, mac_towards, tcp, udp};

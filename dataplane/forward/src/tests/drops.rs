@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{BACKEND, CLIENT, DNAT, FULL_NAT, FULL_NAT_UDP, VIP, families};
+use super::{CLIENT, DNAT, FULL_NAT, FULL_NAT_UDP, VIP, families};
 use crate::drop::RaisedBy;
-use crate::testing::{BOX_MAC, Family, TestLb, TestPacket, fib_of};
+use crate::testing::{BOX_MAC, Family, TestLb, TestPacket, fib_of, fragmented};
 use crate::wire::ipv6;
 use crate::wire::tcp::{ACK, SYN};
 use crate::{Burst, Checked, DropReason, Exit, MacAddr, PortConfig, PortIdx, RxChecks, WorkerIdx};
@@ -112,7 +112,17 @@ const ROWS: &[Row] = &[
     (DropReason::L4Checksum, BOTH, |family| {
         with_metadata(family, PortIdx(0), RxChecks { ip: Checked::Good, l4: Checked::Bad })
     }),
-    (DropReason::Fragment, BOTH, |family| exit(family, first(family).piece(0, true))),
+    (DropReason::FragmentLength, BOTH, |family| {
+        exit(family, first(family).carrying(b"odd").piece(0, true))
+    }),
+    (DropReason::FragmentTiny, BOTH, |family| exit(family, first(family).piece(1, false))),
+    (DropReason::FragmentOverlap, BOTH, |family| {
+        let mut lb = family.lb(FULL_NAT);
+        let pieces = fragmented(&first(family).carrying(&[0; 44]).bytes(), 7, &[32, 32]);
+        lb.carry(WorkerIdx(0), pieces[0].clone());
+        lb.carry(WorkerIdx(0), pieces[0].clone())[0].0
+    }),
+    (DropReason::FragmentLimit, BOTH, super::fragments::too_many_wait),
     (DropReason::IcmpQuote, BOTH, |family| super::icmp::error_about(family, &[])),
     (DropReason::IcmpNoFlow, BOTH, |family| {
         super::icmp::error_about(family, &family.tcp(VIP, CLIENT, SYN).bytes()[14..])
@@ -227,23 +237,4 @@ fn a_link_local_vip_serves_nobody() {
         TestLb::with("[fe80::10]:80/tcp backend=[2001:db8::a00:3]:80 snat=2001:db8::a00:c8");
     let frame = crate::testing::tcp("[2001:db8::7]:5", "[fe80::10]:80", SYN);
     assert_eq!(lb.send_to(WorkerIdx(0), frame.into()).0, Exit::Drop(DropReason::Martian));
-}
-
-/// Fragments of what we would not forward stay the kernel's, or nobody's.
-#[test]
-fn fragments_for_the_box_go_to_the_kernel() {
-    let cases = [
-        ("192.0.2.2:9", Exit::Punt(crate::PuntClass::Other)),
-        ("10.0.0.200:9", Exit::Drop(DropReason::Fragment)),
-        ("198.51.100.1:9", Exit::Drop(DropReason::NotRouted)),
-    ];
-    for family in families() {
-        for (destination, expected) in cases {
-            let last = family.udp(CLIENT, destination, &[0; 64]).piece(8, false);
-            assert_eq!(exit(family, last), expected, "{destination}");
-        }
-        let reply = family.tcp(BACKEND, CLIENT, ACK).piece(0, true);
-        let (exit, _) = family.lb(DNAT).send_to(WorkerIdx(0), reply.into());
-        assert_eq!(exit, Exit::Drop(DropReason::Fragment), "from a DNAT backend");
-    }
 }

@@ -4,6 +4,7 @@ mod dnat;
 mod drops;
 mod explain;
 mod extension_headers;
+mod fragments;
 mod full_nat;
 mod icmp;
 mod kernel;

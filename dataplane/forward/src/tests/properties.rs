@@ -224,7 +224,7 @@ proptest! {
             .collect();
         for (before, (exit, after)) in frames.clone().into_iter().zip(lb.send_burst(WorkerIdx(0), frames)) {
             match exit {
-                Exit::Punt(_) | Exit::HandOver(_) => prop_assert_eq!(before, after),
+                Exit::Punt(_) | Exit::HandOver(_) | Exit::Await(_) => prop_assert_eq!(before, after),
                 Exit::Send(_) | Exit::Hold(_) | Exit::Drop(_) => prop_assert!(after.len() <= before.len()),
             }
         }

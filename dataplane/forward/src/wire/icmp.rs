@@ -70,7 +70,10 @@ fn quote_v4(packet: &[u8]) -> Option<Quote> {
 
 fn quote_v6(packet: &[u8]) -> Option<Quote> {
     let (head, payload) = packet.split_first_chunk::<{ ipv6::HEADER_LEN }>()?;
-    let upper = ipv6::walk(head[6], payload).ok().filter(|upper| !upper.is_fragment)?;
+    let upper = ipv6::walk(head[6], payload).ok()?;
+    if upper.fragment.is_some_and(|piece| piece.offset > 0) {
+        return None; // a piece without ports
+    }
     let l4_at = ipv6::HEADER_LEN + upper.extensions_len;
     let wide = head.last_chunk().copied()?;
     let key = FlowKey { wide, family: V6, ..l4_key(upper.protocol, packet, l4_at)? };

@@ -1,9 +1,11 @@
 //! IPv4 headers: RFC 791 §3.1.
 
-use super::{Malformed, checksum};
+use super::{Fragment, Malformed, checksum};
 
 /// Bytes of a header without options.
 pub const MIN_HEADER_LEN: usize = 20;
+/// Where the identification lies.
+const ID_AT: usize = 4;
 
 /// An IPv4 datagram seen in place: a borrowed slice and accessors, nothing copied.
 ///
@@ -79,6 +81,19 @@ impl<'a> Ipv4View<'a> {
     #[must_use]
     pub fn is_fragment(&self) -> bool {
         u16::from_be_bytes([self.head[6], self.head[7]]) & 0x3fff != 0
+    }
+
+    /// What it says of the piece that this is.
+    #[must_use]
+    pub fn fragment(&self) -> Option<Fragment> {
+        let field = u16::from_be_bytes([self.head[6], self.head[7]]);
+        self.is_fragment().then(|| Fragment {
+            id: u16::from_be_bytes([self.head[ID_AT], self.head[ID_AT + 1]]).into(),
+            id_at: ID_AT,
+            data_at: self.header_len,
+            offset: usize::from(field & 0x1fff) * 8,
+            more: field & 0x2000 != 0,
+        })
     }
 
     /// Source and destination as they lie in the header.

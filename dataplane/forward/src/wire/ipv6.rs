@@ -6,7 +6,7 @@
 //!                                                                            ╰▶ | next | len | … |
 //! ```
 
-use super::Malformed;
+use super::{Fragment, Malformed};
 
 /// Bytes of the fixed header.
 pub const HEADER_LEN: usize = 40;
@@ -42,9 +42,9 @@ pub struct Upper<'a> {
     pub extensions_len: usize,
     /// What follows them, or what this fragment has of it.
     pub payload: &'a [u8],
-    /// Whether this is a piece of a larger packet: an offset, or more to come. An atomic fragment,
+    /// What makes this a piece of a larger packet: an offset, or more to come. An atomic fragment,
     /// which is all there, is none (RFC 6946 §4).
-    pub is_fragment: bool,
+    pub fragment: Option<Fragment>,
 }
 
 /// Why extension headers lead nowhere.
@@ -135,29 +135,66 @@ impl<'a> Ipv6View<'a> {
 }
 
 /// The walk of [`Ipv6View::upper`], over what follows a fixed header that names `protocol` as next.
+///
+/// It ends at a fragment header, but for that of the first piece, which has to hold every header there is
+/// (RFC 7112 §5): one that does not is given with what it has.
 pub(super) fn walk(mut protocol: u8, after_head: &[u8]) -> Result<Upper<'_>, Astray> {
-    let (mut payload, mut walked) = (after_head, 0);
+    let (mut payload, mut walked, mut fragment) = (after_head, 0, None);
     while matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION) {
-        let [next, len, third, fourth, ..] =
-            *payload.first_chunk::<8>().ok_or(Astray::Truncated)?;
+        let header = match Extension::read(protocol, payload) {
+            Err(Astray::Truncated) if fragment.is_some() => break,
+            header => header?,
+        };
         match protocol {
             _ if walked == MAX_EXTENSIONS => return Err(Astray::TooMany),
             HOP_BY_HOP if walked > 0 => return Err(Astray::Misplaced),
-            ROUTING if third == 0 || fourth > 0 => return Err(Astray::Routed),
+            FRAGMENT if fragment.is_some() => return Err(Astray::Misplaced),
             _ => {}
         }
-        let header_len = if protocol == FRAGMENT { 8 } else { 8 + usize::from(len) * 8 };
-        payload = payload.get(header_len..).ok_or(Astray::Truncated)?;
+        payload = header.rest;
         let extensions_len = after_head.len() - payload.len();
         if extensions_len > MAX_EXTENSIONS_LEN {
             return Err(Astray::TooMany);
         }
-        if protocol == FRAGMENT && u16::from_be_bytes([third, fourth]) & 0xfff9 != 0 {
-            return Ok(Upper { protocol: next, extensions_len, payload, is_fragment: true });
+        protocol = header.next;
+        if let Some(piece) = header.fragment {
+            let data_at = HEADER_LEN + extensions_len;
+            fragment = Some(Fragment { id_at: data_at - 4, data_at, ..piece });
+            if piece.offset > 0 {
+                break;
+            }
         }
-        protocol = next;
         walked += 1;
     }
     let extensions_len = after_head.len() - payload.len();
-    Ok(Upper { protocol, extensions_len, payload, is_fragment: false })
+    Ok(Upper { protocol, extensions_len, payload, fragment })
+}
+
+/// One extension header.
+struct Extension<'a> {
+    next: u8,
+    rest: &'a [u8],
+    /// What a fragment header says, but for where it lies; nothing if it is an atomic fragment's.
+    fragment: Option<Fragment>,
+}
+
+impl<'a> Extension<'a> {
+    fn read(protocol: u8, bytes: &'a [u8]) -> Result<Self, Astray> {
+        let [next, len, third, fourth, id @ ..] =
+            *bytes.first_chunk::<8>().ok_or(Astray::Truncated)?;
+        if protocol == ROUTING && (third == 0 || fourth > 0) {
+            return Err(Astray::Routed);
+        }
+        let header_len = if protocol == FRAGMENT { 8 } else { 8 + usize::from(len) * 8 };
+        let rest = bytes.get(header_len..).ok_or(Astray::Truncated)?;
+        let field = u16::from_be_bytes([third, fourth]);
+        let fragment = (protocol == FRAGMENT && field & 0xfff9 != 0).then_some(Fragment {
+            id: u32::from_be_bytes(id),
+            id_at: 0,
+            data_at: 0,
+            offset: usize::from(field & 0xfff8),
+            more: field & 1 != 0,
+        });
+        Ok(Self { next, rest, fragment })
+    }
 }

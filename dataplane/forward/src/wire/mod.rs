@@ -20,3 +20,18 @@ pub enum Malformed {
     /// A total length that contradicts the header or what surrounds it.
     TotalLen,
 }
+
+/// What the headers say of a piece of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// The number that all pieces of the datagram carry, of 16 bits in IPv4.
+    pub id: u32,
+    /// Where it lies, counted from the IP header on.
+    pub id_at: usize,
+    /// Where the piece's data begins, counted from the IP header on.
+    pub data_at: usize,
+    /// Where in the datagram the data belongs.
+    pub offset: usize,
+    /// Whether data follows after this piece's.
+    pub more: bool,
+}

@@ -37,6 +37,7 @@ pub(super) fn packet(sighting: &Sighting, worker: usize, clock: Clock) -> Packet
             Exit::Punt(class) => PacketExit::Punted(class.name().to_owned()),
             Exit::HandOver(owner) => PacketExit::HandedOver(owner.0.into()),
             Exit::Hold(next_hop) => PacketExit::Held(next_hop.address),
+            Exit::Await(_) => PacketExit::Awaits,
             Exit::Drop(reason) => PacketExit::Dropped(reason.name().to_owned()),
         },
     }

@@ -1,0 +1,95 @@
+//! Pieces of datagrams on their journey.
+
+use crate::classify::{Class, classify};
+use crate::exit::ShortExit;
+use crate::flow::{Entry, track};
+use crate::fragment::datagrams::Fate;
+use crate::fragment::{self, Learned, Piece};
+use crate::owner::owner_of_datagram;
+use crate::snapshot::Snapshot;
+use crate::{Burst, DropReason, FlowState, Forwarder, Tick};
+
+impl Forwarder<'_> {
+    /// A piece: to whoever knows its L4 ports, then to its flow, which only the first piece can begin.
+    #[cold]
+    pub(super) fn receive_piece(
+        &mut self,
+        at: usize,
+        burst: &mut Burst,
+        snapshot: &Snapshot,
+        now: Tick,
+    ) {
+        let addresses = self.walk.keys[at];
+        if let Some(exit) = fragment::outside(&addresses, snapshot) {
+            return burst.leave(at, exit);
+        }
+        let read = Piece::read(burst.frames[at], &self.walk.headers[at], &addresses);
+        let learned = read.map_err(ShortExit::from).and_then(|piece| {
+            let learned = burst.learned(at).map_or_else(|| self.learn(&piece, now), Ok)?;
+            Ok((piece, learned))
+        });
+        match learned {
+            Ok((piece, learned)) => {
+                burst.learn(at, learned);
+                self.walk.keys[at] = learned.key(&addresses);
+                self.walk.headers[at] = piece.headers(self.walk.headers[at]);
+                self.walk.hashes[at] = self.flows.hash.tuple(&self.walk.keys[at]);
+                self.walk.pieces.insert(at);
+                self.receive_known_piece(at, piece.is_first(), burst, snapshot, now);
+            }
+            Err(exit) => burst.leave(at, exit),
+        }
+    }
+
+    /// What the first piece of a datagram tells of this one.
+    fn learn(&mut self, piece: &Piece, now: Tick) -> Result<Learned, ShortExit> {
+        let owner = owner_of_datagram(&self.flows.hash, piece.datagram(), self.workers);
+        if owner != self.me {
+            return Err(ShortExit::hand_over(owner));
+        }
+        match self.datagrams.receive(piece, &self.flows.hash, now)? {
+            Fate::Go(learned) => Ok(learned),
+            Fate::Wait(datagram) => Err(ShortExit::wait(datagram)),
+        }
+    }
+
+    /// A piece whose tuple is known.
+    fn receive_known_piece(
+        &mut self,
+        at: usize,
+        is_first: bool,
+        burst: &mut Burst,
+        snapshot: &Snapshot,
+        now: Tick,
+    ) {
+        let (key, headers) = (self.walk.keys[at], self.walk.headers[at]);
+        let entry = self.flows.find(&key, self.walk.hashes[at]);
+        if entry.is_some() && headers.ttl <= 1 {
+            return burst.leave(at, DropReason::TtlExpired.into());
+        }
+        let goes_on = entry.is_some()
+            && if is_first {
+                track::follow(entry, &headers, &mut self.flows, snapshot, now)
+            } else {
+                self.keep_alive(entry, now)
+            };
+        if goes_on {
+            self.walk.entries[at] = entry;
+            self.walk.pinned.insert(at);
+            return;
+        }
+        let class = classify(&headers, &key, snapshot);
+        let begins_none = !is_first && matches!(class, Class::Listener(_));
+        if begins_none && self.owner(&class, &key) == Some(self.me) {
+            return burst.leave(at, DropReason::NoFlow.into());
+        }
+        self.receive_stranger(at, class, burst, snapshot, now);
+    }
+
+    /// A piece without an L4 header says nothing but that its flow is in use.
+    fn keep_alive(&mut self, entry: Entry, now: Tick) -> bool {
+        let flow = self.flows.record_mut(entry);
+        flow.last_seen = now.0;
+        flow.state().is_some_and(|state| state != FlowState::Unlinked)
+    }
+}
