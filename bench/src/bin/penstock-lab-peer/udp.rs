@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use crate::tally::{Failure, Tally};
 
-/// A datagram that came whole: larger ones are cut, as UDP does.
-const DATAGRAM_LIMIT: usize = 2048;
+/// The most bytes of a datagram (RFC 768: a length of 16 bits).
+const DATAGRAM_LIMIT: usize = 65_535;
 
 /// How often a waiting server looks whether it shall stop.
 const STOP_CHECK: Duration = Duration::from_millis(200);
@@ -40,6 +40,9 @@ pub(crate) struct AskArguments {
     /// How often a question is asked again
     #[arg(long, default_value_t = 0)]
     retries: u64,
+    /// How many bytes a question has at least: what does not fit a packet is sent in fragments
+    #[arg(long, default_value_t = 0)]
+    bytes: usize,
     /// Ask everything from one L4 port, as one flow; otherwise each question is a flow of its own
     #[arg(long)]
     one_flow: bool,
@@ -62,7 +65,7 @@ pub(crate) fn echo(arguments: &EchoArguments, stop: &AtomicBool) -> io::Result<(
 
 fn serve(socket: &UdpSocket, name: &str, stop: &AtomicBool) -> io::Result<()> {
     socket.set_read_timeout(Some(STOP_CHECK))?;
-    let mut question = [0; DATAGRAM_LIMIT];
+    let mut question = vec![0; DATAGRAM_LIMIT];
     while !stop.load(Ordering::Relaxed) {
         // An error here is a time-out, or an ICMP message about an earlier answer: neither ends us.
         let Ok((length, from)) = socket.recv_from(&mut question) else {
@@ -93,7 +96,7 @@ pub(crate) fn ask(arguments: &AskArguments, stop: &AtomicBool) -> io::Result<Rep
             own = open(arguments)?;
             &own
         };
-        match ask_with_retries(socket, number, arguments.retries, &mut report.retried) {
+        match ask_with_retries(socket, number, arguments, &mut report.retried) {
             Ok(backend) => report.tally.answer(&backend),
             Err(failure) => report.tally.failure(&failure, &format!("question {number}")),
         }
@@ -115,25 +118,30 @@ fn open(arguments: &AskArguments) -> io::Result<UdpSocket> {
 fn ask_with_retries(
     socket: &UdpSocket,
     number: u64,
-    retries: u64,
+    arguments: &AskArguments,
     retried: &mut u64,
 ) -> Result<String, Failure> {
-    let mut outcome = ask_once(socket, number, 0);
-    for attempt in 1..=retries {
+    let mut outcome = ask_once(socket, &question(number, 0, arguments.bytes));
+    for attempt in 1..=arguments.retries {
         if outcome != Err(Failure::Timeout) {
             break;
         }
         *retried += 1;
-        outcome = ask_once(socket, number, attempt);
+        outcome = ask_once(socket, &question(number, attempt, arguments.bytes));
     }
     outcome
 }
 
 /// The question names itself, so that an answer that comes late is not taken for the next one's.
-fn ask_once(socket: &UdpSocket, number: u64, attempt: u64) -> Result<String, Failure> {
-    let question = format!("question {number} attempt {attempt}");
+fn question(number: u64, attempt: u64, bytes: usize) -> String {
+    let name = format!("question {number} attempt {attempt} ");
+    let digits = ('0'..='9').cycle().take(bytes.saturating_sub(name.len()));
+    name.chars().chain(digits).collect()
+}
+
+fn ask_once(socket: &UdpSocket, question: &str) -> Result<String, Failure> {
     socket.send(question.as_bytes())?;
-    let mut answer = [0; DATAGRAM_LIMIT];
+    let mut answer = vec![0; DATAGRAM_LIMIT];
     loop {
         let length = socket.recv(&mut answer)?;
         let text = String::from_utf8_lossy(&answer[..length]);
@@ -160,6 +168,7 @@ mod tests {
             count: 3,
             timeout_ms: 10,
             retries: 1,
+            bytes: 0,
             one_flow: true,
         };
         let stop = Arc::new(AtomicBool::new(false));
@@ -170,7 +179,8 @@ mod tests {
             let stop = Arc::clone(&stop);
             thread::spawn(move || serve(&server, "backend9", &stop))
         };
-        let report = ask(&AskArguments { timeout_ms: 5000, one_flow: false, ..asking }, &stop);
+        let report =
+            ask(&AskArguments { timeout_ms: 5000, one_flow: false, bytes: 4000, ..asking }, &stop);
         stop.store(true, Ordering::Relaxed);
         serving.join().unwrap().unwrap();
         assert_eq!(report.unwrap().tally.backends["backend9"], 3);

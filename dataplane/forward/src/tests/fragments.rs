@@ -120,7 +120,7 @@ fn what_contradicts_is_lost_and_with_it_the_datagram() {
         let longer = fragmented(&longer.bytes(), ID, &[128, 80]);
         let overlap = Exit::Drop(DropReason::FragmentOverlap);
         let sent = Exit::Send(PortIdx(0));
-        let rows: [(&str, Vec<&Vec<u8>>, Vec<Exit>); 6] = [
+        let rows = [
             (
                 "a repeated piece",
                 vec![&thirds[0], &thirds[0], &thirds[1]],

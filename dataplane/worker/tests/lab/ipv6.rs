@@ -2,12 +2,7 @@
 
 use crate::network::{Lab, answering};
 use crate::site::{Endpoint::Ready, Site};
-use crate::{BACKENDS, FULL_NAT_VIP};
-
-const FULL_NAT_VIP6: &str = "2001:db8:10::100";
-const DNAT_VIP6: &str = "2001:db8:10::101";
-const BACKENDS6: [&str; 4] =
-    ["2001:db8:10::11", "2001:db8:10::12", "2001:db8:10::13", "2001:db8:10::14"];
+use crate::{BACKENDS, BACKENDS6, DNAT_VIP6, FULL_NAT_VIP, FULL_NAT_VIP6};
 
 #[test]
 #[ignore = "needs root, hugepages and the lab of scripts/lab"]

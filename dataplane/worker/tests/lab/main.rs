@@ -23,6 +23,7 @@ mod change;
 mod companion;
 mod counters;
 mod forwarding;
+mod fragments;
 mod ipv6;
 mod leak;
 mod network;
@@ -34,6 +35,11 @@ mod throughput;
 /// The VIP of the tests' full NAT listeners, and that of their DNAT listeners.
 const FULL_NAT_VIP: &str = "10.10.0.100";
 const DNAT_VIP: &str = "10.10.0.101";
+/// The same in IPv6.
+const FULL_NAT_VIP6: &str = "2001:db8:10::100";
+const DNAT_VIP6: &str = "2001:db8:10::101";
 
 /// The backends' addresses; `BACKENDS[0]` is `backend1`.
 const BACKENDS: [&str; 4] = ["10.10.0.11", "10.10.0.12", "10.10.0.13", "10.10.0.14"];
+const BACKENDS6: [&str; 4] =
+    ["2001:db8:10::11", "2001:db8:10::12", "2001:db8:10::13", "2001:db8:10::14"];

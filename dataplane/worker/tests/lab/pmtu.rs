@@ -3,10 +3,8 @@
 
 use crate::network::Lab;
 use crate::site::{Endpoint::Ready, Site};
-use crate::{DNAT_VIP, FULL_NAT_VIP};
+use crate::{DNAT_VIP, DNAT_VIP6, FULL_NAT_VIP, FULL_NAT_VIP6};
 
-const FULL_NAT_VIP6: &str = "2001:db8:10::100";
-const DNAT_VIP6: &str = "2001:db8:10::101";
 /// The file that every backend has.
 const FILE_BYTES: &str = "67108864";
 
