@@ -19,9 +19,9 @@ use penstock_forward::testing::{Family, TestPacket};
 use penstock_forward::wire::tcp::{ACK, SYN};
 use penstock_forward::{
     BACKEND_COLUMNS, BURST, BackendId, Burst, CacheLine, Counters, DropReason, Exit, Fib,
-    FlowMemory, Forwarder, Group, L4Ports, LISTENER_COLUMNS, Listener, ListenerSlot, MacAddr,
-    Member, Mode, PortConfig, PortIdx, Protocol, RxChecks, Snapshot, SnapshotBuilder, Tick,
-    WORKER_COLUMNS, WorkerIdx,
+    FlowMemory, Forwarder, Group, HEADROOM, L4Ports, LISTENER_COLUMNS, Listener, ListenerSlot,
+    MacAddr, Member, Mode, PortConfig, PortIdx, Protocol, RxChecks, Snapshot, SnapshotBuilder,
+    Tick, WORKER_COLUMNS, WorkerIdx,
 };
 use zerocopy::FromBytes as _;
 
@@ -154,7 +154,7 @@ impl Packets {
     /// Writes a packet of `key` with a right header checksum. The TCP checksum stays the template's:
     /// it is updated, not read.
     fn write(&mut self, at: usize, key: &FlowKey, flags: u8) {
-        let frame = &mut self.memory[at * STRIDE..][..self.template.len()];
+        let frame = &mut self.memory[at * STRIDE + HEADROOM..][..self.template.len()];
         frame.copy_from_slice(&self.template);
         let l4 = self.family.l4();
         for (nth, end) in [key.source(), key.destination()].into_iter().enumerate() {
@@ -174,14 +174,14 @@ impl Packets {
 
     /// Forwards all packets in bursts of 32, and returns the time it took.
     fn forward(&mut self, forwarder: &mut Forwarder, snapshot: &Snapshot) -> u64 {
-        let len = self.template.len();
+        let len = HEADROOM + self.template.len();
         let mut frames = self.memory.chunks_exact_mut(STRIDE);
         let mut sent = 0;
         let begin = clock();
         for _ in 0..PACKETS / BURST {
             let mut burst = Burst::new();
-            for frame in frames.by_ref().take(BURST) {
-                burst.push(&mut frame[..len], PortIdx(0), RxChecks::default());
+            for buffer in frames.by_ref().take(BURST) {
+                burst.push(&mut buffer[..len], PortIdx(0), RxChecks::default());
             }
             forwarder.forward(&mut burst, snapshot, Tick(1));
             sent += burst.iter().filter(|packet| matches!(packet.exit(), Exit::Send(_))).count();

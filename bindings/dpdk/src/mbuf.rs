@@ -102,6 +102,21 @@ impl Mbuf {
         unsafe { slice::from_raw_parts_mut(self.start(), len) }
     }
 
+    /// As [`Self::data_mut`], with `headroom` bytes before it; nothing where the packet has fewer.
+    ///
+    /// What is written there becomes part of the packet by [`Self::prepend`].
+    #[inline]
+    #[must_use]
+    pub fn data_with_headroom_mut(&mut self, headroom: u16) -> Option<&mut [u8]> {
+        let start = self.headroom().checked_sub(headroom)?;
+        let len = usize::from(headroom) + usize::from(self.head().data_len);
+        // SAFETY: `start` comes before `data_off`, which is inside the buffer.
+        let start = unsafe { self.head().buf_addr.cast::<u8>().add(usize::from(start)) };
+        // SAFETY: it ends where `data_mut`'s does; for the rest see there. Headroom that no packet has used yet
+        // is zeroed memory of the pool's.
+        Some(unsafe { slice::from_raw_parts_mut(start, len) })
+    }
+
     /// Bytes of the packet, all segments counted.
     #[inline]
     #[must_use]

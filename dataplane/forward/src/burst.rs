@@ -7,6 +7,9 @@ use crate::{Exit, NextHopKey, PortIdx, PuntClass};
 /// The most packets in a burst.
 pub const BURST: usize = 32;
 
+/// Bytes before each frame that are the forwarder's to write: for the headers of a tunnel, and for a VLAN tag.
+pub const HEADROOM: usize = 64;
+
 /// What the NIC already verified of a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RxChecks {
@@ -32,7 +35,9 @@ pub enum Checked {
 /// One frame of a burst, as it is now.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'b> {
-    frame: &'b [u8],
+    grown: &'b [u8],
+    rest: &'b [u8],
+    start: usize,
     ingress: PortIdx,
     exit: Exit,
     learned: Option<Learned>,
@@ -52,22 +57,28 @@ impl<'b> Packet<'b> {
         self.learned
     }
 
-    /// Bytes of the frame now; never more than came in.
+    /// Where in its buffer the frame begins now: it came in at [`HEADROOM`].
+    #[must_use]
+    pub fn start(&self) -> usize {
+        self.start
+    }
+
+    /// Bytes of the frame now.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.frame.len()
+        self.grown.len() + self.rest.len()
     }
 
     /// Whether the frame has no bytes at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.frame.is_empty()
+        self.len() == 0
     }
 
-    /// The frame as it is now, cut to [`Self::len`].
+    /// The frame as it is now: what lies in the headroom, and what lies behind it.
     #[must_use]
-    pub fn frame(&self) -> &'b [u8] {
-        self.frame
+    pub fn frame(&self) -> [&'b [u8]; 2] {
+        [self.grown, self.rest]
     }
 
     /// The port the frame came in by.
@@ -82,6 +93,8 @@ impl<'b> Packet<'b> {
 pub(crate) struct Slip {
     /// Bytes of the frame now.
     pub(crate) len: u16,
+    /// Where in its buffer it begins now.
+    pub(crate) start: u16,
     pub(crate) ingress: PortIdx,
     pub(crate) checks: RxChecks,
     pub(crate) exit: ShortExit,
@@ -94,6 +107,7 @@ pub(crate) struct Slip {
 #[derive(Debug)]
 pub struct Burst<'a> {
     pub(crate) frames: [&'a mut [u8]; BURST],
+    heads: [Option<&'a mut [u8; HEADROOM]>; BURST],
     pub(crate) slips: [Slip; BURST],
     /// Where those wait that are held; made when the first one is.
     holds: Option<[NextHopKey; BURST]>,
@@ -109,6 +123,7 @@ impl<'a> Burst<'a> {
     pub fn new() -> Self {
         Self {
             frames: std::array::from_fn(|_| Default::default()),
+            heads: [const { None }; BURST],
             slips: [Slip::default(); BURST],
             holds: None,
             learned: None,
@@ -116,19 +131,22 @@ impl<'a> Burst<'a> {
         }
     }
 
-    /// Adds a whole Ethernet frame without FCS, writable in place.
+    /// Adds a whole Ethernet frame without FCS, writable in place, that begins [`HEADROOM`] bytes into its buffer.
     ///
-    /// Returns whether there was room. A frame longer than 65 535 bytes is seen cut to that.
+    /// Returns whether there was room. A frame longer than 65 535 bytes is seen cut to that, and one whose
+    /// buffer has no headroom as an empty one.
     #[inline]
-    pub fn push(&mut self, frame: &'a mut [u8], ingress: PortIdx, checks: RxChecks) -> bool {
-        let (Some(place), Some(slip)) =
-            (self.frames.get_mut(self.len), self.slips.get_mut(self.len))
-        else {
+    pub fn push(&mut self, buffer: &'a mut [u8], ingress: PortIdx, checks: RxChecks) -> bool {
+        let at = self.len;
+        if at == BURST {
             return false;
-        };
-        let len = u16::try_from(frame.len()).unwrap_or(u16::MAX);
-        *slip = Slip { len, ingress, checks, exit: ShortExit::default() };
-        *place = frame;
+        }
+        let start = HEADROOM as u16;
+        self.slips[at] = Slip { len: 0, start, ingress, checks, exit: ShortExit::default() };
+        if let Some((head, frame)) = buffer.split_first_chunk_mut() {
+            self.slips[at].len = u16::try_from(frame.len()).unwrap_or(u16::MAX);
+            (self.heads[at], self.frames[at]) = (Some(head), frame);
+        }
         self.len += 1;
         true
     }
@@ -138,12 +156,12 @@ impl<'a> Burst<'a> {
     #[inline]
     pub fn push_piece(
         &mut self,
-        frame: &'a mut [u8],
+        buffer: &'a mut [u8],
         ingress: PortIdx,
         checks: RxChecks,
         learned: Option<Learned>,
     ) -> bool {
-        let pushed = self.push(frame, ingress, checks);
+        let pushed = self.push(buffer, ingress, checks);
         if let Some(learned) = learned.filter(|_| pushed) {
             self.learn(self.len - 1, learned);
         }
@@ -174,10 +192,20 @@ impl<'a> Burst<'a> {
                     self.holds.map_or(Exit::Punt(PuntClass::Other), |holds| Exit::Hold(holds[at]))
                 }
             };
-            let frame = self.frames[at].get(..usize::from(slip.len)).unwrap_or_default();
+            let (start, len) = (usize::from(slip.start), usize::from(slip.len));
+            let head = self.heads[at].as_deref().and_then(|head| head.get(start..));
+            let grown = head.map(|head| &head[..head.len().min(len)]).unwrap_or_default();
+            let rest = start.saturating_sub(HEADROOM)..(start + len).saturating_sub(HEADROOM);
+            let rest = self.frames[at].get(rest).unwrap_or_default();
             let learned = self.learned(at);
-            Packet { frame, ingress: slip.ingress, exit, learned }
+            Packet { grown, rest, start, ingress: slip.ingress, exit, learned }
         })
+    }
+
+    /// A frame as it came in, the room before it, and what travels beside it.
+    pub(crate) fn buffer_mut(&mut self, at: usize) -> Buffer<'_> {
+        let head = self.heads[at % BURST].as_deref_mut();
+        Buffer { head, frame: self.frames[at % BURST], slip: &mut self.slips[at % BURST] }
     }
 
     /// How a packet leaves.
@@ -202,6 +230,58 @@ impl<'a> Burst<'a> {
     pub(crate) fn hold(&mut self, at: usize, key: NextHopKey) {
         self.holds.get_or_insert([key; BURST])[at % BURST] = key;
         self.slips[at % BURST].exit = ShortExit::HOLD;
+    }
+}
+
+/// A frame whose beginning moves.
+pub(crate) struct Buffer<'b> {
+    head: Option<&'b mut [u8; HEADROOM]>,
+    pub(crate) frame: &'b mut [u8],
+    pub(crate) slip: &'b mut Slip,
+}
+
+impl Buffer<'_> {
+    /// Moves the beginning of the frame by so many bytes towards the front, whose bytes are then anything.
+    pub(crate) fn grow(&mut self, count: usize) -> Option<()> {
+        let count = u16::try_from(count).ok()?;
+        self.slip.len = self.slip.len.checked_add(count)?;
+        self.slip.start = self.slip.start.checked_sub(count)?;
+        Some(())
+    }
+
+    /// Takes bytes off the front.
+    pub(crate) fn shrink(&mut self, count: usize) -> Option<()> {
+        let count = u16::try_from(count).ok()?;
+        self.slip.len = self.slip.len.checked_sub(count)?;
+        self.slip.start += count;
+        Some(())
+    }
+
+    /// Writes bytes of the frame as it is now, from `at` on.
+    pub(crate) fn write(&mut self, at: usize, bytes: &[u8]) -> Option<()> {
+        let at = usize::from(self.slip.start) + at;
+        let in_head = HEADROOM.saturating_sub(at).min(bytes.len());
+        let (before, after) = bytes.split_at(in_head);
+        if in_head > 0 {
+            self.head.as_deref_mut()?.get_mut(at..at + in_head)?.copy_from_slice(before);
+        }
+        let at = (at + in_head).checked_sub(HEADROOM)?;
+        self.frame.get_mut(at..at + after.len())?.copy_from_slice(after);
+        Some(())
+    }
+
+    /// Reads bytes of the frame as it is now, from `at` on.
+    pub(crate) fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        let at = usize::from(self.slip.start) + at;
+        let byte = |at: usize| match at.checked_sub(HEADROOM) {
+            Some(at) => self.frame.get(at).copied(),
+            None => self.head.as_deref()?.get(at).copied(),
+        };
+        let mut bytes = [0; N];
+        for (to, from) in bytes.iter_mut().zip(at..) {
+            *to = byte(from)?;
+        }
+        Some(bytes)
     }
 }
 

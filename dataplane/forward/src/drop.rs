@@ -55,7 +55,7 @@ drop_reasons! {
     VlanStacked "vlan_stacked" Forwarder
         "The frame carries more than one VLAN tag."
     VlanEgress "vlan_egress" Forwarder
-        "The packet must leave with a VLAN tag, came without one, and there is no room to insert it."
+        "While the packet waited for its next hop, the route moved to a port of another VLAN."
     UnknownEtherType "unknown_ether_type" Forwarder
         "A unicast frame that is neither ARP, IPv4 nor IPv6."
     IpHeader "ip_header" Forwarder

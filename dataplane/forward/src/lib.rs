@@ -62,7 +62,7 @@ mod tick;
 mod traced;
 pub mod wire;
 
-pub use burst::{BURST, Burst, Checked, Packet, RxChecks};
+pub use burst::{BURST, Burst, Checked, HEADROOM, Packet, RxChecks};
 pub use counters::{BACKEND_COLUMNS, Counters, LISTENER_COLUMNS, WORKER_COLUMNS};
 pub use drop::{DropReason, RaisedBy};
 pub use exit::{Exit, NextHopKey, PuntClass};

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::burst::Slip;
+use crate::burst::Buffer;
 use crate::counters::{BackendColumn, Counters, ListenerColumn};
 use crate::exit::ShortExit;
 use crate::fib::{Adjacency, AdjacencyIdx, Fib, Hop};
@@ -11,7 +11,7 @@ use crate::journey::Walk;
 use crate::maglev::flow_hash;
 use crate::snapshot::Snapshot;
 use crate::wire::ethernet::{self, EthernetView};
-use crate::{BackendId, Burst, DropReason, Exit, ListenerSlot, NextHopKey};
+use crate::{BackendId, Burst, DropReason, Exit, HEADROOM, ListenerSlot, NextHopKey};
 
 /// The room: every pinned packet takes its exit, and is counted with its listener and backend.
 pub(crate) fn next_hop(
@@ -56,7 +56,7 @@ fn leave_by(
 ) -> Result<(), DropReason> {
     match hop {
         Hop::Ready(index) => match snapshot.fib().adjacency(index) {
-            Some(adjacency) => send(burst.frames[at], &mut burst.slips[at], ip_len, adjacency),
+            Some(adjacency) => send(burst, at, ip_len, adjacency),
             None => Err(DropReason::NoRoute),
         },
         Hop::Unresolved(key) => hold(burst, at, ip_len, key, snapshot),
@@ -96,22 +96,26 @@ pub(crate) fn route(leaving: &FlowKey, fib: &Fib) -> Hop {
 
 #[inline]
 fn send(
-    frame: &mut [u8],
-    slip: &mut Slip,
+    burst: &mut Burst,
+    at: usize,
     ip_len: u16,
     adjacency: &Adjacency,
 ) -> Result<(), DropReason> {
     if ip_len > adjacency.mtu {
         return Err(DropReason::MtuExceeded);
     }
-    if adjacency.vlan.is_some() || ethernet::is_tagged(frame) {
-        retag(frame, slip, adjacency.vlan)?;
-    }
-    if let Some(macs) = frame.first_chunk_mut() {
-        *macs = adjacency.macs;
-    }
+    let (frame, slip) = (&mut *burst.frames[at], &mut burst.slips[at]);
     slip.exit = ShortExit::send(adjacency.port);
-    Ok(())
+    let as_it_came = usize::from(slip.start) == HEADROOM;
+    if as_it_came && adjacency.vlan.is_none() && !ethernet::is_tagged(frame) {
+        if let Some(macs) = frame.first_chunk_mut() {
+            *macs = adjacency.macs;
+        }
+        return Ok(());
+    }
+    let mut buffer = burst.buffer_mut(at);
+    retag(&mut buffer, adjacency.vlan)?;
+    buffer.write(0, &adjacency.macs).ok_or(DropReason::Truncated)
 }
 
 /// The frame waits with the tag of the port it will leave by, so that resolving needs no room.
@@ -127,31 +131,30 @@ fn hold(
     if ip_len > port.mtu {
         return Err(DropReason::MtuExceeded);
     }
-    retag(burst.frames[at], &mut burst.slips[at], port.vlan)?;
+    retag(&mut burst.buffer_mut(at), port.vlan)?;
     burst.hold(at, key);
     Ok(())
 }
 
-/// Gives the frame the tag of its egress port: another VLAN id in the same tag, or the tag taken out.
+/// Gives the frame the tag of its egress port: another VLAN id in the same tag, or a tag put in or taken out
+/// between the MAC addresses, which are yet to be written, and the rest, which stays where it is.
 #[cold]
-fn retag(frame: &mut [u8], slip: &mut Slip, vlan: Option<u16>) -> Result<(), DropReason> {
-    match (ethernet::is_tagged(frame), vlan) {
-        (true, Some(vlan)) => {
-            let tag = frame.get_mut(ethernet::HEADER_LEN..).and_then(|tag| tag.first_chunk_mut());
-            if let Some([high, low]) = tag {
-                let [vlan_high, vlan_low] = vlan.to_be_bytes();
-                (*high, *low) = (*high & 0xf0 | vlan_high & 0x0f, vlan_low); // priority stays
-            }
-        }
-        (true, None) => {
-            let end = usize::from(slip.len);
-            frame.copy_within(ethernet::HEADER_LEN + 2..end, ethernet::HEADER_LEN - 2);
-            slip.len -= ethernet::TAG_LEN as u16;
-        }
-        (false, Some(_)) => return Err(DropReason::VlanEgress),
-        (false, None) => {}
+fn retag(buffer: &mut Buffer, vlan: Option<u16>) -> Result<(), DropReason> {
+    const TYPE_AT: usize = ethernet::HEADER_LEN - 2;
+    let tag = buffer.read(TYPE_AT).filter(|[high, low, ..]: &[u8; ethernet::TAG_LEN]| {
+        u16::from_be_bytes([*high, *low]) == ethernet::VLAN
+    });
+    match (tag, vlan) {
+        (Some(_), None) => buffer.shrink(ethernet::TAG_LEN),
+        (None, Some(_)) => buffer.grow(ethernet::TAG_LEN),
+        _ => Some(()),
     }
-    Ok(())
+    .ok_or(DropReason::MtuExceeded)?;
+    let Some(vlan) = vlan else { return Ok(()) };
+    let priority = tag.map_or(0, |[_, _, high, _]| high & 0xf0);
+    let ([type_high, type_low], [high, low]) = (ethernet::VLAN.to_be_bytes(), vlan.to_be_bytes());
+    let tag = [type_high, type_low, priority | high & 0x0f, low];
+    buffer.write(TYPE_AT, &tag).ok_or(DropReason::Truncated)
 }
 
 #[inline]

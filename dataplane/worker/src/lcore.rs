@@ -7,10 +7,10 @@ use std::sync::{
 
 use arc_swap::{ArcSwap, Cache};
 use crossbeam_utils::CachePadded;
-use penstock_dpdk::{Mbuf, MbufBurst, RxChecksum, RxQueue, TxQueue};
+use penstock_dpdk::{Mbuf, MbufBurst, MbufError, RxChecksum, RxQueue, TxQueue};
 use penstock_forward::{
-    BURST, Burst, Checked, DropReason, Exit, Forwarder, Learned, NextHopKey, PortIdx, PuntClass,
-    RxChecks, Settled, Tick,
+    BURST, Burst, Checked, DropReason, Exit, Forwarder, HEADROOM, Learned, NextHopKey, Packet,
+    PortIdx, PuntClass, RxChecks, Settled, Tick,
 };
 use rtrb::{Consumer, Producer};
 
@@ -134,6 +134,32 @@ pub struct Handed {
     learned: Option<Learned>,
 }
 
+/// Where in its buffer a frame is after its journey.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    start: u16,
+    len: u16,
+}
+
+impl Place {
+    /// A burst cuts frames to what 16 bits hold.
+    fn of(packet: &Packet<'_>) -> Self {
+        Self { start: packet.start() as u16, len: packet.len() as u16 }
+    }
+
+    /// Makes that the mbuf's packet, which began at [`HEADROOM`].
+    #[inline]
+    fn apply(self, mbuf: &mut Mbuf) -> Result<(), MbufError> {
+        const ARRIVED: u16 = HEADROOM as u16;
+        if self.start < ARRIVED {
+            mbuf.prepend(ARRIVED - self.start)?;
+        } else if self.start > ARRIVED {
+            mbuf.trim_front(self.start - ARRIVED)?;
+        }
+        mbuf.set_len(self.len)
+    }
+}
+
 /// A burst, and beside each packet what came with it.
 struct Arrivals {
     mbufs: MbufBurst,
@@ -249,7 +275,7 @@ impl Path {
         published: &Published,
         now: Tick,
     ) {
-        let mut exits = [(Exit::Punt(PuntClass::Other), 0); BURST];
+        let mut exits = [(Exit::Punt(PuntClass::Other), Place::default()); BURST];
         let Arrivals { ingress: ports, mut learned, .. } = arrivals;
         let traced = self.tracer.is_watching();
         if traced {
@@ -259,12 +285,14 @@ impl Path {
             let mut burst = Burst::new();
             for ((mbuf, ingress), learned) in arrivals.mbufs.iter_mut().zip(ports).zip(learned) {
                 let checks = rx_checks(mbuf);
-                let pushed = burst.push_piece(mbuf.data_mut(), ingress, checks, learned);
+                // Every pool leaves room; a frame that has none is seen as an empty one.
+                let buffer = mbuf.data_with_headroom_mut(HEADROOM as u16).unwrap_or_default();
+                let pushed = burst.push_piece(buffer, ingress, checks, learned);
                 debug_assert!(pushed, "both bursts hold BURST packets");
             }
             forwarder.forward(&mut burst, &published.snapshot, now);
             for ((exit, learned), packet) in exits.iter_mut().zip(&mut learned).zip(burst.iter()) {
-                *exit = (packet.exit(), packet.len() as u16); // a burst cuts frames to what 16 bits hold
+                *exit = (packet.exit(), Place::of(&packet));
                 *learned = packet.learned();
             }
             if traced {
@@ -273,8 +301,8 @@ impl Path {
         }
         for (at, mbuf) in arrivals.mbufs.drain().enumerate() {
             let packet = Handed { mbuf, ingress: ports[at], learned: learned[at] };
-            let (exit, len) = exits[at];
-            let lost = self.dispatch(packet, exit, len, now);
+            let (exit, place) = exits[at];
+            let lost = self.dispatch(packet, exit, place, now);
             if traced {
                 self.tracer.dispatched(at, lost);
             }
@@ -302,9 +330,15 @@ impl Path {
 impl Path {
     /// Gives the packet to where it goes. The reason if it is lost on the way; what only waits there may
     /// be lost later.
-    fn dispatch(&mut self, packet: Handed, exit: Exit, len: u16, now: Tick) -> Option<DropReason> {
+    fn dispatch(
+        &mut self,
+        packet: Handed,
+        exit: Exit,
+        place: Place,
+        now: Tick,
+    ) -> Option<DropReason> {
         let Handed { mut mbuf, ingress, learned } = packet;
-        let fits = |mbuf: &mut Mbuf| mbuf.set_len(len).is_ok();
+        let fits = |mbuf: &mut Mbuf| place.apply(mbuf).is_ok();
         let lost = match exit {
             Exit::Send(port) if fits(&mut mbuf) => {
                 self.send(port, mbuf);

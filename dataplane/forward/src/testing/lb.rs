@@ -11,9 +11,9 @@ use crate::wire::ethernet::is_tagged;
 use crate::wire::ipv6::Ipv6View;
 use crate::{
     BACKEND_COLUMNS, BackendId, Burst, CacheLine, Counters, DatagramIdx, DropReason, Exit,
-    Explanation, Fib, FlowInfo, FlowKey, FlowMemory, Forwarder, LISTENER_COLUMNS, Learned,
-    Listener, MacAddr, NextHopKey, PortIdx, Protocol, PuntClass, RxChecks, Settled, Snapshot,
-    SnapshotBuilder, Tick, Timeouts, WORKER_COLUMNS, WorkerIdx,
+    Explanation, Fib, FlowInfo, FlowKey, FlowMemory, Forwarder, HEADROOM, LISTENER_COLUMNS,
+    Learned, Listener, MacAddr, NextHopKey, PortIdx, Protocol, PuntClass, RxChecks, Settled,
+    Snapshot, SnapshotBuilder, Tick, Timeouts, WORKER_COLUMNS, WorkerIdx,
 };
 
 /// What must become of a packet.
@@ -243,17 +243,11 @@ impl<'m> TestLb<'m> {
     }
 
     /// Sends one frame to a worker; how it leaves, and its bytes then.
-    pub fn send_to(&mut self, worker: WorkerIdx, mut frame: Vec<u8>) -> (Exit, Vec<u8>) {
-        let (exit, len) = {
-            let mut burst = Burst::new();
-            burst.push(&mut frame, PortIdx(0), RxChecks::default());
-            self.workers[usize::from(worker.0)].forward(&mut burst, &self.snapshot, self.now);
-            let packet = burst.iter().next().expect("the packet pushed");
-            (packet.exit(), packet.len())
-        };
-        self.settle(worker);
-        frame.truncate(len);
-        (exit, frame)
+    ///
+    /// # Panics
+    /// Never: one packet goes in, and one comes out.
+    pub fn send_to(&mut self, worker: WorkerIdx, frame: Vec<u8>) -> (Exit, Vec<u8>) {
+        self.send_burst(worker, vec![frame]).pop().expect("the packet pushed")
     }
 
     /// What a worker says would become of a packet.
@@ -263,38 +257,36 @@ impl<'m> TestLb<'m> {
     }
 
     /// Sends frames to a worker as one burst; how each leaves, and its bytes then.
-    pub fn send_burst(
-        &mut self,
-        worker: WorkerIdx,
-        mut frames: Vec<Vec<u8>>,
-    ) -> Vec<(Exit, Vec<u8>)> {
+    pub fn send_burst(&mut self, worker: WorkerIdx, frames: Vec<Vec<u8>>) -> Vec<(Exit, Vec<u8>)> {
         let mut burst = Burst::new();
-        for frame in &mut frames {
-            assert!(burst.push(frame, PortIdx(0), RxChecks::default()), "32 packets at most");
+        let mut buffers: Vec<_> = frames.into_iter().map(|frame| buffer_of(&frame)).collect();
+        for buffer in &mut buffers {
+            assert!(burst.push(buffer, PortIdx(0), RxChecks::default()), "32 packets at most");
         }
         self.workers[usize::from(worker.0)].forward(&mut burst, &self.snapshot, self.now);
-        let left = burst.iter().map(|packet| (packet.exit(), packet.frame().to_vec())).collect();
+        let left = burst.iter().map(|packet| (packet.exit(), packet.frame().concat())).collect();
         self.settle(worker);
         left
     }
 
     /// Sends a frame to a worker and does what a caller of the forwarder does: follows hand-overs, keeps pieces
     /// of datagrams that wait, forwards them when they are known. Every packet that ended by it, in order.
-    pub fn carry(&mut self, worker: WorkerIdx, frame: Vec<u8>) -> Vec<(Exit, Vec<u8>)> {
-        self.carry_with(worker, frame, None);
+    pub fn carry(&mut self, worker: WorkerIdx, frame: impl Into<Vec<u8>>) -> Vec<(Exit, Vec<u8>)> {
+        self.carry_with(worker, &frame.into(), None);
         std::mem::take(&mut self.ended)
     }
 
-    fn carry_with(&mut self, worker: WorkerIdx, mut frame: Vec<u8>, learned: Option<Learned>) {
+    fn carry_with(&mut self, worker: WorkerIdx, frame: &[u8], learned: Option<Learned>) {
         let mut burst = Burst::new();
-        burst.push_piece(&mut frame, PortIdx(0), RxChecks::default(), learned);
+        let mut buffer = buffer_of(frame);
+        burst.push_piece(&mut buffer, PortIdx(0), RxChecks::default(), learned);
         self.workers[usize::from(worker.0)].forward(&mut burst, &self.snapshot, self.now);
         let packet = burst.iter().next().expect("the packet pushed");
-        let (exit, learned, frame) = (packet.exit(), packet.learned(), packet.frame().to_vec());
+        let (exit, learned, frame) = (packet.exit(), packet.learned(), packet.frame().concat());
         match exit {
             Exit::HandOver(owner) => {
                 assert_ne!(owner, worker, "to another worker");
-                self.carry_with(owner, frame, learned);
+                self.carry_with(owner, &frame, learned);
             }
             Exit::Await(datagram) => self.kept.push((worker, datagram, frame)),
             exit => self.ended.push((exit, frame)),
@@ -311,7 +303,7 @@ impl<'m> TestLb<'m> {
             self.kept = kept;
             for (_, _, frame) in free {
                 match settled {
-                    Settled::Known(learned) => self.carry_with(worker, frame, Some(learned)),
+                    Settled::Known(learned) => self.carry_with(worker, &frame, Some(learned)),
                     Settled::Lost(reason) => self.ended.push((Exit::Drop(reason), frame)),
                 }
             }
@@ -455,6 +447,12 @@ impl<'m> TestLb<'m> {
             }
         }
     }
+}
+
+/// A frame with the room before it that a forwarder wants.
+#[must_use]
+pub fn buffer_of(frame: &[u8]) -> Vec<u8> {
+    [&[0xa5; HEADROOM], frame].concat()
 }
 
 /// Where the L4 ports of a TCP or UDP frame lie.

@@ -17,6 +17,6 @@ mod packet;
 
 pub use family::Family;
 pub use fragments::fragmented;
-pub use lb::{Dropped, Handed, Held, Leaves, Punted, Row, TestLb, TestMemory, Tx};
+pub use lb::{Dropped, Handed, Held, Leaves, Punted, Row, TestLb, TestMemory, Tx, buffer_of};
 pub use network::fib_of;
 pub use packet::{ANY_PORT, BOX_MAC, ROUTER, TestPacket, arp_who_has, mac_towards, tcp, udp};

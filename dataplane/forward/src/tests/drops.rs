@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{CLIENT, DNAT, FULL_NAT, FULL_NAT_UDP, VIP, families};
 use crate::drop::RaisedBy;
-use crate::testing::{BOX_MAC, Family, TestLb, TestPacket, fib_of, fragmented};
+use crate::testing::{BOX_MAC, Family, TestLb, TestPacket, buffer_of, fib_of, fragmented};
 use crate::wire::ipv6;
 use crate::wire::tcp::{ACK, SYN};
 use crate::{Burst, Checked, DropReason, Exit, MacAddr, PortConfig, PortIdx, RxChecks, WorkerIdx};
@@ -25,7 +25,7 @@ fn first(family: Family) -> TestPacket {
 /// What the NIC or the worker says of the frame, beside its bytes.
 fn with_metadata(family: Family, ingress: PortIdx, checks: RxChecks) -> Exit {
     let mut lb = family.lb(FULL_NAT);
-    let mut frame = first(family).bytes();
+    let mut frame = buffer_of(&first(family).bytes());
     let mut burst = Burst::new();
     burst.push(&mut frame, ingress, checks);
     let (snapshot, now) = (lb.snapshot.clone(), lb.now);
@@ -33,14 +33,16 @@ fn with_metadata(family: Family, ingress: PortIdx, checks: RxChecks) -> Exit {
     burst.iter().next().map(|packet| packet.exit()).unwrap()
 }
 
-/// Replies must leave by a tagged port; the client's packets came untagged.
-fn untagged_to_tagged(family: Family) -> Exit {
+/// While the packet waited for its next hop, the route moved to a port of another VLAN.
+fn held_for_another_vlan(family: Family) -> Exit {
     let mut lb = family.lb(FULL_NAT);
+    let (_, mut held) = lb.send_to(WorkerIdx(0), first(family).into());
     let tagged = [PortConfig { mac: BOX_MAC, vlan: Some(7), mtu: 1500 }];
     let mut builder = lb.builder();
     builder.fib(Arc::new(fib_of(&tagged, 2)));
     lb.install(&builder);
-    syn(&mut lb, family, CLIENT, VIP)
+    let snapshot = lb.snapshot.clone();
+    lb.worker_mut(WorkerIdx(0)).resume(&mut held, &snapshot)
 }
 
 /// One worker in 255 has 253 ports, and a search tries 64 of them: fill the share.
@@ -96,7 +98,7 @@ const ROWS: &[Row] = &[
     }),
     (DropReason::VlanMismatch, BOTH, |family| exit(family, first(family).tagged(9))),
     (DropReason::VlanStacked, BOTH, |family| exit(family, first(family).put(12, &[0x88, 0xa8]))),
-    (DropReason::VlanEgress, BOTH, untagged_to_tagged),
+    (DropReason::VlanEgress, BOTH, held_for_another_vlan),
     (DropReason::UnknownEtherType, BOTH, |family| {
         exit(family, first(family).put(12, &[0x12, 0x34]))
     }),

@@ -104,10 +104,10 @@ fn ports_are_found_behind_headers_that_are_in_pieces_themselves() {
         .udp(CLIENT, UDP_VIP, &[0; 24])
         .piece(0, true)
         .extended(DESTINATION, &[0, 0, 1, 4, 0, 0, 0, 0]);
-    let exits = lb.carry(WorkerIdx(0), first.clone().into());
+    let exits = lb.carry(WorkerIdx(0), first.clone());
     assert_eq!(exits[0].0, Exit::Send(PortIdx(0)));
     let second = family.udp(CLIENT, UDP_VIP, &[0; 32]).piece(5, false).put(54, &[DESTINATION]);
-    assert_eq!(lb.carry(WorkerIdx(0), second.into())[0].0, Exit::Send(PortIdx(0)));
+    assert_eq!(lb.carry(WorkerIdx(0), second)[0].0, Exit::Send(PortIdx(0)));
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn a_flood_of_first_pieces_leaves_room_for_whole_datagrams() {
         for id in 0..20_000_u32 {
             let packet = udp(&source(family, id), &family.text(UDP_VIP), &[0; 24]);
             let piece = packet.piece(4 + (id & 1) as u16, true);
-            lost += lb.carry(WorkerIdx(0), piece.into()).len();
+            lost += lb.carry(WorkerIdx(0), piece).len();
             if id % 100 == 0 {
                 let pieces = fragmented(&request(family).bytes(), id, &SIZES);
                 carry(&mut lb, 1, &pieces, ORDERS[0]);

@@ -2,7 +2,7 @@
 
 use super::{BACKEND, CLIENT, FULL_NAT, SNAT, VIP, families};
 use crate::fib::{Neighbour, Prefix, Route, RouteHop};
-use crate::testing::{BOX_MAC, Family, Held, TestLb, Tx, mac_towards, tcp};
+use crate::testing::{BOX_MAC, Family, Held, TestLb, Tx, buffer_of, mac_towards, tcp};
 use crate::wire::tcp::{ACK, SYN};
 use crate::{
     BURST, Burst, DropReason, Exit, Fib, MacAddr, NextHopKey, PortConfig, PortIdx, RxChecks,
@@ -83,7 +83,7 @@ fn a_flow_seen_in_this_burst_gives_way_to_none_in_it() {
 
 #[test]
 fn a_burst_takes_no_more_than_it_holds() {
-    let mut frames = vec![tcp(CLIENT, VIP, SYN).bytes(); BURST + 1];
+    let mut frames = vec![buffer_of(&tcp(CLIENT, VIP, SYN).bytes()); BURST + 1];
     let mut burst = Burst::new();
     let taken = frames
         .iter_mut()

@@ -102,5 +102,11 @@ fn a_frame_leaves_with_the_tag_of_the_port_it_leaves_by() {
             Tx(family.tcp(SNAT, BACKEND, SYN).leaving().padded_to(90)),
             NEW,
         )]);
+        from_to(family, None, Some(200)).check(&[(
+            "one that it did not come with",
+            family.tcp(CLIENT, VIP, SYN).into(),
+            Tx(leaves(family, 200)),
+            NEW,
+        )]);
     }
 }
