@@ -8,7 +8,10 @@ use zerocopy::FromBytes;
 use zerocopy::little_endian::{U16, U64};
 
 use crate::digest::Digest;
-use crate::encode::{IPPROTO_TCP, IPPROTO_UDP, MODE_DNAT, MODE_FULL_NAT};
+use crate::encode::{
+    IPPROTO_TCP, IPPROTO_UDP, MODE_DNAT, MODE_FULL_NAT, MODE_GUE, MODE_GUE_VARIANT_0, MODE_IPIP,
+    MODE_L2_DSR,
+};
 use crate::model::{
     Change, Listener, Member, Mode, Name, NextHop, ObjectError, ObjectId, ObjectKind, PortRange,
     Protocol,
@@ -206,6 +209,10 @@ impl<'a> Body<'a> {
         let mode = match part.mode {
             MODE_FULL_NAT => Mode::FullNat,
             MODE_DNAT => Mode::Dnat,
+            MODE_L2_DSR => Mode::L2Dsr,
+            MODE_IPIP => Mode::Ipip,
+            MODE_GUE => Mode::Gue,
+            MODE_GUE_VARIANT_0 => Mode::GueVariant0,
             other => return Err(self.value("mode", &other)),
         };
         let ports = PortRange::new(part.first.get(), part.last.get())

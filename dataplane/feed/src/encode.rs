@@ -123,6 +123,10 @@ pub(crate) fn listener_body(name: &Name, listener: &Listener, out: &mut Vec<u8>)
             mode: match listener.mode {
                 Mode::FullNat => MODE_FULL_NAT,
                 Mode::Dnat => MODE_DNAT,
+                Mode::L2Dsr => MODE_L2_DSR,
+                Mode::Ipip => MODE_IPIP,
+                Mode::Gue => MODE_GUE,
+                Mode::GueVariant0 => MODE_GUE_VARIANT_0,
             },
             first: U16::new(listener.ports.first()),
             last: U16::new(listener.ports.last()),
@@ -217,6 +221,10 @@ pub(crate) const IPPROTO_TCP: u8 = 6;
 pub(crate) const IPPROTO_UDP: u8 = 17;
 pub(crate) const MODE_FULL_NAT: u8 = 1;
 pub(crate) const MODE_DNAT: u8 = 2;
+pub(crate) const MODE_L2_DSR: u8 = 3;
+pub(crate) const MODE_IPIP: u8 = 4;
+pub(crate) const MODE_GUE: u8 = 5;
+pub(crate) const MODE_GUE_VARIANT_0: u8 = 6;
 
 impl From<IpAddr> for Address {
     fn from(address: IpAddr) -> Self {

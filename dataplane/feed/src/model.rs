@@ -108,14 +108,52 @@ pub enum Mode {
     /// Only the destination is rewritten: the backend sees the client's address and must route
     /// its replies through us.
     Dnat,
+    /// Only MAC addresses are rewritten: the backend, on a link of ours, has the VIP too and answers
+    /// the client itself.
+    L2Dsr,
+    /// The packet travels in another IP header, of either family; the backend has the VIP too and
+    /// answers the client itself.
+    Ipip,
+    /// The same in UDP, GUE variant 1.
+    Gue,
+    /// The same in UDP, GUE variant 0.
+    GueVariant0,
+}
+
+impl Mode {
+    /// Every mode, in the order in which they are offered to people.
+    pub const ALL: [Mode; 6] =
+        [Self::FullNat, Self::Dnat, Self::L2Dsr, Self::Ipip, Self::Gue, Self::GueVariant0];
+
+    /// The name by which people choose it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FullNat => "full-nat",
+            Self::Dnat => "dnat",
+            Self::L2Dsr => "l2-dsr",
+            Self::Ipip => "ipip",
+            Self::Gue => "gue",
+            Self::GueVariant0 => "gue-variant-0",
+        }
+    }
+
+    /// Whether the backend keeps the L4 port that the client asked.
+    #[must_use]
+    pub const fn is_dsr(self) -> bool {
+        !matches!(self, Self::FullNat | Self::Dnat)
+    }
+
+    /// Whether packets travel to the backend within others, of a family of their own.
+    #[must_use]
+    pub const fn is_tunnel(self) -> bool {
+        matches!(self, Self::Ipip | Self::Gue | Self::GueVariant0)
+    }
 }
 
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Mode::FullNat => "full-nat",
-            Mode::Dnat => "dnat",
-        })
+        f.write_str(self.name())
     }
 }
 

@@ -265,8 +265,10 @@ impl Buffer<'_> {
         if in_head > 0 {
             self.head.as_deref_mut()?.get_mut(at..at + in_head)?.copy_from_slice(before);
         }
-        let at = (at + in_head).checked_sub(HEADROOM)?;
-        self.frame.get_mut(at..at + after.len())?.copy_from_slice(after);
+        if !after.is_empty() {
+            let at = at + in_head - HEADROOM;
+            self.frame.get_mut(at..at + after.len())?.copy_from_slice(after);
+        }
         Some(())
     }
 

@@ -64,6 +64,7 @@ columns! {
         FlowsExpired "flows_expired" "Flows removed after their idle timeout."
         FlowsEvicted "flows_evicted" "Half-open flows that gave way to newer ones."
         Refused "refused" "Connections refused by RST."
+        TooBig "too_big" "Packets answered by ICMP, too large for the way to their backend or client."
     }
 }
 

@@ -97,7 +97,10 @@ fn new_flow(key: &FlowKey, listener: &Listener, snapshot: &Snapshot) -> Explanat
         return Explanation::Refused { listener: listener.slot };
     };
     // The source may yet be replaced; of several next hops that decides which.
-    let leaving = key.protocol().and_then(|p| FlowKey::new(key.source(), member.address, p));
+    let leaving = key.protocol().and_then(|protocol| {
+        let to_backend = |source| FlowKey::new(source, member.address, protocol);
+        to_backend(key.source()).or_else(|| to_backend(member.address)) // a tunnel of the other family
+    });
     let next_hop = leaving.map_or(NextHop::Unreachable, |leaving| next_hop(&leaving, snapshot));
     Explanation::New {
         listener: listener.slot,

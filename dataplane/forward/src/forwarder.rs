@@ -1,5 +1,6 @@
 //! One worker's forwarder: its flows, and the corridor that a burst walks.
 
+mod dsr;
 mod pieces;
 
 use crate::classify::{Class, classify};
@@ -7,7 +8,9 @@ use crate::counters::{Counters, WorkerColumn};
 use crate::exit::{self, ShortExit};
 use crate::flow::expire::{self, Sweep};
 use crate::flow::hash::FlowHash;
-use crate::flow::{Direction, Entry, FlowInfo, FlowKey, FlowMemory, FlowTable, look_up, track};
+use crate::flow::{
+    Direction, Entry, FlowInfo, FlowKey, FlowMemory, FlowRecord, FlowTable, look_up, track,
+};
 use crate::fragment::datagrams::Datagrams;
 use crate::fragment::{DatagramIdx, Settled};
 use crate::icmp;
@@ -19,7 +22,8 @@ use crate::pin::{Pinning, Refusal};
 use crate::rewrite::port_walk::PortWalks;
 use crate::rewrite::{self, reset};
 use crate::snapshot::{Listener, Snapshot};
-use crate::{BURST, Burst, DropReason, Exit, Tick, WorkerIdx};
+use crate::too_big::Allowance;
+use crate::{BURST, Burst, DropReason, Exit, NextHopKey, Tick, WorkerIdx};
 
 /// One worker's state between bursts.
 pub struct Forwarder<'m> {
@@ -30,6 +34,7 @@ pub struct Forwarder<'m> {
     walks: PortWalks,
     sweep: Sweep,
     datagrams: Datagrams,
+    allowance: Allowance,
     walk: Box<Walk>,
 }
 
@@ -52,6 +57,7 @@ impl<'m> Forwarder<'m> {
             me,
             workers,
             datagrams: Datagrams::new(me, workers, &hash),
+            allowance: Allowance::new(),
             flows: FlowTable::new(memory, hash, counters),
             counters,
             walks: PortWalks::new(),
@@ -74,8 +80,13 @@ impl<'m> Forwarder<'m> {
         if !self.walk.strangers.is_empty() {
             self.receive_strangers(burst, snapshot, now);
         }
-        rewrite::rewrite(burst, &self.walk, &self.flows);
-        next_hop::next_hop(burst, &self.walk, &mut self.flows, snapshot, &self.counters);
+        rewrite::rewrite(burst, &mut self.walk, &self.flows);
+        let (walk, flows, counters) = (&mut *self.walk, &mut self.flows, &self.counters);
+        rewrite::dsr::carry_all(burst, walk, flows, snapshot, counters);
+        next_hop::next_hop(burst, walk, flows, snapshot, counters);
+        if !walk.too_big.is_empty() {
+            self.answer_too_big(burst, snapshot, now);
+        }
         self.count_exits(burst);
     }
 
@@ -138,6 +149,10 @@ impl<'m> Forwarder<'m> {
             return burst.leave(at, DropReason::TtlExpired.into());
         }
         let flow = self.flows.record(entry);
+        if flow.is_dsr() {
+            let flow = *flow;
+            return self.carry_alone(at, burst, &flow, snapshot);
+        }
         let [forward, reply] = [Direction::Forward, Direction::Reply].map(|way| flow.key(way));
         let ends = icmp::Ends::of(forward, reply, entry.direction());
         match icmp::rewrite(burst.frames[at], &headers, &error, &ends) {
@@ -186,6 +201,9 @@ impl<'m> Forwarder<'m> {
                 walk.pinned.insert(at);
             }
             Err(Refusal::Exit(exit)) => burst.leave(at, exit),
+            Err(Refusal::Stateless(flow)) => {
+                self.carry_alone(at, burst, &FlowRecord::new(&flow, now), snapshot);
+            }
             Err(Refusal::Reset) => {
                 let (frame, slip) = (&mut *burst.frames[at], &mut burst.slips[at]);
                 if reset::answer(frame, slip, &walk.headers[at], &walk.keys[at]).is_none() {
@@ -195,12 +213,14 @@ impl<'m> Forwarder<'m> {
         }
     }
 
-    /// A frame that was held, rewritten but for its MAC addresses: looked up again by its destination.
+    /// A frame that was held for `next_hop`, rewritten but for its MAC addresses: looked up again.
     ///
     /// Never panics, whatever the frame holds.
-    pub fn resume(&mut self, frame: &mut [u8], snapshot: &Snapshot) -> Exit {
+    pub fn resume(&mut self, frame: &mut [u8], next_hop: NextHopKey, snapshot: &Snapshot) -> Exit {
         match parse::parse_leaving(frame) {
-            Some((leaving, ip_len)) => next_hop::resume(frame, &leaving, ip_len, snapshot.fib()),
+            Some((leaving, ip_len)) => {
+                next_hop::resume(frame, &leaving, ip_len, next_hop, snapshot)
+            }
             None => Exit::Drop(DropReason::Truncated),
         }
     }

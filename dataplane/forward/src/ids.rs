@@ -69,6 +69,7 @@ impl Protocol {
 
 /// How a listener's packets are changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
 pub enum Mode {
     /// Client and VIP are both replaced: the backend sees a SNAT address, so replies find us
     /// whatever the backend's routes are.
@@ -76,4 +77,41 @@ pub enum Mode {
     /// Only the VIP is replaced: the backend sees the client, and its route to the client must
     /// lead through us.
     Dnat,
+    /// L2 DSR: only MAC addresses are replaced. The backend, on a link of ours, has the VIP too, and answers
+    /// the client itself.
+    L2Dsr,
+    /// The whole packet in another IP header of the backend's family (RFC 2003, RFC 2473). The backend
+    /// decapsulates, has the VIP too, and answers the client itself.
+    Ipip,
+    /// The same in UDP: GUE variant 1, in which the inner IP header follows directly
+    /// (draft-ietf-intarea-gue-09 §4).
+    Gue,
+    /// The same with a GUE header: variant 0 (draft-ietf-intarea-gue-09 §3).
+    GueVariant0,
+}
+
+impl Mode {
+    /// Whether backends answer clients themselves, so that we see the client's packets only, unchanged.
+    #[must_use]
+    pub const fn is_dsr(self) -> bool {
+        !matches!(self, Self::FullNat | Self::Dnat)
+    }
+
+    /// Whether packets travel to the backend within others.
+    #[must_use]
+    pub const fn is_tunnel(self) -> bool {
+        matches!(self, Self::Ipip | Self::Gue | Self::GueVariant0)
+    }
+
+    /// The mode of a flow record's byte.
+    pub(crate) const fn from_byte(byte: u8) -> Self {
+        match byte {
+            1 => Self::Dnat,
+            2 => Self::L2Dsr,
+            3 => Self::Ipip,
+            4 => Self::Gue,
+            5 => Self::GueVariant0,
+            _ => Self::FullNat,
+        }
+    }
 }

@@ -49,6 +49,10 @@ pub(crate) struct Walk {
     pub(crate) wide: PacketSet,
     /// Pieces of datagrams whose L4 ports are known; only the first piece has an L4 header.
     pub(crate) pieces: PacketSet,
+    /// Packets of DSR flows, which leave as they are, or within another packet.
+    pub(crate) dsr: PacketSet,
+    /// Packets that are too large for the way they must take.
+    pub(crate) too_big: PacketSet,
     /// Packets whose entry is their flow.
     pub(crate) pinned: PacketSet,
     /// Packets without a flow, to be classified.
@@ -65,6 +69,8 @@ impl Default for Walk {
             tuples: PacketSet::default(),
             wide: PacketSet::default(),
             pieces: PacketSet::default(),
+            dsr: PacketSet::default(),
+            too_big: PacketSet::default(),
             pinned: PacketSet::default(),
             strangers: PacketSet::default(),
         }

@@ -59,6 +59,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 mod tick;
+mod too_big;
 mod traced;
 pub mod wire;
 

@@ -13,22 +13,32 @@ use crate::snapshot::Snapshot;
 use crate::wire::ethernet::{self, EthernetView};
 use crate::{BackendId, Burst, DropReason, Exit, HEADROOM, ListenerSlot, NextHopKey};
 
-/// The room: every pinned packet takes its exit, and is counted with its listener and backend.
+/// The room: every rewritten packet takes its exit, and is counted with its listener and backend.
 pub(crate) fn next_hop(
     burst: &mut Burst,
-    walk: &Walk,
+    walk: &mut Walk,
     flows: &mut FlowTable,
     snapshot: &Snapshot,
     counters: &Counters,
 ) {
-    for at in walk.pinned.iter() {
+    for at in walk.pinned.without(walk.dsr).iter() {
         let (entry, ip_len) = (walk.entries[at], walk.headers[at].ip_len);
         let flow = flows.record_mut(entry);
         let hop = flow_hop(flow, entry.direction(), snapshot.fib());
         match leave_by(hop, burst, at, ip_len, snapshot) {
             Ok(()) => count(flow, entry.direction(), burst.slips[at].len.into(), counters),
+            Err(DropReason::MtuExceeded) => walk.too_big.insert(at),
             Err(reason) => burst.leave(at, reason.into()),
         }
+    }
+}
+
+/// The largest packet that can leave by a next hop.
+pub(crate) fn mtu(hop: Hop, snapshot: &Snapshot) -> Option<u16> {
+    match hop {
+        Hop::Ready(index) => snapshot.fib().adjacency(index).map(|adjacency| adjacency.mtu),
+        Hop::Unresolved(key) => snapshot.port(key.port).map(|port| port.mtu),
+        Hop::Unreachable => None,
     }
 }
 
@@ -47,7 +57,7 @@ pub(crate) fn send_on(
 
 /// Sends or holds a packet.
 #[inline]
-fn leave_by(
+pub(crate) fn leave_by(
     hop: Hop,
     burst: &mut Burst,
     at: usize,
@@ -66,7 +76,7 @@ fn leave_by(
 
 /// The next hop of a flow's direction: cached, or looked up once a version of the FIB.
 #[inline]
-fn flow_hop(flow: &mut FlowRecord, direction: Direction, fib: &Fib) -> Hop {
+pub(crate) fn flow_hop(flow: &mut FlowRecord, direction: Direction, fib: &Fib) -> Hop {
     let cached = flow.hops[direction as usize];
     if flow.fib_version == fib.version() && cached != NO_HOP {
         return Hop::Ready(AdjacencyIdx(cached.into()));
@@ -158,7 +168,7 @@ fn retag(buffer: &mut Buffer, vlan: Option<u16>) -> Result<(), DropReason> {
 }
 
 #[inline]
-fn count(flow: &FlowRecord, direction: Direction, bytes: u64, counters: &Counters) {
+pub(crate) fn count(flow: &FlowRecord, direction: Direction, bytes: u64, counters: &Counters) {
     let (listener, backend) = match direction {
         Direction::Forward => (ListenerColumn::PacketsIn, BackendColumn::PacketsTo),
         Direction::Reply => (ListenerColumn::PacketsOut, BackendColumn::PacketsFrom),
@@ -167,9 +177,22 @@ fn count(flow: &FlowRecord, direction: Direction, bytes: u64, counters: &Counter
     counters.backend_traffic(BackendId(flow.backend), backend, bytes);
 }
 
-/// A held frame whose next hop may be known by now; `leaving` is its tuple, `ip_len` its datagram's.
-pub(crate) fn resume(frame: &mut [u8], leaving: &FlowKey, ip_len: u16, fib: &Fib) -> Exit {
-    match route(leaving, fib) {
+/// A held frame whose next hop may be known by now; `leaving` is its tuple, `ip_len` its datagram's. One for a
+/// VIP is on its way to a backend that has the VIP too: it goes where it was to go.
+pub(crate) fn resume(
+    frame: &mut [u8],
+    leaving: &FlowKey,
+    ip_len: u16,
+    next_hop: NextHopKey,
+    snapshot: &Snapshot,
+) -> Exit {
+    let fib = snapshot.fib();
+    let hop = if snapshot.is_vip(leaving.destination().ip()) {
+        fib.look_up(next_hop.address, flow_hash(leaving))
+    } else {
+        route(leaving, fib)
+    };
+    match hop {
         Hop::Unresolved(key) => Exit::Hold(key),
         Hop::Unreachable => Exit::Drop(DropReason::NoRoute),
         Hop::Ready(index) => {

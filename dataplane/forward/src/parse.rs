@@ -39,7 +39,8 @@ pub(crate) fn parse(burst: &mut Burst, walk: &mut Walk, snapshot: &Snapshot) {
     }
     (walk.tuples, walk.wide) = (tuples, PacketSet::default());
     (walk.strangers, walk.pinned) = (PacketSet::default(), PacketSet::default());
-    walk.pieces = PacketSet::default();
+    (walk.pieces, walk.dsr) = (PacketSet::default(), PacketSet::default());
+    walk.too_big = PacketSet::default();
     for at in rest.iter() {
         parse_other(at, burst, walk, snapshot);
     }

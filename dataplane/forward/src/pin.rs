@@ -10,7 +10,7 @@ use crate::flow::{Entry, FlowKey, FlowTable, NewFlow, track};
 use crate::group::{Member, Pick};
 use crate::journey::Headers;
 use crate::rewrite::port_walk::PortWalks;
-use crate::rewrite::{dnat, full_nat};
+use crate::rewrite::{dnat, full_nat, tunnel};
 use crate::snapshot::{Listener, Snapshot};
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
 use crate::{DropReason, Mode, Protocol, Tick, WorkerIdx};
@@ -27,12 +27,14 @@ pub(crate) struct Pinning<'p, 'm> {
 }
 
 /// A client's packet that gets no flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Refusal {
     /// It leaves so.
     Exit(ShortExit),
     /// It is a SYN, to be answered by RST.
     Reset,
+    /// It goes to a backend without state: what its flow would be.
+    Stateless(NewFlow),
 }
 
 impl From<DropReason> for Refusal {
@@ -62,26 +64,42 @@ impl Pinning<'_, '_> {
             return Ok(entry);
         }
         let protocol = key.protocol().ok_or(DropReason::NoFlow)?;
-        if protocol == Protocol::Tcp && headers.tcp_flags & (SYN | ACK | RST | FIN) != SYN {
+        let opens = protocol == Protocol::Udp || headers.tcp_flags & (SYN | ACK | RST | FIN) == SYN;
+        if !opens && !listener.mode.is_dsr() {
             return Err(DropReason::NoFlow.into());
         }
         if is_martian(key) || self.snapshot.is_broadcast(key.source().ip()) {
             return Err(DropReason::Martian.into());
         }
         let Pick::Backend(member) = listener.group.pick(key) else {
-            return Err(self.refuse(protocol, listener));
+            return Err(if opens {
+                self.refuse(protocol, listener)
+            } else {
+                DropReason::NoFlow.into()
+            });
         };
         let reply = self.reply_key(key, hash, protocol, listener, member)?;
-        let state =
-            if protocol == Protocol::Tcp { FlowState::SynSent } else { FlowState::UdpOneWay };
+        let state = match protocol {
+            Protocol::Tcp if opens => FlowState::SynSent,
+            // Of a connection that outlived our knowledge of it: Maglev knows its backend.
+            Protocol::Tcp => FlowState::Established,
+            Protocol::Udp => FlowState::UdpOneWay,
+        };
         let flow = NewFlow {
             keys: [*key, reply],
+            mode: listener.mode,
             state,
             listener: listener.slot,
             backend: member.id,
             snapshot_version: self.snapshot.version(),
         };
-        let entry = self.flows.insert(&flow, self.now).map_err(|_| DropReason::FlowTableFull)?;
+        if headers.tcp_flags & RST != 0 {
+            return Err(Refusal::Stateless(flow)); // it ends what it is about
+        }
+        let Ok(entry) = self.flows.insert(&flow, self.now) else {
+            let stateless = listener.mode.is_dsr().then_some(Refusal::Stateless(flow));
+            return Err(stateless.unwrap_or(DropReason::FlowTableFull.into()));
+        };
         self.counters.listener(listener.slot, ListenerColumn::FlowsNew, 1);
         self.counters.backend(member.id, BackendColumn::FlowsNew, 1);
         Ok(entry)
@@ -113,6 +131,12 @@ impl Pinning<'_, '_> {
                 let client =
                     dnat::Client { address: key.source(), owner: self.me, workers: self.workers };
                 dnat::reply_key(self.flows, self.walks, client, member.address, protocol)
+            }
+            Mode::L2Dsr => {
+                FlowKey::new(member.address, key.source(), protocol).ok_or(DropReason::NoBackend)
+            }
+            Mode::Ipip | Mode::Gue | Mode::GueVariant0 => {
+                tunnel::reply_key(&listener.snat, hash, member.address, protocol)
             }
         }
     }

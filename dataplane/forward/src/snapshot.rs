@@ -64,9 +64,10 @@ pub struct Listener {
     pub ports: L4Ports,
     /// How its packets are changed.
     pub mode: Mode,
-    /// Who serves. A backend's own L4 port is used, whatever port of the range was asked.
+    /// Who serves. A backend's own L4 port is used, whatever port of the range was asked; but with DSR that port
+    /// stays, and the backend serves on it.
     pub group: Arc<Group>,
-    /// Addresses that full NAT may take as source. Unused by DNAT.
+    /// Addresses that full NAT, and the outer headers of tunnels, may take as source. Unused by DNAT and L2 DSR.
     pub snat: Arc<[IpAddr]>,
 }
 
@@ -103,7 +104,7 @@ pub enum SnapshotError {
         /// Its last L4 port.
         last: u16,
     },
-    /// A backend or SNAT address of the other family.
+    /// A backend or SNAT address of the other family, in a mode that is no tunnel.
     #[error("listener {slot:?} on {vip}: {address} is of the other address family")]
     Family {
         /// The listener refused.
@@ -406,9 +407,9 @@ impl SnapshotBuilder {
             return Err(SnapshotError::Ports { slot, first, last });
         }
         let members = listener.group.members().iter().map(|member| member.address.ip());
-        let stranger =
-            members.chain(listener.snat.iter().copied()).find(|ip| ip.is_ipv4() != vip.is_ipv4());
-        if let Some(address) = stranger {
+        let mut addresses = members.chain(listener.snat.iter().copied());
+        let stranger = addresses.find(|ip| ip.is_ipv4() != vip.is_ipv4());
+        if let Some(address) = stranger.filter(|_| !listener.mode.is_tunnel()) {
             return Err(SnapshotError::Family { slot, vip, address });
         }
         // An exact port within another listener's range is no conflict: the exact one wins.

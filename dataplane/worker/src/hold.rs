@@ -54,12 +54,12 @@ impl<P> Hold<P> {
         Ok(())
     }
 
-    /// Offers every packet to `try_again`, in the order of arrival; what it gives back waits on, for
-    /// the next hop it gives with it.
-    pub fn retry(&mut self, mut try_again: impl FnMut(P) -> Option<(P, NextHopKey)>) {
+    /// Offers every packet, with the next hop it waits for, to `try_again`, in the order of arrival; what it
+    /// gives back waits on, for the next hop it gives with it.
+    pub fn retry(&mut self, mut try_again: impl FnMut(P, NextHopKey) -> Option<(P, NextHopKey)>) {
         for _ in 0..self.waiting.len() {
-            let Waiting { packet, since, .. } = self.waiting.remove(0); // at most PACKETS, and rare
-            if let Some((packet, next_hop)) = try_again(packet) {
+            let Waiting { packet, since, next_hop } = self.waiting.remove(0); // at most PACKETS, and rare
+            if let Some((packet, next_hop)) = try_again(packet, next_hop) {
                 self.waiting.push(Waiting { packet, next_hop, since });
             }
         }
@@ -110,13 +110,13 @@ mod tests {
             assert_eq!(hold.admit(packet, host(1), Tick(0)), Ok(()));
         }
         let mut offered = Vec::new();
-        hold.retry(|packet| {
+        hold.retry(|packet, _| {
             offered.push(packet);
             (packet % 2 == 0).then_some((packet, host(1)))
         });
         assert_eq!(offered, [0, 1, 2, 3, 4, 5]);
         offered.clear();
-        hold.retry(|packet| {
+        hold.retry(|packet, _| {
             offered.push(packet);
             None
         });

@@ -377,21 +377,24 @@ impl Path {
             self.drops.count(DropReason::HoldTimeout);
         }
         let Self { hold, ports, drops, activity, unresolved, .. } = self;
-        hold.retry(|mut mbuf| match forwarder.resume(mbuf.data_mut(), &published.snapshot) {
-            Exit::Send(port) => {
-                Self::push(&mut ports[usize::from(port.0)], mbuf, *drops, *activity);
-                None
+        let snapshot = &published.snapshot;
+        hold.retry(|mut mbuf, held_for| {
+            match forwarder.resume(mbuf.data_mut(), held_for, snapshot) {
+                Exit::Send(port) => {
+                    Self::push(&mut ports[usize::from(port.0)], mbuf, *drops, *activity);
+                    None
+                }
+                Exit::Hold(next_hop) => {
+                    let _ = unresolved.push(next_hop); // its route may have moved, or the question got lost
+                    Some((mbuf, next_hop))
+                }
+                Exit::Drop(reason) => {
+                    drops.count(reason);
+                    None
+                }
+                // A rewritten frame is for none of these.
+                Exit::Punt(_) | Exit::HandOver(_) | Exit::Await(_) => None,
             }
-            Exit::Hold(next_hop) => {
-                let _ = unresolved.push(next_hop); // its route may have moved, or the question got lost
-                Some((mbuf, next_hop))
-            }
-            Exit::Drop(reason) => {
-                drops.count(reason);
-                None
-            }
-            // A rewritten frame is for none of these.
-            Exit::Punt(_) | Exit::HandOver(_) | Exit::Await(_) => None,
         });
     }
 

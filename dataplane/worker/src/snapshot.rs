@@ -362,6 +362,12 @@ impl Translator {
             )));
         }
         let group = self.group(&listener.group, taking, statistics)?;
+        if let Some(address) = lacks_source(listener.mode, &group, &snat) {
+            return Err(refuse(format!(
+                "{vip}: a tunnel to {address} needs a SNAT address of its family as source, {}; give snat.addresses in the data plane's configuration",
+                if address.is_ipv4() { "IPv4" } else { "IPv6" }
+            )));
+        }
         let protocol = protocol(listener.protocol);
         let ports = L4Ports { first: listener.ports.first(), last: listener.ports.last() };
         let key = ListenerKey { name: name.clone(), vip, protocol, ports, snat: Arc::clone(&snat) };
@@ -376,15 +382,19 @@ impl Translator {
             mode: match listener.mode {
                 feed::Mode::FullNat => Mode::FullNat,
                 feed::Mode::Dnat => Mode::Dnat,
+                feed::Mode::L2Dsr => Mode::L2Dsr,
+                feed::Mode::Ipip => Mode::Ipip,
+                feed::Mode::Gue => Mode::Gue,
+                feed::Mode::GueVariant0 => Mode::GueVariant0,
             },
             group,
             snat,
         })
     }
 
-    /// The addresses that full NAT takes for a listener; none for DNAT.
+    /// The addresses that full NAT and tunnels take for a listener; none for DNAT and L2 DSR.
     fn snat_of(&self, listener: &feed::Listener, taking: &Taking<'_>) -> Arc<[IpAddr]> {
-        if listener.mode == feed::Mode::Dnat {
+        if matches!(listener.mode, feed::Mode::Dnat | feed::Mode::L2Dsr) {
             return Arc::new([]);
         }
         let pool = match &listener.snat_pool {
@@ -392,7 +402,8 @@ impl Translator {
             None => Some(&self.box_snat),
         };
         let pool = pool.into_iter().flatten().copied();
-        pool.filter(|address| address.is_ipv4() == listener.vip.is_ipv4()).collect()
+        let any_family = listener.mode.is_tunnel();
+        pool.filter(|address| any_family || address.is_ipv4() == listener.vip.is_ipv4()).collect()
     }
 
     /// A group's Maglev table: the one of last time if its members are the same, or cannot be served.
@@ -543,6 +554,14 @@ fn protocol(protocol: feed::Protocol) -> Protocol {
         feed::Protocol::Tcp => Protocol::Tcp,
         feed::Protocol::Udp => Protocol::Udp,
     }
+}
+
+/// A backend to which a tunnel would have no source address.
+fn lacks_source(mode: feed::Mode, group: &Group, snat: &[IpAddr]) -> Option<IpAddr> {
+    let has_source =
+        |backend: IpAddr| snat.iter().any(|address| address.is_ipv4() == backend.is_ipv4());
+    let mut backends = group.members().iter().map(|member| member.address.ip());
+    backends.find(|backend| mode.is_tunnel() && !has_source(*backend))
 }
 
 /// Whether packets from or to an address never leave its link (RFC 4291 §2.5.6).

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use penstock_feed::model::{Group, Listener, Name, PortRange, Protocol, State, limits};
+use penstock_feed::model::{Group, Listener, Mode, Name, PortRange, Protocol, State, limits};
 
 use super::gateway::Plan as GatewayPlan;
 use super::listener::{Plan as ListenerPlan, Serves};
@@ -84,8 +84,11 @@ impl Register<'_> {
         address: IpAddr,
         serves: Serves,
     ) -> Result<Name, String> {
+        let mode = gateway.accepted.as_ref().map(|accepted| accepted.mode);
+        let mode = mode.map_err(|refusal| refusal.message.clone())?;
         let (group_name, group) =
-            self.group(gateway, listener, address).ok_or("its name is too long")?;
+            self.group(gateway, listener, address, mode).ok_or("its name is too long")?;
+        self.note_unused_ports(gateway, listener, mode, serves.ports, &group);
         if self.state.listeners.len() >= limits::LISTENERS {
             return Err(format!(
                 "the data plane holds {} listeners, and all are taken",
@@ -93,8 +96,6 @@ impl Register<'_> {
             ));
         }
         self.put_group(&group_name, group)?;
-        let mode = gateway.accepted.as_ref().map(|accepted| accepted.mode);
-        let mode = mode.map_err(|refusal| refusal.message.clone())?;
         let (vip, protocol, ports) = (address, serves.protocol, serves.ports);
         let record = Listener { vip, protocol, ports, mode, group: group_name, snat_pool: None };
         self.state.listeners.insert(name.clone(), record);
@@ -103,31 +104,59 @@ impl Register<'_> {
     }
 
     /// The group of the oldest route for an address; without a route, one of the listener's own that
-    /// refuses. That for IPv4 has the plain name.
+    /// refuses. That for IPv4 has the plain name. Where endpoints of the address's family are none, a
+    /// tunnel reaches those of the other.
     fn group(
         &mut self,
         gateway: &GatewayPlan<'_>,
         listener: &ListenerPlan<'_>,
         address: IpAddr,
+        mode: Mode,
     ) -> Option<(Name, Arc<Group>)> {
         let route = listener.routes.first().zip(listener.kinds.first());
         match route.and_then(|(route, kind)| self.groups.get(&(*kind, route.clone()))) {
             Some((name, [v4, v6])) => {
-                let (group, other) = if address.is_ipv4() { (v4, v6) } else { (v6, v4) };
-                if group.members.is_empty() && !other.members.is_empty() {
+                let (own, other) = if address.is_ipv4() { (v4, v6) } else { (v6, v4) };
+                let none_of_its_family = own.members.is_empty() && !other.members.is_empty();
+                if none_of_its_family && !mode.is_tunnel() {
                     self.note_other_family(gateway, listener, address);
                 }
-                let name = match address {
-                    IpAddr::V4(_) => name.clone(),
-                    IpAddr::V6(_) => Name::new(&format!("{name}@ipv6")).ok()?,
+                let crosses = none_of_its_family && mode.is_tunnel();
+                let name = match address.is_ipv4() != crosses {
+                    true => name.clone(),
+                    false => Name::new(&format!("{name}@ipv6")).ok()?,
                 };
-                Some((name, Arc::clone(group)))
+                Some((name, Arc::clone(if crosses { other } else { own })))
             }
             None => {
                 let name =
                     Name::new(&format!("gateway/{}/{}", gateway.name, listener.spec.name)).ok()?;
                 Some((name, Arc::default()))
             }
+        }
+    }
+
+    /// With DSR the backend gets what the client sent, L4 port and all.
+    fn note_unused_ports(
+        &mut self,
+        gateway: &GatewayPlan<'_>,
+        listener: &ListenerPlan<'_>,
+        mode: Mode,
+        ports: PortRange,
+        group: &Group,
+    ) {
+        let mut addresses = group.members.keys();
+        let other = addresses.find(|at| !(ports.first()..=ports.last()).contains(&at.port()));
+        if let Some(endpoint) = other.filter(|_| mode.is_dsr()) {
+            let message = format!(
+                "listener {}: mode {mode} keeps the L4 port, so port {} of endpoint {} is not used; let the \
+                 endpoint serve port {} on the Gateway's address",
+                listener.spec.name,
+                endpoint.port(),
+                endpoint.ip(),
+                ports.first()
+            );
+            self.notes.push(Note { object: ObjectKey::of(Kind::Gateway, gateway.name), message });
         }
     }
 

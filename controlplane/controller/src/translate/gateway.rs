@@ -74,16 +74,15 @@ fn accept(gateway: &Gateway) -> Result<Accepted, Refusal> {
 
 fn mode(gateway: &Gateway) -> Result<Mode, Refusal> {
     let annotations = gateway.metadata.annotations.as_ref();
-    match annotations.and_then(|annotations| annotations.get(MODE_ANNOTATION)).map(String::as_str) {
-        None | Some("full-nat") => Ok(Mode::FullNat),
-        Some("dnat") => Ok(Mode::Dnat),
-        Some(other) => {
-            let message = format!(
-                "annotation {MODE_ANNOTATION}: {other:?} is no mode: write full-nat or dnat"
-            );
-            Err(Refusal::new("Invalid", message))
-        }
-    }
+    let Some(wanted) = annotations.and_then(|annotations| annotations.get(MODE_ANNOTATION)) else {
+        return Ok(Mode::FullNat);
+    };
+    Mode::ALL.into_iter().find(|mode| mode.name() == wanted).ok_or_else(|| {
+        let names = Mode::ALL.map(Mode::name).join(", ");
+        let message =
+            format!("annotation {MODE_ANNOTATION}: {wanted:?} is no mode: write one of {names}");
+        Refusal::new("Invalid", message)
+    })
 }
 
 /// The usable addresses, and what is wrong with the others.

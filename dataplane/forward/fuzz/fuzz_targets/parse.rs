@@ -5,7 +5,7 @@
 use std::sync::{LazyLock, Mutex};
 
 use libfuzzer_sys::fuzz_target;
-use penstock_forward::testing::{BOX_MAC, Family, TestLb};
+use penstock_forward::testing::{BOX_MAC, Family, NOWHERE, TestLb};
 use penstock_forward::wire::{
     ethernet::EthernetView,
     icmp,
@@ -42,7 +42,7 @@ fuzz_target!(|frame: &[u8]| {
             Exit::Send(_) | Exit::Hold(_) | Exit::Drop(_) => assert!(left.len() <= frame.len()),
         }
         let snapshot = lb.snapshot.clone();
-        let _ = lb.worker_mut(WorkerIdx(0)).resume(&mut left, &snapshot);
+        let _ = lb.worker_mut(WorkerIdx(0)).resume(&mut left, NOWHERE, &snapshot);
     }
     lb.sleep_ms(1_000_000_000);
 });

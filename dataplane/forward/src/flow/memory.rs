@@ -12,10 +12,10 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::key::{FlowKey, V6, mirror_addresses, mirror_ports, mirror_wide};
+use super::key::{FlowKey, V4, V6, mirror_addresses, mirror_ports, mirror_wide};
 use super::state::{Direction, FlowState};
 use crate::wire::checksum;
-use crate::{BackendId, ListenerSlot, Tick};
+use crate::{BackendId, ListenerSlot, Mode, Tick};
 
 /// Entries in a bucket.
 pub(crate) const BUCKET_ENTRIES: usize = 8;
@@ -23,7 +23,7 @@ pub(crate) const BUCKET_ENTRIES: usize = 8;
 pub const MAX_CAPACITY: usize = 1 << 28;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"pnstkflw");
-const LAYOUT_VERSION: u32 = 2;
+const LAYOUT_VERSION: u32 = 3;
 
 /// 64 bytes that begin where a cache line does; the unit in which memory is given to a table.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -72,8 +72,10 @@ pub(crate) struct FlowRecord {
     pub(crate) ports: [u32; 2],
     pub(crate) protocol: u8,
     pub(crate) state: u8,
+    /// The family of the client's packets.
     pub(crate) family: u8,
-    spare: u8,
+    /// The [`Mode`], and from [`BACKEND_V6`] on whether the backend's family is IPv6: in tunnels it may differ.
+    mode: u8,
     pub(crate) last_seen: u32,
     pub(crate) listener: u32,
     pub(crate) backend: u32,
@@ -94,6 +96,9 @@ pub(crate) struct FlowRecord {
     pub(crate) wide: [[u8; 32]; 2],
 }
 
+/// In the mode's byte: the backend's family is IPv6.
+const BACKEND_V6: u8 = 0x80;
+
 /// No next hop is cached.
 pub(crate) const NO_HOP: u16 = u16::MAX;
 
@@ -105,8 +110,10 @@ const _: () = assert!(std::mem::offset_of!(FlowRecord, wide) == 64);
 /// What a new flow is made of.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewFlow {
-    /// The client's packets on arrival, and the backend's.
+    /// The client's packets on arrival, and the backend's; of DSR flows, whose backends' packets do not arrive,
+    /// the mirror image of what leaves for the backend, outer header and all.
     pub(crate) keys: [FlowKey; 2],
+    pub(crate) mode: Mode,
     pub(crate) state: FlowState,
     pub(crate) listener: ListenerSlot,
     pub(crate) backend: BackendId,
@@ -116,14 +123,14 @@ pub(crate) struct NewFlow {
 impl FlowRecord {
     pub(crate) fn new(flow: &NewFlow, now: Tick) -> Self {
         let [forward, reply] = &flow.keys;
-        let to_backend = reply.mirror();
+        let to_backend = if flow.mode.is_dsr() { *forward } else { reply.mirror() };
         Self {
             addresses: [forward.addresses, reply.addresses],
             ports: [forward.ports, reply.ports],
             protocol: forward.protocol,
             state: flow.state as u8,
             family: forward.family,
-            spare: 0,
+            mode: flow.mode as u8 | if reply.family == V6 { BACKEND_V6 } else { 0 },
             last_seen: now.0,
             listener: flow.listener.0,
             backend: flow.backend.0,
@@ -155,9 +162,29 @@ impl FlowRecord {
             addresses: self.addresses[at],
             ports: self.ports[at],
             protocol: self.protocol,
-            family: self.family,
+            family: self.family_of(direction),
             wide: self.wide[at],
         }
+    }
+
+    fn family_of(&self, direction: Direction) -> u8 {
+        match direction {
+            Direction::Forward => self.family,
+            Direction::Reply if self.mode & BACKEND_V6 != 0 => V6,
+            Direction::Reply => V4,
+        }
+    }
+
+    /// How the flow's packets are changed.
+    #[inline]
+    pub(crate) fn mode(&self) -> Mode {
+        Mode::from_byte(self.mode & !BACKEND_V6)
+    }
+
+    /// Whether the backend answers the client itself.
+    #[inline]
+    pub(crate) fn is_dsr(&self) -> bool {
+        self.mode & !BACKEND_V6 >= Mode::L2Dsr as u8
     }
 
     /// IPv4 addresses and L4 ports of packets of one direction, as they leave: the mirror image of

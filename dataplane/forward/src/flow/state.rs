@@ -131,6 +131,19 @@ impl FlowState {
         }
     }
 
+    /// The state of a DSR flow after a TCP segment of the client with `flags`; the backend's are not seen. The
+    /// client's acknowledgement says that the handshake went on, and its FIN that half of the rest is over: what
+    /// the backend still sends is acknowledged, and that keeps the flow.
+    #[must_use]
+    pub const fn after_tcp_alone(self, flags: u8) -> Self {
+        match self {
+            _ if flags & RST != 0 => Self::Reset,
+            Self::SynSent | Self::Established if flags & FIN != 0 => Self::Closing,
+            Self::SynSent if flags & (SYN | ACK) == ACK => Self::Established,
+            _ => self,
+        }
+    }
+
     /// The state after a datagram.
     #[must_use]
     pub const fn after_udp(self, direction: Direction) -> Self {

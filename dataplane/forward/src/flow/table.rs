@@ -153,7 +153,7 @@ impl<'m> FlowTable<'m> {
         Entry::NONE
     }
 
-    /// Adds a flow whose two keys are not in the table, and returns its forward entry.
+    /// Adds a flow whose keys, two or of DSR flows one, are not in the table, and returns its forward entry.
     ///
     /// When there is no room, the oldest half-open flow in reach (the keys' buckets, then a few
     /// records from the sweep's hand on) is removed to make some. An established flow never is,
@@ -171,6 +171,9 @@ impl<'m> FlowTable<'m> {
         let [forward, reply] =
             [Direction::Forward, Direction::Reply].map(|d| Entry::new(record, d));
         let placed = self.place_or_evict(hashes[0], forward, now).and_then(|()| {
+            if flow.mode.is_dsr() {
+                return Ok(()); // no reply will ask for it
+            }
             self.place_or_evict(hashes[1], reply, now)
                 .inspect_err(|_| self.displace(hashes[0], forward))
         });
@@ -187,7 +190,9 @@ impl<'m> FlowTable<'m> {
     /// Takes a flow out of the table. Its record stays readable until the sweep frees it, because a
     /// packet earlier in the burst may hold it.
     pub(crate) fn unlink(&mut self, record: usize) {
-        for direction in [Direction::Forward, Direction::Reply] {
+        let directions = [Direction::Forward, Direction::Reply];
+        let keys = if self.memory.records[record].is_dsr() { 1 } else { 2 };
+        for direction in directions.into_iter().take(keys) {
             let hash = self.hash.tuple(&self.memory.records[record].key(direction));
             self.displace(hash, Entry::new(record as u32, direction));
         }

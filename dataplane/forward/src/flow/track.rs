@@ -81,6 +81,11 @@ fn next_state(
         let stays = !asks || still_serves(entry, flows, snapshot);
         return stays.then(|| state.after_udp(direction));
     }
+    if flow.is_dsr() {
+        let opens = headers.tcp_flags & (SYN | ACK | RST) == SYN;
+        let stays = !opens || syn_may_stay(entry, state, flows, snapshot);
+        return stays.then(|| state.after_tcp_alone(headers.tcp_flags));
+    }
     let opens = from_client && headers.tcp_flags & (SYN | ACK | RST) == SYN;
     if headers.tcp_flags & RST != 0 && is_blind(flow, direction, state, headers) {
         return Some(state);

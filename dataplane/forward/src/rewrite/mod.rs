@@ -3,12 +3,14 @@
 //! A packet leaves as the mirror image of what its connection's other direction looks like on
 //! arrival. So one rewrite serves both modes and both directions; the modes differ only in the
 //! reply's tuple, chosen once when the flow is pinned: [`full_nat`] takes a SNAT address and port,
-//! [`dnat`] keeps the client's; [`port_walk`] says which port is tried first.
+//! [`dnat`] keeps the client's; [`port_walk`] says which port is tried first. With [`dsr`] nothing is rewritten.
 
 pub(crate) mod dnat;
+pub(crate) mod dsr;
 pub(crate) mod full_nat;
 pub(crate) mod port_walk;
 pub(crate) mod reset;
+pub(crate) mod tunnel;
 
 use crate::Burst;
 use crate::Protocol;
@@ -17,18 +19,26 @@ use crate::fragment;
 use crate::journey::{Headers, Walk};
 use crate::wire::{checksum, ipv4, ipv6, tcp, udp};
 
-/// The room: every pinned packet gets its new headers.
-pub(crate) fn rewrite(burst: &mut Burst, walk: &Walk, flows: &FlowTable) {
+/// The room: every pinned packet gets its new headers, but those of DSR flows, which are only found.
+pub(crate) fn rewrite(burst: &mut Burst, walk: &mut Walk, flows: &FlowTable) {
     let whole = walk.pinned.without(walk.pieces);
     for at in whole.without(walk.wide).iter() {
         let entry = walk.entries[at];
         let (flow, direction) = (flows.record(entry), entry.direction());
+        if flow.is_dsr() {
+            walk.dsr.insert(at);
+            continue;
+        }
         let rewritten = rewrite_v4(burst.frames[at], &walk.headers[at], flow, direction);
         debug_assert!(rewritten.is_some(), "parse saw both headers");
     }
     for at in whole.and(walk.wide).iter() {
         let entry = walk.entries[at];
         let (flow, direction) = (flows.record(entry), entry.direction());
+        if flow.is_dsr() {
+            walk.dsr.insert(at);
+            continue;
+        }
         let rewritten = rewrite_v6(burst.frames[at], &walk.headers[at], flow, direction);
         debug_assert!(rewritten.is_some(), "parse saw both headers");
     }
@@ -36,10 +46,39 @@ pub(crate) fn rewrite(burst: &mut Burst, walk: &Walk, flows: &FlowTable) {
         let Some(learned) = burst.learned(at) else { continue };
         let entry = walk.entries[at];
         let (flow, direction) = (flows.record(entry), entry.direction());
+        if flow.is_dsr() {
+            walk.dsr.insert(at);
+            continue;
+        }
         let frame = &mut *burst.frames[at];
         let rewritten = fragment::rewrite(frame, &walk.headers[at], flow, direction, &learned);
         debug_assert!(rewritten.is_some(), "the piece was read before");
     }
+}
+
+/// A whole packet as it arrived: what [`rewrite`] did to it is taken back.
+#[cold]
+pub(crate) fn undo(
+    frame: &mut [u8],
+    headers: &Headers,
+    flow: &FlowRecord,
+    direction: Direction,
+) -> Option<()> {
+    let arrived = flow.key(direction);
+    let (ip, l4) = frame.split_at_mut_checked(usize::from(headers.l4))?;
+    let ip = ip.get_mut(usize::from(headers.l3)..)?;
+    if arrived.family == V6 {
+        *ip.get_mut(7)? += 1;
+        *ip.get_mut(8..)?.first_chunk_mut()? = arrived.wide;
+    } else {
+        *ip.get_mut(8)? += 1;
+        *ip.get_mut(12..)?.first_chunk_mut()? = arrived.addresses.to_ne_bytes();
+        *ip.get_mut(10..)?.first_chunk_mut()? = [0; 2];
+        let checksum = !checksum::sum(ip);
+        *ip.get_mut(10..)?.first_chunk_mut()? = checksum.to_ne_bytes();
+    }
+    rewrite_l4(l4, arrived.ports, flow, direction.opposite());
+    Some(())
 }
 
 /// One IPv4 packet, by increments (RFC 1624): what was wrong stays wrong, and the payload is not read.

@@ -12,6 +12,8 @@ use crate::wire::{checksum, ipv4, ipv6};
 const MIN_FRAME: usize = 60;
 /// Hops that the answer may go.
 const TTL: u8 = 64;
+const TCP: u8 = Protocol::Tcp.number();
+const TCP_LEN: u16 = tcp::MIN_HEADER_LEN as u16;
 
 /// Turns a client's segment into the answer of a closed port: RFC 9293 §3.10.7.1. The frame goes
 /// back by the way it came, with its tag; IP options, extension headers and TCP options are dropped,
@@ -37,11 +39,11 @@ pub(crate) fn answer(
     let back = key.mirror();
     *l4 = tcp;
     let checksum = if key.family == V6 {
-        ip.first_chunk_mut().map(|ip| write_v6(ip, &back))?;
-        checksum::l4(&back.wide, Protocol::Tcp.number(), &l4[..])
+        write_v6(ip.first_chunk_mut()?, &back, TCP, TCP_LEN);
+        checksum::l4(&back.wide, TCP, &l4[..])
     } else {
-        ip.first_chunk_mut().map(|ip| write_v4(ip, &back))?;
-        checksum::l4(&back.addresses.to_ne_bytes(), Protocol::Tcp.number(), &l4[..])
+        write_v4(ip.first_chunk_mut()?, &back, TCP, TCP_LEN);
+        checksum::l4(&back.addresses.to_ne_bytes(), TCP, &l4[..])
     };
     l4[tcp::CHECKSUM_AT..][..2].copy_from_slice(&checksum.to_ne_bytes());
     padding.fill(0);
@@ -68,23 +70,33 @@ fn closed_port_says(segment: &TcpView) -> [u8; tcp::MIN_HEADER_LEN] {
     tcp
 }
 
-fn write_v4(ip: &mut [u8; ipv4::MIN_HEADER_LEN], back: &FlowKey) {
+/// The IPv4 header of an answer.
+pub(crate) fn write_v4(
+    ip: &mut [u8; ipv4::MIN_HEADER_LEN],
+    back: &FlowKey,
+    protocol: u8,
+    payload_len: u16,
+) {
     *ip = [0; ipv4::MIN_HEADER_LEN];
     ip[0] = 0x45;
-    ip[3] = (ipv4::MIN_HEADER_LEN + tcp::MIN_HEADER_LEN) as u8;
+    ip[2..4].copy_from_slice(&(ipv4::MIN_HEADER_LEN as u16 + payload_len).to_be_bytes());
     ip[6] = 0x40; // do not fragment; so the identification may be zero (RFC 6864 §4.1)
-    ip[8] = TTL;
-    ip[9] = Protocol::Tcp.number();
+    (ip[8], ip[9]) = (TTL, protocol);
     ip[12..20].copy_from_slice(&back.addresses.to_ne_bytes());
     let checksum = !checksum::sum(ip);
     ip[10..12].copy_from_slice(&checksum.to_ne_bytes());
 }
 
-fn write_v6(ip: &mut [u8; ipv6::HEADER_LEN], back: &FlowKey) {
+/// The IPv6 header of an answer.
+pub(crate) fn write_v6(
+    ip: &mut [u8; ipv6::HEADER_LEN],
+    back: &FlowKey,
+    next: u8,
+    payload_len: u16,
+) {
     *ip = [0; ipv6::HEADER_LEN];
     ip[0] = 0x60;
-    ip[5] = tcp::MIN_HEADER_LEN as u8;
-    ip[6] = Protocol::Tcp.number();
-    ip[7] = TTL;
+    ip[4..6].copy_from_slice(&payload_len.to_be_bytes());
+    (ip[6], ip[7]) = (next, TTL);
     ip[8..40].copy_from_slice(&back.wide);
 }

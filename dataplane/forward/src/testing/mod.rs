@@ -18,5 +18,5 @@ mod packet;
 pub use family::Family;
 pub use fragments::fragmented;
 pub use lb::{Dropped, Handed, Held, Leaves, Punted, Row, TestLb, TestMemory, Tx, buffer_of};
-pub use network::fib_of;
+pub use network::{NOWHERE, fib_of};
 pub use packet::{ANY_PORT, BOX_MAC, ROUTER, TestPacket, arp_who_has, mac_towards, tcp, udp};

@@ -7,8 +7,8 @@ use super::family::Family;
 use super::packet::{BOX_MAC, ROUTER, mac_towards};
 use crate::fib::{Neighbour, Prefix, Route, RouteHop};
 use crate::{
-    BackendId, Fib, Group, L4Ports, Listener, ListenerSlot, Member, Mode, PortConfig, PortIdx,
-    Protocol, SnapshotBuilder,
+    BackendId, Fib, Group, L4Ports, Listener, ListenerSlot, Member, Mode, NextHopKey, PortConfig,
+    PortIdx, Protocol, SnapshotBuilder,
 };
 
 /// Rows of the listener and backend counter tables: more than any test has.
@@ -38,6 +38,10 @@ fn parse_listener(slot: ListenerSlot, line: &str) -> Listener {
         match word.split_once('=').expect("KEY=VALUE") {
             ("mode", "dnat") => mode = Mode::Dnat,
             ("mode", "full-nat") => mode = Mode::FullNat,
+            ("mode", "l2-dsr") => mode = Mode::L2Dsr,
+            ("mode", "ipip") => mode = Mode::Ipip,
+            ("mode", "gue") => mode = Mode::Gue,
+            ("mode", "gue-variant-0") => mode = Mode::GueVariant0,
             ("backend", backend) => members.push(parse_member(backend)),
             ("snat", address) => {
                 snat.push(address.trim_matches(['[', ']']).parse().expect("a SNAT address"));
@@ -68,6 +72,10 @@ fn parse_member(word: &str) -> Member {
     let weight = if draining { 1 } else { weight.parse().expect("a weight") };
     Member { id: id_of(address), address, weight, draining }
 }
+
+/// For [`Forwarder::resume`](crate::Forwarder::resume), where what the frame was held for does not matter.
+pub const NOWHERE: NextHopKey =
+    NextHopKey { port: PortIdx(0), address: IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
 
 /// The ports of the test network.
 pub(super) fn ports() -> [PortConfig; 1] {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{CLIENT, DNAT, FULL_NAT, FULL_NAT_UDP, VIP, families};
 use crate::drop::RaisedBy;
-use crate::testing::{BOX_MAC, Family, TestLb, TestPacket, buffer_of, fib_of, fragmented};
+use crate::testing::{BOX_MAC, Family, NOWHERE, TestLb, TestPacket, buffer_of, fib_of, fragmented};
 use crate::wire::ipv6;
 use crate::wire::tcp::{ACK, SYN};
 use crate::{Burst, Checked, DropReason, Exit, MacAddr, PortConfig, PortIdx, RxChecks, WorkerIdx};
@@ -42,7 +42,17 @@ fn held_for_another_vlan(family: Family) -> Exit {
     builder.fib(Arc::new(fib_of(&tagged, 2)));
     lb.install(&builder);
     let snapshot = lb.snapshot.clone();
-    lb.worker_mut(WorkerIdx(0)).resume(&mut held, &snapshot)
+    lb.worker_mut(WorkerIdx(0)).resume(&mut held, NOWHERE, &snapshot)
+}
+
+/// What the sender is told of packets that are too large is limited.
+fn too_large_too_often(family: Family) -> Exit {
+    let mut lb = family.lb("192.0.2.10:80/tcp backend=10.77.0.1:80 snat=10.0.0.200");
+    let long = family.tcp(CLIENT, VIP, SYN).carrying(&[0; 1000]).bytes();
+    for _ in 0..crate::too_big::Allowance::AT_ONCE {
+        assert_eq!(lb.send_to(WorkerIdx(0), long.clone()).0, Exit::Send(PortIdx(0)));
+    }
+    lb.send_to(WorkerIdx(0), long).0
 }
 
 /// One worker in 255 has 253 ports, and a search tries 64 of them: fill the share.
@@ -147,7 +157,7 @@ const ROWS: &[Row] = &[
     (DropReason::DnatPortsExhausted, BOTH, dnat_ports_used_up),
     (DropReason::FlowTableFull, BOTH, table_full),
     (DropReason::NoRoute, BOTH, |family| to_backend(family, "10.66.0.1:80", 100)),
-    (DropReason::MtuExceeded, BOTH, |family| to_backend(family, "10.77.0.1:80", 1001)),
+    (DropReason::MtuExceeded, BOTH, too_large_too_often),
 ];
 
 #[test]

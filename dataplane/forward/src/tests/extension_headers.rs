@@ -2,7 +2,7 @@
 
 use super::{BACKEND, CLIENT, DNAT, FROM, FULL_NAT, FULL_NAT_UDP, NEW, SNAT, TO, VIP};
 use crate::testing::Family::V6;
-use crate::testing::{Dropped, Leaves, Punted, TestPacket, Tx};
+use crate::testing::{Dropped, Leaves, NOWHERE, Punted, TestPacket, Tx};
 use crate::wire::ipv6::{DESTINATION, FRAGMENT, HOP_BY_HOP, MAX_EXTENSIONS, ROUTING};
 use crate::wire::tcp::{ACK, SYN};
 use crate::{DropReason, Exit, PuntClass, WorkerIdx};
@@ -190,6 +190,6 @@ fn a_held_packet_with_extension_headers_goes_on() {
     assert!(matches!(exit, Exit::Hold(_)), "{exit:?}");
     lb.resolve(V6.address("10.0.1.99"));
     let snapshot = lb.snapshot.clone();
-    let resumed = lb.worker_mut(WorkerIdx(0)).resume(&mut held, &snapshot);
+    let resumed = lb.worker_mut(WorkerIdx(0)).resume(&mut held, NOWHERE, &snapshot);
     assert_eq!(resumed, Exit::Send(crate::PortIdx(0)));
 }

@@ -103,6 +103,33 @@ pub(super) fn error_about(family: Family, quoted: &[u8]) -> Exit {
     family.lb(FULL_NAT).send_to(SERVED, error.bytes()).0
 }
 
+/// What a router says to `to` of a packet that is too large.
+pub(super) fn too_big(family: Family, from: &str, to: &str, quoted: &[u8]) -> Vec<u8> {
+    let [from, to] = [from, to].map(|ip| family.address(ip));
+    let (_, head) = kinds(family)[0];
+    IcmpError::arriving(from, to, head, quoted).bytes()
+}
+
+/// What we say to the client of a packet to the VIP that is larger than `mtu`.
+pub(super) fn answer_too_big(family: Family, mtu: u16, arrived: &[u8]) -> Vec<u8> {
+    let [vip, client] = ["192.0.2.10", "203.0.113.7"].map(|ip| family.address(ip));
+    let [high, low] = mtu.to_be_bytes();
+    let (kind, code, most) = if family == Family::V4 { (3, 4, 548) } else { (2, 0, 1232) };
+    let macs = [mac_towards(client), BOX_MAC];
+    let quoted = arrived[14..][..most].to_vec();
+    let head = [kind, code, 0, 0, high, low];
+    let mut frame = IcmpError { from: vip, to: client, head, ttl: 64, macs, quoted }.bytes();
+    if family == Family::V4 {
+        // One that is not to be fragmented needs no id.
+        frame[15] = 0;
+        frame[18..22].copy_from_slice(&[0, 0, 0x40, 0]);
+        frame[24..26].fill(0);
+        let sum = !checksum::sum(&frame[14..34]);
+        frame[24..26].copy_from_slice(&sum.to_ne_bytes());
+    }
+    frame
+}
+
 fn ip_packet(packet: &TestPacket) -> Vec<u8> {
     packet.bytes()[14..].to_vec()
 }

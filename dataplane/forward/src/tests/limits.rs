@@ -2,7 +2,7 @@
 
 use super::{BACKEND, CLIENT, FULL_NAT, SNAT, VIP, families};
 use crate::fib::{Neighbour, Prefix, Route, RouteHop};
-use crate::testing::{BOX_MAC, Family, Held, TestLb, Tx, buffer_of, mac_towards, tcp};
+use crate::testing::{BOX_MAC, Family, Held, NOWHERE, TestLb, Tx, buffer_of, mac_towards, tcp};
 use crate::wire::tcp::{ACK, SYN};
 use crate::{
     BURST, Burst, DropReason, Exit, Fib, MacAddr, NextHopKey, PortConfig, PortIdx, RxChecks,
@@ -101,7 +101,11 @@ fn a_held_packet_goes_on_when_its_next_hop_is_known() {
         let (exit, mut held) = lb.send_to(SERVED, family.tcp(CLIENT, VIP, SYN).into());
         assert_eq!(exit, Exit::Hold(key));
         let snapshot = lb.snapshot.clone();
-        assert_eq!(lb.worker_mut(SERVED).resume(&mut held, &snapshot), Exit::Hold(key), "not yet");
+        assert_eq!(
+            lb.worker_mut(SERVED).resume(&mut held, NOWHERE, &snapshot),
+            Exit::Hold(key),
+            "not yet"
+        );
         lb.check(&[(
             "while it waits, others join it",
             family.tcp(CLIENT, VIP, SYN).into(),
@@ -111,7 +115,10 @@ fn a_held_packet_goes_on_when_its_next_hop_is_known() {
 
         lb.resolve(family.address("10.0.1.99"));
         let snapshot = lb.snapshot.clone();
-        assert_eq!(lb.worker_mut(SERVED).resume(&mut held, &snapshot), Exit::Send(PortIdx(0)));
+        assert_eq!(
+            lb.worker_mut(SERVED).resume(&mut held, NOWHERE, &snapshot),
+            Exit::Send(PortIdx(0))
+        );
         lb.port = source_port(family, &held);
         let snat = format!("10.0.0.200:{}", lb.port);
         assert_eq!(held, family.tcp(&snat, "10.0.1.99:8080", SYN).leaving().bytes());
@@ -154,7 +161,11 @@ fn a_held_packet_obeys_the_mtu_of_its_route() {
             builder.fib(fib.into());
             lb.install(&builder);
             let snapshot = lb.snapshot.clone();
-            assert_eq!(lb.worker_mut(SERVED).resume(&mut held, &snapshot), expected, "{promise}");
+            assert_eq!(
+                lb.worker_mut(SERVED).resume(&mut held, NOWHERE, &snapshot),
+                expected,
+                "{promise}"
+            );
         }
     }
 }
@@ -185,7 +196,7 @@ fn resume_survives_any_bytes() {
         let snapshot = lb.snapshot.clone();
         let whole = family.tcp(CLIENT, BACKEND, SYN).bytes();
         for len in 0..whole.len() {
-            let exit = lb.worker_mut(SERVED).resume(&mut whole[..len].to_vec(), &snapshot);
+            let exit = lb.worker_mut(SERVED).resume(&mut whole[..len].to_vec(), NOWHERE, &snapshot);
             assert_eq!(exit, Exit::Drop(DropReason::Truncated), "{len} bytes");
         }
     }

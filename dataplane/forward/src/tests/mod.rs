@@ -2,6 +2,7 @@
 
 mod dnat;
 mod drops;
+mod dsr;
 mod explain;
 mod extension_headers;
 mod fragments;

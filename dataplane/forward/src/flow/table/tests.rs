@@ -10,7 +10,7 @@ use super::super::key::FlowKey;
 use super::super::memory::{CacheLine, FlowMemory, NewFlow};
 use super::super::state::{Direction, FlowState};
 use super::{Entry, FlowTable, Full};
-use crate::{BackendId, Counters, ListenerSlot, Protocol, Tick};
+use crate::{BackendId, Counters, ListenerSlot, Mode, Protocol, Tick};
 
 const NO_COUNTERS: Counters = Counters { drops: &[], listeners: &[], backends: &[], worker: &[] };
 
@@ -35,6 +35,7 @@ fn keys(n: u16, wide: bool) -> [FlowKey; 2] {
 
 fn flow(n: u16, wide: bool, state: FlowState) -> NewFlow {
     NewFlow {
+        mode: Mode::FullNat,
         keys: keys(n, wide),
         state,
         listener: ListenerSlot(0),

@@ -1,0 +1,119 @@
+//! DSR: the packet reaches its backend as the client sent it, one hop older, and the backend answers the client
+//! itself. On a link of ours its MAC address says whose it is; elsewhere it travels in a [`tunnel`].
+
+use super::tunnel::{self, Inner};
+use crate::counters::Counters;
+use crate::fib::Hop;
+use crate::flow::{Direction, FlowKey, FlowRecord, FlowTable, V6};
+use crate::journey::{Headers, Walk};
+use crate::next_hop;
+use crate::snapshot::Snapshot;
+use crate::wire::{checksum, ethernet};
+use crate::{Burst, DropReason, Mode};
+
+/// Why a packet does not leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stuck {
+    /// It is too large for the way to its backend, and so for its sender to send it smaller.
+    TooBig,
+    /// It is lost.
+    Lost(DropReason),
+}
+
+impl From<DropReason> for Stuck {
+    fn from(reason: DropReason) -> Self {
+        Self::Lost(reason)
+    }
+}
+
+/// The largest packet of the client that fits where its flow leaves, outer headers and all.
+pub(crate) fn most(flow: &FlowRecord, hop: Hop, snapshot: &Snapshot) -> Option<u16> {
+    let outer_family = flow.key(Direction::Reply).family;
+    let overhead = tunnel::overhead(flow.mode(), outer_family) as u16;
+    next_hop::mtu(hop, snapshot).map(|mtu| mtu.saturating_sub(overhead))
+}
+
+/// One packet of a DSR flow: on its way to the backend by `hop`, where that is and the packet fits.
+///
+/// # Errors
+/// Why it does not leave; it is then as it was.
+pub(crate) fn carry(
+    burst: &mut Burst,
+    at: usize,
+    headers: &Headers,
+    flow: &FlowRecord,
+    hop: Hop,
+    snapshot: &Snapshot,
+) -> Result<(), Stuck> {
+    if headers.ip_len > most(flow, hop, snapshot).ok_or(DropReason::NoRoute)? {
+        return Err(Stuck::TooBig);
+    }
+    let leaving = flow.key(Direction::Reply).mirror();
+    let overhead = tunnel::overhead(flow.mode(), leaving.family);
+    let is_v6 = flow.family == V6;
+    let traffic_class = age(burst.frames[at], headers, is_v6).ok_or(DropReason::Truncated)?;
+    if overhead > 0 {
+        let inner = Inner { is_v6, traffic_class, len: headers.ip_len };
+        encapsulate(burst, at, headers, flow.mode(), &leaving, inner)
+            .ok_or(DropReason::MtuExceeded)?;
+    }
+    let ip_len = headers.ip_len + overhead as u16;
+    Ok(next_hop::leave_by(hop, burst, at, ip_len, snapshot)?)
+}
+
+/// One hop less; the packet's type of service or traffic class.
+fn age(frame: &mut [u8], headers: &Headers, is_v6: bool) -> Option<u8> {
+    let ip = frame.get_mut(usize::from(headers.l3)..)?.first_chunk_mut::<12>()?;
+    if is_v6 {
+        ip[7] = ip[7].checked_sub(1)?;
+        return Some(ip[0] << 4 | ip[1] >> 4);
+    }
+    ip[8] = ip[8].checked_sub(1)?;
+    let checksum = checksum::update_header(u16::from_ne_bytes([ip[10], ip[11]]), 0);
+    [ip[10], ip[11]] = checksum.to_ne_bytes();
+    Some(ip[1])
+}
+
+/// The packet within another; the link header moves to the front, and Ethernet padding is cut off.
+fn encapsulate(
+    burst: &mut Burst,
+    at: usize,
+    headers: &Headers,
+    mode: Mode,
+    leaving: &FlowKey,
+    inner: Inner,
+) -> Option<()> {
+    const LINK_MOST: usize = ethernet::HEADER_LEN + ethernet::TAG_LEN;
+    let (overhead, l3) = (tunnel::overhead(mode, leaving.family), usize::from(headers.l3));
+    let mut front = [0; LINK_MOST + tunnel::MOST];
+    let mut buffer = burst.buffer_mut(at);
+    front.get_mut(..l3)?.copy_from_slice(buffer.frame.get(..l3)?);
+    let family = if leaving.family == V6 { ethernet::IPV6 } else { ethernet::IPV4 };
+    front.get_mut(l3 - 2..l3)?.copy_from_slice(&family.to_be_bytes());
+    tunnel::write(front.get_mut(l3..l3 + overhead)?, mode, leaving, inner)?;
+    buffer.slip.len = headers.l3.checked_add(inner.len)?;
+    buffer.grow(overhead)?;
+    buffer.write(0, front.get(..l3 + overhead)?)
+}
+
+/// The room: every packet of a DSR flow takes its exit, or is found too large.
+pub(crate) fn carry_all(
+    burst: &mut Burst,
+    walk: &mut Walk,
+    flows: &mut FlowTable,
+    snapshot: &Snapshot,
+    counters: &Counters,
+) {
+    for at in walk.dsr.iter() {
+        let flow = flows.record_mut(walk.entries[at]);
+        let hop = next_hop::flow_hop(flow, Direction::Forward, snapshot.fib());
+        match carry(burst, at, &walk.headers[at], flow, hop, snapshot) {
+            Ok(()) => {
+                let bytes = burst.slips[at].len.into();
+                next_hop::count(flow, Direction::Forward, bytes, counters);
+            }
+            Err(Stuck::Lost(reason)) => burst.leave(at, reason.into()),
+            Err(Stuck::TooBig) => walk.too_big.insert(at),
+        }
+    }
+}
