@@ -31,6 +31,7 @@ http {
   server {
     listen 80 backlog=4096;
     listen [::]:80 backlog=4096;
+    client_max_body_size 0;
     location = / { return 200 "$host\n"; }
     location = /pattern { alias $BIN/pattern; }
     location = /slow-pattern { alias $BIN/pattern; limit_rate 4m; }

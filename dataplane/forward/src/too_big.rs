@@ -61,12 +61,12 @@ pub(crate) fn answer(
     Some(())
 }
 
-/// Whether the sender of a packet is to be told: not if it lets routers fragment it, nor of a piece other than the
-/// first (RFC 1122 §3.2.2).
+/// Whether the sender of a packet is to be told: not of a piece other than the first (RFC 1122 §3.2.2). One that lets
+/// routers fragment IPv4 is told all the same, since we do not, and senders that hear it send less.
 pub(crate) fn wants_one(frame: &[u8], headers: &Headers, family: u8) -> bool {
     let field = frame.get(usize::from(headers.l3) + 6..).and_then(|field| field.first_chunk());
     let field = field.map_or(0, |field| u16::from_be_bytes(*field));
-    family == V6 || (field & 0x4000 != 0 && field & 0x1fff == 0)
+    family == V6 || field & 0x1fff == 0
 }
 
 /// How many of these one worker may send: RFC 4443 §2.4 (f) and RFC 1812 §4.3.2.8 ask for a limit.

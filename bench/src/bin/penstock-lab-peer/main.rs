@@ -12,6 +12,7 @@
 //! | `connect`  | [`connect`]| many short HTTP connections, each opened, asked once and closed      |
 //! | `hold`     | [`hold`]   | keeps connections open and asks on each of them until told to stop   |
 //! | `download` | [`download`]| fetches a file and compares every byte with what it must be          |
+//! | `decap`    | [`decap`]  | a backend's end of a tunnel: takes packets out of IPIP and GUE       |
 //! | `pattern`  | [`pattern`]| writes the file that `download` can check                            |
 //!
 //! [`http`] is the little of HTTP/1.1 that the commands speak to nginx; [`tally`] is the one list of
@@ -20,6 +21,7 @@
 //! refusals; 2 if it could not be understood or could not begin.
 
 mod connect;
+mod decap;
 mod download;
 mod hold;
 mod http;
@@ -52,6 +54,7 @@ enum Command {
     Hold(hold::Arguments),
     Download(download::Arguments),
     Pattern(pattern::Arguments),
+    Decap(decap::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -73,6 +76,7 @@ fn run(command: Command) -> io::Result<()> {
         Command::Hold(arguments) => hold::run(&arguments, &stop),
         Command::Download(arguments) => print_json(&download::run(&arguments, &stop)),
         Command::Pattern(arguments) => pattern::write(&arguments),
+        Command::Decap(arguments) => decap::run(&arguments, &stop),
     }
 }
 

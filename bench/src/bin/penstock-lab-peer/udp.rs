@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use clap::Args;
@@ -21,9 +22,10 @@ const STOP_CHECK: Duration = Duration::from_millis(200);
 pub(crate) struct EchoArguments {
     /// The name to answer with
     name: String,
-    /// Where to listen; the default is every address of either family
+    /// Where to listen; the default is every address of either family. Behind DSR name each VIP: answers
+    /// have the address that was asked only if it is listened on by itself
     #[arg(long, default_value = "[::]:5300")]
-    listen: SocketAddr,
+    listen: Vec<SocketAddr>,
 }
 
 /// Ask a UDP echo server and count who answered
@@ -58,9 +60,19 @@ pub(crate) struct Report {
 
 /// Serves until `stop` is raised.
 pub(crate) fn echo(arguments: &EchoArguments, stop: &AtomicBool) -> io::Result<()> {
-    let socket = UdpSocket::bind(arguments.listen)
-        .map_err(|error| io::Error::other(format!("udp-echo on {}: {error}", arguments.listen)))?;
-    serve(&socket, &arguments.name, stop)
+    let bind = |address: &SocketAddr| {
+        UdpSocket::bind(address)
+            .map_err(|error| io::Error::other(format!("udp-echo on {address}: {error}")))
+    };
+    let sockets = arguments.listen.iter().map(bind).collect::<io::Result<Vec<_>>>()?;
+    thread::scope(|scope| {
+        let serving =
+            sockets.iter().map(|socket| scope.spawn(move || serve(socket, &arguments.name, stop)));
+        let serving: Vec<_> = serving.collect();
+        serving.into_iter().try_for_each(|served| {
+            served.join().unwrap_or_else(|_| Err(io::Error::other("udp-echo: a thread panicked")))
+        })
+    })
 }
 
 fn serve(socket: &UdpSocket, name: &str, stop: &AtomicBool) -> io::Result<()> {
@@ -140,10 +152,10 @@ fn question(number: u64, attempt: u64, bytes: usize) -> String {
 }
 
 fn ask_once(socket: &UdpSocket, question: &str) -> Result<String, Failure> {
-    socket.send(question.as_bytes())?;
+    socket.send(question.as_bytes()).map_err(failure)?;
     let mut answer = vec![0; DATAGRAM_LIMIT];
     loop {
-        let length = socket.recv(&mut answer)?;
+        let length = socket.recv(&mut answer).map_err(failure)?;
         let text = String::from_utf8_lossy(&answer[..length]);
         match text.split_once(' ') {
             Some((backend, echoed)) if echoed == question => return Ok(backend.to_owned()),
@@ -153,11 +165,16 @@ fn ask_once(socket: &UdpSocket, question: &str) -> Result<String, Failure> {
     }
 }
 
+/// A router said that the question was too large: it is lost, and the next one is sent in smaller fragments.
+fn failure(error: io::Error) -> Failure {
+    let too_large = rustix::io::Errno::MSGSIZE.raw_os_error();
+    if error.raw_os_error() == Some(too_large) { Failure::Timeout } else { error.into() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use std::thread;
 
     /// The two commands against each other on loopback, on an L4 port of the kernel's choice.
     #[test]

@@ -262,7 +262,7 @@ fn a_packet_that_does_not_fit_is_answered_with_what_would() {
 }
 
 #[test]
-fn those_answers_are_few_and_none_goes_to_who_lets_routers_fragment() {
+fn those_answers_are_few_and_none_is_about_a_later_piece() {
     for family in families() {
         let mut lb = lb(family, "ipip", family);
         lb.send_to(SERVED, family.tcp(CLIENT, VIP, SYN).bytes());
@@ -278,12 +278,16 @@ fn those_answers_are_few_and_none_goes_to_who_lets_routers_fragment() {
         let lost = Exit::Drop(DropReason::MtuExceeded);
         assert_eq!(again.filter(|exit| *exit != lost).count(), 7);
     }
-    let mut lb = lb(Family::V4, "ipip", Family::V4);
-    let datagram = Family::V4.tcp(CLIENT, VIP, SYN).carrying(&[7; 1450]);
-    let mut datagram = datagram;
-    datagram.ip_id_and_fragment = [0x12, 0x34, 0, 0];
-    let (exit, _) = lb.send_to(SERVED, datagram.bytes());
-    assert_eq!(exit, Exit::Drop(DropReason::MtuExceeded));
+    let spec = "192.0.2.10:53/udp mode=ipip backend=10.0.0.3:53 snat=10.0.0.200";
+    let datagram = Family::V4.udp(CLIENT, "192.0.2.10:53", &[7; 3000 - 8]).bytes();
+    let pieces = fragmented(&datagram, 7, &[1472, 1480, 48]);
+    let mut lb = TestLb::with(spec);
+    let exits = [&pieces[0], &pieces[1], &pieces[0]];
+    let exits = exits.map(|piece| lb.carry(SERVED, piece.clone())[0].0);
+    let lost = |reason| Exit::Drop(reason);
+    assert_eq!(exits[0], Exit::Send(PortIdx(0)), "the answer, or the piece");
+    assert_eq!(exits[1], lost(DropReason::MtuExceeded));
+    assert_eq!(exits[2], lost(DropReason::FragmentOverlap));
 }
 
 /// Its destination is the VIP, and so no help in finding the next hop.

@@ -22,6 +22,7 @@
 mod change;
 mod companion;
 mod counters;
+mod dsr;
 mod forwarding;
 mod fragments;
 mod ipv6;
