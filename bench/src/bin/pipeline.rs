@@ -2,7 +2,8 @@
 //!
 //! A line a bench: name, median, spread (least to most), unit. The packets lie ready in memory, as a
 //! NIC would leave them; each round writes them anew for flows drawn uniformly at random, half of
-//! them clients' packets and half replies, and then times the forwarder over 16 bursts of 32.
+//! them clients' packets and half replies (with DSR, where replies take another way, all of them
+//! clients'), and then times the forwarder over 16 bursts of 32.
 //! Filling the burst and reading the exits are timed too; writing the packets is not.
 //!
 //! The header checksum is verified in software, as with a NIC that offers no help.
@@ -43,13 +44,20 @@ const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 fn main() -> std::io::Result<()> {
     let filter = std::env::args().nth(1).unwrap_or_default();
     let mut out = std::io::stdout();
-    for (family, bench) in [(Family::V4, "l4_full_nat/64B"), (Family::V6, "l4_full_nat_ipv6/78B")] {
+    for (family, mode, bench) in [
+        (Family::V4, Mode::FullNat, "l4_full_nat/64B"),
+        (Family::V6, Mode::FullNat, "l4_full_nat_ipv6/78B"),
+        (Family::V4, Mode::L2Dsr, "l4_l2_dsr/64B"),
+        (Family::V4, Mode::Ipip, "l4_ipip/64B"),
+        (Family::V6, Mode::Ipip, "l4_ip6ip6/78B"),
+        (Family::V4, Mode::Gue, "l4_gue/64B"),
+    ] {
         for (name, flows) in [("64_flows", 64), ("1M_flows", 1 << 20)] {
             let name = format!("{bench}/{name}");
             if !name.contains(&filter) {
                 continue;
             }
-            let Spread { median, least, most } = full_nat(family, flows)?;
+            let Spread { median, least, most } = established(family, mode, flows)?;
             writeln!(out, "{name:30} {median:7.1}  ({least:.1}-{most:.1})  {UNIT}")?;
         }
     }
@@ -63,8 +71,8 @@ struct Spread {
     most: f64,
 }
 
-/// Packets of established connections through full NAT.
-fn full_nat(family: Family, flows: usize) -> std::io::Result<Spread> {
+/// Packets of established connections.
+fn established(family: Family, mode: Mode, flows: usize) -> std::io::Result<Spread> {
     let mut memory = MmapMut::map_anon(FlowMemory::bytes_for(flows))?;
     memory.advise(Advice::HugePage)?;
     let lines = <[CacheLine]>::mut_from_bytes(&mut memory)
@@ -72,10 +80,10 @@ fn full_nat(family: Family, flows: usize) -> std::io::Result<Spread> {
     let memory = FlowMemory::new(lines, flows).map_err(std::io::Error::other)?;
     let cells = Cells::new();
     let mut forwarder = Forwarder::new(WorkerIdx(0), 1, [7; 32], memory, cells.counters());
-    let snapshot = snapshot(family);
+    let snapshot = snapshot(family, mode);
     let mut packets = Packets::new(family)?;
     let clients = (0..flows).map(|n| client_key(family, n)).collect();
-    let keys = open_connections(&mut forwarder, &snapshot, &mut packets, clients);
+    let keys = open_connections(&mut forwarder, &snapshot, &mut packets, clients, mode);
 
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut rounds: Vec<f64> = (0..ROUNDS)
@@ -90,12 +98,14 @@ fn full_nat(family: Family, flows: usize) -> std::io::Result<Spread> {
     Ok(Spread { median: rounds[ROUNDS / 2], least: rounds[0], most: rounds[ROUNDS - 1] })
 }
 
-/// Opens connections, three packets each, and returns their keys: the clients' and the backends'.
+/// Opens connections, and returns the keys of packets that arrive for them: the clients', and but with DSR the
+/// backends'.
 fn open_connections(
     forwarder: &mut Forwarder,
     snapshot: &Snapshot,
     packets: &mut Packets,
     clients: Vec<FlowKey>,
+    mode: Mode,
 ) -> Vec<FlowKey> {
     for some in clients.chunks(PACKETS) {
         send(forwarder, snapshot, packets, some, SYN);
@@ -105,13 +115,15 @@ fn open_connections(
         .filter_map(|flow| FlowKey::new(flow.backend, flow.outside, flow.protocol))
         .collect();
     assert_eq!(replies.len(), clients.len(), "every connection was opened");
-    for some in replies.chunks(PACKETS) {
-        send(forwarder, snapshot, packets, some, SYN | ACK);
+    if !mode.is_dsr() {
+        for some in replies.chunks(PACKETS) {
+            send(forwarder, snapshot, packets, some, SYN | ACK);
+        }
     }
     for some in clients.chunks(PACKETS) {
         send(forwarder, snapshot, packets, some, ACK);
     }
-    [clients, replies].concat()
+    if mode.is_dsr() { clients } else { [clients, replies].concat() }
 }
 
 fn send(
@@ -253,7 +265,7 @@ impl Cells {
 }
 
 /// One VIP, 16 backends, 8 SNAT addresses, a router.
-fn snapshot(family: Family) -> Snapshot {
+fn snapshot(family: Family, mode: Mode) -> Snapshot {
     let backend = |n: u8| family.of([10, 0, 0, n + 1].into());
     let members = (0..BACKENDS).map(|n| Member {
         id: BackendId(n.into()),
@@ -269,7 +281,7 @@ fn snapshot(family: Family) -> Snapshot {
         vip: family.of(VIP),
         protocol: Protocol::Tcp,
         ports: L4Ports::one(80),
-        mode: Mode::FullNat,
+        mode,
         group: group.unwrap_or_else(|error| panic!("sixteen backends make a table: {error}")),
         snat: snat.clone(),
     };

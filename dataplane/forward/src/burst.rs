@@ -208,6 +208,17 @@ impl<'a> Burst<'a> {
         Buffer { head, frame: self.frames[at % BURST], slip: &mut self.slips[at % BURST] }
     }
 
+    /// The frame as it is now, from its beginning on, as far as it lies in one piece: the link header does, unless
+    /// a VLAN tag was put into a frame that did not grow otherwise.
+    #[inline]
+    pub(crate) fn front_mut(&mut self, at: usize) -> &mut [u8] {
+        let start = usize::from(self.slips[at].start);
+        match &mut self.heads[at] {
+            Some(head) if start < HEADROOM => &mut head[start..],
+            _ => self.frames[at].get_mut(start - HEADROOM..).unwrap_or_default(),
+        }
+    }
+
     /// How a packet leaves.
     #[inline]
     pub(crate) fn leave(&mut self, at: usize, exit: ShortExit) {
@@ -247,6 +258,15 @@ impl Buffer<'_> {
         self.slip.len = self.slip.len.checked_add(count)?;
         self.slip.start = self.slip.start.checked_sub(count)?;
         Some(())
+    }
+
+    /// As [`Self::grow`], of a frame that begins where it came in; the bytes that it grew by.
+    #[inline]
+    pub(crate) fn grow_from_arrival(&mut self, count: usize) -> Option<&mut [u8]> {
+        let start = HEADROOM.checked_sub(count)?;
+        self.slip.len = self.slip.len.checked_add(count as u16)?;
+        self.slip.start = start as u16;
+        self.head.as_deref_mut()?.get_mut(start..)
     }
 
     /// Takes bytes off the front.

@@ -11,7 +11,7 @@ use crate::journey::Walk;
 use crate::maglev::flow_hash;
 use crate::snapshot::Snapshot;
 use crate::wire::ethernet::{self, EthernetView};
-use crate::{BackendId, Burst, DropReason, Exit, HEADROOM, ListenerSlot, NextHopKey};
+use crate::{BackendId, Burst, DropReason, Exit, ListenerSlot, NextHopKey};
 
 /// The room: every rewritten packet takes its exit, and is counted with its listener and backend.
 pub(crate) fn next_hop(
@@ -114,11 +114,10 @@ fn send(
     if ip_len > adjacency.mtu {
         return Err(DropReason::MtuExceeded);
     }
-    let (frame, slip) = (&mut *burst.frames[at], &mut burst.slips[at]);
-    slip.exit = ShortExit::send(adjacency.port);
-    let as_it_came = usize::from(slip.start) == HEADROOM;
-    if as_it_came && adjacency.vlan.is_none() && !ethernet::is_tagged(frame) {
-        if let Some(macs) = frame.first_chunk_mut() {
+    burst.leave(at, ShortExit::send(adjacency.port));
+    let front = burst.front_mut(at);
+    if adjacency.vlan.is_none() && !ethernet::is_tagged(front) {
+        if let Some(macs) = front.first_chunk_mut() {
             *macs = adjacency.macs;
         }
         return Ok(());

@@ -157,17 +157,19 @@ impl FlowRecord {
 
     /// The packets of one direction, as they arrive.
     pub(crate) fn key(&self, direction: Direction) -> FlowKey {
-        let at = direction as usize;
+        let (at, family) = (direction as usize, self.family_of(direction));
         FlowKey {
             addresses: self.addresses[at],
             ports: self.ports[at],
             protocol: self.protocol,
-            family: self.family_of(direction),
-            wide: self.wide[at],
+            family,
+            wide: if family == V6 { self.wide[at] } else { [0; 32] }, // a line that IPv4 does without
         }
     }
 
-    fn family_of(&self, direction: Direction) -> u8 {
+    /// The family of packets of one direction: in tunnels the outer one's of what leaves for the backend.
+    #[inline]
+    pub(crate) fn family_of(&self, direction: Direction) -> u8 {
         match direction {
             Direction::Forward => self.family,
             Direction::Reply if self.mode & BACKEND_V6 != 0 => V6,

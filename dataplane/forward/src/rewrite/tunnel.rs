@@ -27,8 +27,6 @@ const FIRST_SOURCE_PORT: u16 = 0xc000;
 /// Protocol numbers of an inner packet.
 const IPV4_INSIDE: u8 = 4;
 const IPV6_INSIDE: u8 = 41;
-/// The most bytes of outer headers.
-pub(super) const MOST: usize = ipv6::HEADER_LEN + udp::HEADER_LEN + GUE_LEN;
 
 /// The mirror image of what leaves for the backend: a source address of the backend's family, and a source port,
 /// by the flow's hash.
