@@ -263,3 +263,25 @@ fn a_run_of_taken_ports_costs_no_connection() {
         assert_eq!(lb.flows().len(), 750);
     }
 }
+
+/// Hairpin: a backend is a client too, and Maglev may send it to itself. Its answer finds us by the SNAT address.
+#[test]
+fn a_backend_may_be_its_own_client() {
+    let (client, vip) = ("10.0.0.3:40000", VIP);
+    for family in families() {
+        family.lb(FULL_NAT).check(&[
+            (
+                "the request comes back from a SNAT address",
+                family.tcp(client, vip, SYN).into(),
+                Tx(family.tcp(SNAT, BACKEND, SYN).leaving()),
+                NEW,
+            ),
+            (
+                "and the answer from the VIP",
+                family.tcp(BACKEND, SNAT, SYN | ACK).into(),
+                Tx(family.tcp(vip, client, SYN | ACK).leaving()),
+                FROM,
+            ),
+        ]);
+    }
+}
