@@ -19,7 +19,7 @@ use penstock_forward::flow::FlowKey;
 use penstock_forward::testing::{Family, TestPacket};
 use penstock_forward::wire::tcp::{ACK, SYN};
 use penstock_forward::{
-    BACKEND_COLUMNS, BURST, BackendId, Burst, CacheLine, Counters, DropReason, Exit, Fib,
+    Affinity, BACKEND_COLUMNS, BURST, BackendId, Burst, CacheLine, Counters, DropReason, Exit, Fib,
     FlowMemory, Forwarder, Group, HEADROOM, L4Ports, LISTENER_COLUMNS, Listener, ListenerSlot,
     MacAddr, Member, Mode, PortConfig, PortIdx, Protocol, RxChecks, Snapshot, SnapshotBuilder,
     Tick, WORKER_COLUMNS, WorkerIdx,
@@ -282,6 +282,7 @@ fn snapshot(family: Family, mode: Mode) -> Snapshot {
         protocol: Protocol::Tcp,
         ports: L4Ports::one(80),
         mode,
+        affinity: Affinity::Tuple,
         group: group.unwrap_or_else(|error| panic!("sixteen backends make a table: {error}")),
         snat: snat.clone(),
     };

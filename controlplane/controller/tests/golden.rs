@@ -15,7 +15,7 @@ use penstock_controlplane::manifest;
 use penstock_controlplane::object::{Object, Objects};
 use penstock_controlplane::status::{self, Progress, Stamp, Statuses};
 use penstock_controlplane::translate::{Translation, translate};
-use penstock_feed::model::State;
+use penstock_feed::model::{Affinity, State};
 use penstock_gateway_types::Time;
 use penstock_gateway_types::k8s_openapi::jiff::Timestamp;
 
@@ -84,7 +84,11 @@ fn state(state: &State) -> String {
         .map(|(name, listener)| {
             let (vip, protocol, ports, mode) =
                 (listener.vip, listener.protocol, listener.ports, listener.mode);
-            (name.to_string(), format!("{vip} {protocol} {ports} {mode} to {}", listener.group))
+            let by = match listener.affinity {
+                Affinity::Tuple => String::new(),
+                Affinity::Source { bits } => format!(" by source/{bits}"),
+            };
+            (name.to_string(), format!("{vip} {protocol} {ports} {mode}{by} to {}", listener.group))
         })
         .collect();
     let mut out = String::from("listeners:\n");

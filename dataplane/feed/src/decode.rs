@@ -13,8 +13,8 @@ use crate::encode::{
     MODE_L2_DSR,
 };
 use crate::model::{
-    Change, Listener, Member, Mode, Name, NextHop, ObjectError, ObjectId, ObjectKind, PortRange,
-    Protocol,
+    Affinity, Change, Listener, Member, Mode, Name, NextHop, ObjectError, ObjectId, ObjectKind,
+    PortRange, Protocol,
 };
 use crate::record::{
     AckBody, AckErrorBody, AckRecord, Address, Begin, BeginBody, Commit, CommitBody, FEED_VERSION,
@@ -215,9 +215,13 @@ impl<'a> Body<'a> {
             MODE_GUE_VARIANT_0 => Mode::GueVariant0,
             other => return Err(self.value("mode", &other)),
         };
+        let vip = self.address(part.vip)?;
+        let affinity = match part.affinity {
+            0 => Affinity::Tuple,
+            bits => Affinity::source(bits, vip).ok_or_else(|| self.value("affinity", &bits))?,
+        };
         let ports = PortRange::new(part.first.get(), part.last.get())
             .map_err(|bad| self.value("ports", &bad))?;
-        let vip = self.address(part.vip)?;
         let name = self.name_of(part.name_length)?;
         let group = self.name_of(part.group_length)?;
         let snat_pool = match part.pool_length {
@@ -226,7 +230,7 @@ impl<'a> Body<'a> {
         };
         Ok(Change::PutListener {
             name,
-            listener: Listener { vip, protocol, ports, mode, group, snat_pool },
+            listener: Listener { vip, protocol, ports, mode, affinity, group, snat_pool },
         })
     }
 

@@ -9,7 +9,8 @@ use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64, U128};
 
 use crate::model::{
-    Change, Listener, Member, Mode, Name, NextHop, ObjectError, ObjectId, ObjectKind, Protocol,
+    Affinity, Change, Listener, Member, Mode, Name, NextHop, ObjectError, ObjectId, ObjectKind,
+    Protocol,
 };
 use crate::record::{
     AckBody, AckErrorBody, AckRecord, Address, BeginBody, CommitBody, FEED_VERSION, Fixed,
@@ -127,6 +128,10 @@ pub(crate) fn listener_body(name: &Name, listener: &Listener, out: &mut Vec<u8>)
                 Mode::Ipip => MODE_IPIP,
                 Mode::Gue => MODE_GUE,
                 Mode::GueVariant0 => MODE_GUE_VARIANT_0,
+            },
+            affinity: match listener.affinity {
+                Affinity::Tuple => 0,
+                Affinity::Source { bits } => bits,
             },
             first: U16::new(listener.ports.first()),
             last: U16::new(listener.ports.last()),

@@ -70,8 +70,8 @@ pub use decode::{DecodeError, decode, record_bytes};
 pub use digest::Digest;
 pub use encode::encode;
 pub use model::{
-    BadName, BadPortRange, Change, Group, Listener, Member, Mode, Name, NextHop, ObjectError,
-    ObjectId, ObjectKind, PortRange, Protocol, SnatPool, State,
+    Affinity, BadName, BadPortRange, Change, Group, Listener, Member, Mode, Name, NextHop,
+    ObjectError, ObjectId, ObjectKind, PortRange, Protocol, SnatPool, State,
 };
 pub use producer::{ConnectError, Disconnected, Producer, PublishError, Published, PublishedKind};
 pub use record::{

@@ -157,6 +157,28 @@ impl fmt::Display for Mode {
     }
 }
 
+/// By what of a client's packet its backend is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Affinity {
+    /// The 5-tuple: each flow for itself.
+    #[default]
+    Tuple,
+    /// So many leading bits of the source address, 1 to the length of the VIP's family.
+    Source {
+        /// The prefix length.
+        bits: u8,
+    },
+}
+
+impl Affinity {
+    /// By the leading `bits` of the source, where an address like `vip` has so many, and not none.
+    #[must_use]
+    pub fn source(bits: u8, vip: IpAddr) -> Option<Self> {
+        let most = if vip.is_ipv4() { 32 } else { 128 };
+        (1..=most).contains(&bits).then_some(Self::Source { bits })
+    }
+}
+
 /// An inclusive range of L4 ports, neither empty nor containing port 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortRange {
@@ -229,6 +251,8 @@ pub struct Listener {
     pub ports: PortRange,
     /// How packets are rewritten.
     pub mode: Mode,
+    /// By what of a packet its backend is chosen.
+    pub affinity: Affinity,
     /// The [`Group`] that serves; it must exist in the same state.
     pub group: Name,
     /// The [`SnatPool`] for full NAT; `None` means the box's own SNAT addresses.

@@ -93,7 +93,7 @@ impl Forwarder<'_> {
 }
 
 fn new_flow(key: &FlowKey, listener: &Listener, snapshot: &Snapshot) -> Explanation {
-    let Pick::Backend(member) = listener.group.pick(key) else {
+    let Pick::Backend(member) = listener.pick(key) else {
         return Explanation::Refused { listener: listener.slot };
     };
     // The source may yet be replaced; of several next hops that decides which.

@@ -1,10 +1,10 @@
 //! A backend group: who serves, by which share, and the Maglev table that says so for a new flow.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::flow::FlowKey;
 use crate::maglev::{self, MaglevError, Weighted};
-use crate::{BackendId, maglev::flow_hash};
+use crate::{BackendId, Protocol, maglev::flow_hash};
 
 /// A backend of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,39 @@ pub enum Pick<'g> {
     Backend(&'g Member),
     /// It falls in the share to refuse, or nobody is there to take it.
     Refused,
+}
+
+/// By what of a client's packet its backend is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Affinity {
+    /// The 5-tuple: each flow for itself.
+    #[default]
+    Tuple,
+    /// So many leading bits of the source address: all flows from there have one backend, as far as the group
+    /// stays what it is.
+    Source {
+        /// At least 1; more than the address has are all of them.
+        bits: u8,
+    },
+}
+
+impl Affinity {
+    /// What of a packet's key counts.
+    pub(crate) fn key(self, key: &FlowKey) -> FlowKey {
+        let Self::Source { bits } = self else { return *key };
+        let source = match key.source().ip() {
+            IpAddr::V4(v4) => {
+                let kept = u32::MAX.checked_shl(32_u32.saturating_sub(bits.into())).unwrap_or(0);
+                IpAddr::from((v4.to_bits() & kept).to_be_bytes())
+            }
+            IpAddr::V6(v6) => {
+                let kept = u128::MAX.checked_shl(128_u32.saturating_sub(bits.into())).unwrap_or(0);
+                IpAddr::from((v6.to_bits() & kept).to_be_bytes())
+            }
+        };
+        let end = SocketAddr::new(source, 0);
+        FlowKey::new(end, end, Protocol::Tcp).unwrap_or(*key)
+    }
 }
 
 /// Members and their Maglev table; immutable, shared by the snapshots in which it did not change.

@@ -74,7 +74,7 @@ pub use flow::{
 };
 pub use forwarder::Forwarder;
 pub use fragment::{DatagramIdx, Learned, Settled, WAITING};
-pub use group::{Group, Member};
+pub use group::{Affinity, Group, Member};
 pub use ids::{BackendId, ListenerSlot, MacAddr, Mode, PortIdx, Protocol, WorkerIdx};
 pub use snapshot::{L4Ports, Listener, PortConfig, Snapshot, SnapshotBuilder, SnapshotError};
 pub use tick::Tick;

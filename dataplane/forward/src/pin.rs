@@ -71,7 +71,7 @@ impl Pinning<'_, '_> {
         if is_martian(key) || self.snapshot.is_broadcast(key.source().ip()) {
             return Err(DropReason::Martian.into());
         }
-        let Pick::Backend(member) = listener.group.pick(key) else {
+        let Pick::Backend(member) = listener.pick(key) else {
             return Err(if opens {
                 self.refuse(protocol, listener)
             } else {

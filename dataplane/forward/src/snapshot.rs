@@ -11,8 +11,8 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 
 use crate::fib::Fib;
-use crate::flow::Timeouts;
-use crate::group::Group;
+use crate::flow::{FlowKey, Timeouts};
+use crate::group::{Affinity, Group, Pick};
 use crate::{ListenerSlot, MacAddr, Mode, PortIdx, Protocol};
 
 /// What a worker must know of a port.
@@ -64,11 +64,20 @@ pub struct Listener {
     pub ports: L4Ports,
     /// How its packets are changed.
     pub mode: Mode,
+    /// By what of a packet its backend is chosen.
+    pub affinity: Affinity,
     /// Who serves. A backend's own L4 port is used, whatever port of the range was asked; but with DSR that port
     /// stays, and the backend serves on it.
     pub group: Arc<Group>,
     /// Addresses that full NAT, and the outer headers of tunnels, may take as source. Unused by DNAT and L2 DSR.
     pub snat: Arc<[IpAddr]>,
+}
+
+impl Listener {
+    /// The backend of a flow that is not pinned yet; `key` is the client's packet.
+    pub(crate) fn pick(&self, key: &FlowKey) -> Pick<'_> {
+        self.group.pick(&self.affinity.key(key))
+    }
 }
 
 /// Why a snapshot cannot be what the builder was told.

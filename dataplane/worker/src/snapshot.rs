@@ -13,8 +13,8 @@ use std::{
 
 use penstock_feed::{self as feed, Name, ObjectError, ObjectId, ObjectKind, State};
 use penstock_forward::{
-    BackendId, Group, L4Ports, Listener, ListenerSlot, Member, Mode, PortConfig, Protocol,
-    Snapshot, SnapshotBuilder, SnapshotError, Timeouts, maglev,
+    Affinity, BackendId, Group, L4Ports, Listener, ListenerSlot, Member, Mode, PortConfig,
+    Protocol, Snapshot, SnapshotBuilder, SnapshotError, Timeouts, maglev,
 };
 use tracing::warn;
 
@@ -386,6 +386,10 @@ impl Translator {
                 feed::Mode::Ipip => Mode::Ipip,
                 feed::Mode::Gue => Mode::Gue,
                 feed::Mode::GueVariant0 => Mode::GueVariant0,
+            },
+            affinity: match listener.affinity {
+                feed::Affinity::Tuple => Affinity::Tuple,
+                feed::Affinity::Source { bits } => Affinity::Source { bits },
             },
             group,
             snat,

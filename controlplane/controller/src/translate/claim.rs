@@ -84,8 +84,8 @@ impl Register<'_> {
         address: IpAddr,
         serves: Serves,
     ) -> Result<Name, String> {
-        let mode = gateway.accepted.as_ref().map(|accepted| accepted.mode);
-        let mode = mode.map_err(|refusal| refusal.message.clone())?;
+        let accepted = gateway.accepted.as_ref().map_err(|refusal| refusal.message.clone())?;
+        let (mode, affinity) = (accepted.mode, accepted.affinity.of(address));
         let (group_name, group) =
             self.group(gateway, listener, address, mode).ok_or("its name is too long")?;
         self.note_unused_ports(gateway, listener, mode, serves.ports, &group);
@@ -97,7 +97,8 @@ impl Register<'_> {
         }
         self.put_group(&group_name, group)?;
         let (vip, protocol, ports) = (address, serves.protocol, serves.ports);
-        let record = Listener { vip, protocol, ports, mode, group: group_name, snat_pool: None };
+        let group = group_name;
+        let record = Listener { vip, protocol, ports, mode, affinity, group, snat_pool: None };
         self.state.listeners.insert(name.clone(), record);
         self.owners.insert((address, protocol, ports), name.clone());
         Ok(name)

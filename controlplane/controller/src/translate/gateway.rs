@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use penstock_feed::model::Mode;
+use penstock_feed::model::{Affinity, Mode};
 use penstock_gateway_types::{AddressType, Gateway, Time};
 
 use super::listener::{self, Plan as ListenerPlan};
@@ -12,6 +12,8 @@ use crate::object::NamespacedName;
 
 /// The annotation that chooses how packets are rewritten.
 pub const MODE_ANNOTATION: &str = "penstock.dev/mode";
+/// The annotation of a Gateway that says by what of a packet its backend is chosen.
+pub const AFFINITY_ANNOTATION: &str = "penstock.dev/affinity";
 
 /// A Gateway of ours, judged by itself.
 pub(super) struct Plan<'a> {
@@ -25,6 +27,7 @@ pub(super) struct Plan<'a> {
 /// What an accepted Gateway asks for.
 pub(super) struct Accepted {
     pub(super) mode: Mode,
+    pub(super) affinity: SourceBits,
     /// In the order of its spec, each once.
     pub(super) addresses: Vec<IpAddr>,
     /// The addresses it asks for and cannot have, with the reason; the message of `Programmed`.
@@ -67,9 +70,9 @@ fn accept(gateway: &Gateway) -> Result<Accepted, Refusal> {
         );
         return Err(Refusal::new("InvalidParameters", message));
     }
-    let mode = mode(gateway)?;
+    let (mode, affinity) = (mode(gateway)?, affinity(gateway)?);
     let (addresses, unusable) = addresses(gateway)?;
-    Ok(Accepted { mode, addresses, unusable })
+    Ok(Accepted { mode, affinity, addresses, unusable })
 }
 
 fn mode(gateway: &Gateway) -> Result<Mode, Refusal> {
@@ -81,6 +84,41 @@ fn mode(gateway: &Gateway) -> Result<Mode, Refusal> {
         let names = Mode::ALL.map(Mode::name).join(", ");
         let message =
             format!("annotation {MODE_ANNOTATION}: {wanted:?} is no mode: write one of {names}");
+        Refusal::new("Invalid", message)
+    })
+}
+
+/// By how many bits of the source address backends are chosen, for IPv4 and for IPv6; by the 5-tuple if none.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SourceBits(Option<[u8; 2]>);
+
+impl SourceBits {
+    pub(super) fn of(self, vip: IpAddr) -> Affinity {
+        let bits = self.0.map(|[v4, v6]| if vip.is_ipv4() { v4 } else { v6 });
+        bits.and_then(|bits| Affinity::source(bits, vip)).unwrap_or_default()
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let bits =
+            |text: &str, most: u8| text.parse().ok().filter(|bits: &u8| (1..=most).contains(bits));
+        match *text.split('/').collect::<Vec<_>>() {
+            ["5-tuple"] => Some(Self(None)),
+            ["source"] => Some(Self(Some([32, 128]))),
+            ["source", v4, v6] => Some(Self(Some([bits(v4, 32)?, bits(v6, 128)?]))),
+            _ => None,
+        }
+    }
+}
+
+fn affinity(gateway: &Gateway) -> Result<SourceBits, Refusal> {
+    let annotations = gateway.metadata.annotations.as_ref();
+    let wanted = annotations.and_then(|annotations| annotations.get(AFFINITY_ANNOTATION));
+    let Some(wanted) = wanted else { return Ok(SourceBits::default()) };
+    SourceBits::read(wanted).ok_or_else(|| {
+        let message = format!(
+            "annotation {AFFINITY_ANNOTATION}: {wanted:?} is no affinity: write 5-tuple, source, or \
+             source/24/64 with prefix lengths for IPv4 and IPv6"
+        );
         Refusal::new("Invalid", message)
     })
 }

@@ -41,7 +41,7 @@ use penstock_gateway_types::ParentReference;
 use penstock_gateway_types::reference::RouteGroupKind;
 
 pub use class::{CONTROLLER_NAME, SUPPORTED_FEATURES};
-pub use gateway::MODE_ANNOTATION;
+pub use gateway::{AFFINITY_ANNOTATION, MODE_ANNOTATION};
 pub use verdict::{Refusal, Truth, Verdict};
 
 use crate::object::{Kind, NamespacedName, ObjectKey, Objects};

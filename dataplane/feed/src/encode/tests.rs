@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::decode::{decode, record_bytes};
 use crate::digest::Digest;
-use crate::model::PortRange;
+use crate::model::{Affinity, PortRange};
 use crate::record::{Begin, Commit, MAX_RECORD_BYTES};
 
 fn name(text: &str) -> Name {
@@ -18,18 +18,19 @@ fn any_name() -> impl Strategy<Value = Name> {
 fn any_change() -> impl Strategy<Value = Change> {
     let listener = (
         any_name(),
-        any::<(IpAddr, bool, bool, u16, u16)>(),
+        any::<(IpAddr, u8, bool, usize, u16, u16)>(),
         any_name(),
         prop::option::of(any_name()),
     );
-    let listener = listener.prop_map(|(name, (vip, udp, dnat, a, b), group, snat_pool)| {
+    let listener = listener.prop_map(|(name, (vip, bits, udp, mode, a, b), group, snat_pool)| {
         let (first, last) = (a.min(b).max(1), a.max(b).max(1));
         let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
-        let mode = if dnat { Mode::Dnat } else { Mode::FullNat };
+        let mode = Mode::ALL[mode % Mode::ALL.len()];
+        let affinity = Affinity::source(bits, vip).unwrap_or_default();
         let ports = PortRange::new(first, last).unwrap();
         Change::PutListener {
             name,
-            listener: Listener { vip, protocol, ports, mode, group, snat_pool },
+            listener: Listener { vip, protocol, ports, mode, affinity, group, snat_pool },
         }
     });
     let address = || any::<(IpAddr, u16)>().prop_map(SocketAddr::from);

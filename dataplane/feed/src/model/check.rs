@@ -120,7 +120,7 @@ fn bad_member(address: SocketAddr) -> Option<&'static str> {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::{Group, Member, Mode, NextHop, PortRange, SnatPool};
+    use super::super::{Affinity, Group, Member, Mode, NextHop, PortRange, SnatPool};
     use super::*;
 
     fn name(text: &str) -> Name {
@@ -134,6 +134,7 @@ mod tests {
             ports: PortRange::new(first, last).unwrap(),
             mode: Mode::Dnat,
             group: name("g"),
+            affinity: Affinity::Tuple,
             snat_pool: None,
         };
         state.listeners.insert(name(at), listener);

@@ -11,6 +11,7 @@ fn listener(slot: u32, vip: &str, protocol: Protocol, first: u16, last: u16) -> 
         protocol,
         ports: L4Ports { first, last },
         mode: Mode::Dnat,
+        affinity: Affinity::Tuple,
         group: Arc::new(Group::new(vec![], 0, None).unwrap()),
         snat: Arc::new([]),
     }

@@ -7,8 +7,8 @@ use super::family::Family;
 use super::packet::{BOX_MAC, ROUTER, mac_towards};
 use crate::fib::{Neighbour, Prefix, Route, RouteHop};
 use crate::{
-    BackendId, Fib, Group, L4Ports, Listener, ListenerSlot, Member, Mode, NextHopKey, PortConfig,
-    PortIdx, Protocol, SnapshotBuilder,
+    Affinity, BackendId, Fib, Group, L4Ports, Listener, ListenerSlot, Member, Mode, NextHopKey,
+    PortConfig, PortIdx, Protocol, SnapshotBuilder,
 };
 
 /// Rows of the listener and backend counter tables: more than any test has.
@@ -34,6 +34,7 @@ fn parse_listener(slot: ListenerSlot, line: &str) -> Listener {
     let (vip, ports) = address.rsplit_once(':').expect("VIP:PORT");
     let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
     let (mut mode, mut members, mut snat, mut refused) = (Mode::FullNat, vec![], vec![], 0);
+    let mut affinity = Affinity::Tuple;
     for word in words {
         match word.split_once('=').expect("KEY=VALUE") {
             ("mode", "dnat") => mode = Mode::Dnat,
@@ -42,6 +43,9 @@ fn parse_listener(slot: ListenerSlot, line: &str) -> Listener {
             ("mode", "ipip") => mode = Mode::Ipip,
             ("mode", "gue") => mode = Mode::Gue,
             ("mode", "gue-variant-0") => mode = Mode::GueVariant0,
+            ("affinity", bits) => {
+                affinity = Affinity::Source { bits: bits.parse().expect("a prefix length") };
+            }
             ("backend", backend) => members.push(parse_member(backend)),
             ("snat", address) => {
                 snat.push(address.trim_matches(['[', ']']).parse().expect("a SNAT address"));
@@ -60,6 +64,7 @@ fn parse_listener(slot: ListenerSlot, line: &str) -> Listener {
             last: last.parse().expect("a port"),
         },
         mode,
+        affinity,
         group: Arc::new(group),
         snat: snat.into(),
     }

@@ -1,5 +1,6 @@
 //! What the forwarder promises, a row each. A new behaviour starts as a new row.
 
+mod affinity;
 mod dnat;
 mod drops;
 mod dsr;

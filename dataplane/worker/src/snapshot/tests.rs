@@ -66,6 +66,7 @@ fn listener(vip: &str, mode: feed::Mode, group: &str) -> FedListener {
         ports: PortRange::single(80).unwrap(),
         mode,
         group: name(group),
+        affinity: feed::Affinity::Tuple,
         snat_pool: None,
     }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use penstock_feed::{
-    Group, Listener, Member, Mode, Name, NextHop, PortRange, Protocol, SnatPool, State,
+    Affinity, Group, Listener, Member, Mode, Name, NextHop, PortRange, Protocol, SnatPool, State,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
@@ -22,6 +22,7 @@ pub(crate) fn a_state(members: u32) -> Arc<State> {
         ports: PortRange::single(80).unwrap(),
         mode: Mode::FullNat,
         group: name("default/route/0"),
+        affinity: Affinity::Tuple,
         snat_pool: None,
     };
     state.listeners.insert(name("default/web/http"), listener);
@@ -70,6 +71,11 @@ pub(crate) fn any_state() -> impl Strategy<Value = Arc<State>> {
                 protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
                 ports: PortRange::new(u16::from(n) * 10 + 1, u16::from(n) * 10 + 5).unwrap(),
                 mode: if dnat { Mode::Dnat } else { Mode::FullNat },
+                affinity: if pool {
+                    Affinity::Source { bits: n % 32 + 1 }
+                } else {
+                    Affinity::Tuple
+                },
                 group: group.get(&state.groups.keys().collect::<Vec<_>>()).to_owned().clone(),
                 snat_pool: state.snat_pools.keys().next().filter(|_| pool).cloned(),
             };
