@@ -257,12 +257,12 @@ mod tests {
 
     #[test]
     fn a_first_message_is_ours_or_of_another_version_or_nonsense() {
-        let longer = [connect_message(1), vec![0]].concat();
-        let mut other_magic = connect_message(1);
+        let longer = [connect_message(FEED_VERSION.into()), vec![0]].concat();
+        let mut other_magic = connect_message(FEED_VERSION.into());
         other_magic[0] = b'P';
         for (promise, bytes, expected) in [
-            ("ours", connect_message(1), FromProducer::Connect),
-            ("newer", connect_message(2), FromProducer::OtherVersion(2)),
+            ("ours", connect_message(FEED_VERSION.into()), FromProducer::Connect),
+            ("newer", connect_message(9), FromProducer::OtherVersion(9)),
             ("longer", longer, FromProducer::Nonsense),
             ("another program's", other_magic, FromProducer::Nonsense),
             ("empty", vec![], FromProducer::Nonsense),

@@ -142,9 +142,9 @@ fn a_wrong_byte_is_named() {
             "another version",
             0,
             9,
-            "a record of version 9, this end speaks feed 1: upgrade the older of the two",
+            "a record of version 9, this end speaks feed 2: upgrade the older of the two",
         ),
-        ("an unknown kind", 1, 200, "kind 200 is no record of feed 1"),
+        ("an unknown kind", 1, 200, "kind 200 is no record of feed 2"),
         (
             "something in the reserved bytes",
             3,
@@ -196,13 +196,13 @@ fn a_message_too_long_is_cut_between_characters() {
     assert_eq!(error.message, message[..1023]);
 }
 
-/// The bytes of feed version 1, so that no release changes them unawares.
+/// The bytes of feed version 2, so that no release changes them unawares.
 #[test]
 fn the_encoding_is_this() {
     assert_eq!(
         a_member(),
         [
-            &[1, 20, 0, 0, 29, 0, 0, 0][..],
+            &[2, 20, 0, 0, 29, 0, 0, 0][..],
             &[4, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
             &[80, 0, 7, 0, 0, 0, 1],
             b"group\0\0\0",

@@ -130,14 +130,14 @@ fn another_version_is_refused_in_words_and_disturbs_nobody() {
     let mut server = place.server();
     let _present = RawProducer::connect(&place.socket(), &mut server);
     let socket = RawProducer::knock(&place.socket());
-    say(&socket, &connect_message(2));
+    say(&socket, &connect_message(9));
     server.step(0);
     server.step(0);
     let (message, _) = heard(&socket).unwrap();
     let text = String::from_utf8_lossy(&message[16..]).into_owned();
     assert_eq!(
         text,
-        "the data plane speaks feed 1, the control process 2: upgrade the older of the two"
+        "the data plane speaks feed 2, the control process 9: upgrade the older of the two"
     );
     assert_eq!(server.epoch(), 1);
     assert!(server.connected_peer().is_some());

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use penstock_feed::ring::{Memory, Reader, Writer, words_for};
-use penstock_feed::{Record, Server, decode, encode};
+use penstock_feed::{FEED_VERSION, Record, Server, decode, encode};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType, connect, recvmsg, send, socket_with,
@@ -45,7 +45,7 @@ impl RawProducer {
     /// The whole hand-shake with a server that is stepped here.
     pub(crate) fn connect(path: &Path, server: &mut Server) -> Self {
         let socket = Self::knock(path);
-        say(&socket, &connect_message(1));
+        say(&socket, &connect_message(FEED_VERSION.into()));
         server.step(0);
         server.step(0);
         let (bytes, mut descriptors) = heard(&socket).expect("a hello");
