@@ -13,7 +13,7 @@ const BACKENDS: &str = "backend=10.0.0.3:80 backend=10.0.0.4:80 backend=10.0.0.5
 fn lb(family: Family, affinity: &str) -> TestLb<'static> {
     let of = |listener: &str| format!("{listener} {affinity} {}", BACKENDS.replace('\n', " "));
     let listeners = ["192.0.2.10:80/tcp", "192.0.2.10:443/tcp", "192.0.2.10:80/udp"].map(of);
-    TestLb::with(&family.text(&listeners.join("\n")))
+    TestLb::sized(1, 8192, &family.text(&listeners.join("\n")))
 }
 
 /// The backends of a client's flows: other ports of its own, other ports of ours, other protocols.
