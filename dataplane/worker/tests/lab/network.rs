@@ -64,6 +64,17 @@ impl Lab {
         serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error} in {said:?}"))
     }
 
+    /// Sends 10 MiB from a host to a URL, all of which must arrive and be answered.
+    pub(crate) fn upload(&self, host: &str, url: &str) {
+        const BYTES: &str = "10485760";
+        let command = format!(
+            "head -c {BYTES} /dev/zero | curl -s -S -o /dev/null -m 60 -w '%{{size_upload}} %{{http_code}}' \
+             -H Expect: --data-binary @- '{url}'"
+        );
+        let uploaded = self.on(host, &["bash", "-c", &command]);
+        assert_eq!(uploaded, format!("{BYTES} 200"), "upload to {url}");
+    }
+
     /// What a command of `penstock` on the box says.
     pub(crate) fn ask(&self, command: &[&str]) -> Value {
         let run = self.directory.join("run");

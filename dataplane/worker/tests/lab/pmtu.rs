@@ -10,13 +10,13 @@ const FILE_BYTES: &str = "67108864";
 
 #[test]
 #[ignore = "needs root, hugepages and the lab of scripts/lab"]
-fn a_download_over_a_narrow_link_completes() {
+fn a_download_and_an_upload_over_a_narrow_link_complete() {
     carries(&["--workers", "1"]);
 }
 
 #[test]
 #[ignore = "needs root, hugepages and the lab of scripts/lab"]
-fn it_completes_whichever_worker_gets_the_routers_word() {
+fn they_complete_whichever_worker_gets_the_routers_word() {
     carries(&["--workers", "2", "--wrong-queue"]);
 }
 
@@ -34,6 +34,7 @@ fn carries(options: &[&str]) {
         let fetch =
             ["curl", "-s", "-S", "-o", "/dev/null", "-w", "%{size_download}", "-m", "60", &url];
         assert_eq!(lab.on("client1", &fetch), FILE_BYTES, "{vip}");
+        lab.upload("client1", &format!("http://{vip}/"));
         let learnt = lab.on("backend1", &["ip", family, "route", "show", "cache"]);
         assert!(learnt.contains("mtu 1280"), "{vip}: the backend was told: {learnt:?}");
     }
