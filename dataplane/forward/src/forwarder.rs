@@ -9,7 +9,7 @@ use crate::exit::{self, ShortExit};
 use crate::flow::expire::{self, Sweep};
 use crate::flow::hash::FlowHash;
 use crate::flow::{
-    Direction, Entry, FlowInfo, FlowKey, FlowMemory, FlowRecord, FlowTable, look_up, track,
+    Direction, Entry, Flow, FlowInfo, FlowKey, FlowMemory, FlowTable, look_up, track,
 };
 use crate::fragment::datagrams::Datagrams;
 use crate::fragment::{DatagramIdx, Settled};
@@ -148,10 +148,10 @@ impl<'m> Forwarder<'m> {
         if headers.ttl <= 1 {
             return burst.leave(at, DropReason::TtlExpired.into());
         }
-        let flow = self.flows.record(entry);
+        let flow = self.flows.flow(entry);
         if flow.is_dsr() {
-            let flow = *flow;
-            return self.carry_alone(at, burst, &flow, snapshot);
+            let (record, wide) = flow.copied();
+            return self.carry_alone(at, burst, Flow::new(&record, &wide), snapshot);
         }
         let [forward, reply] = [Direction::Forward, Direction::Reply].map(|way| flow.key(way));
         let ends = icmp::Ends::of(forward, reply, entry.direction());
@@ -202,7 +202,8 @@ impl<'m> Forwarder<'m> {
             }
             Err(Refusal::Exit(exit)) => burst.leave(at, exit),
             Err(Refusal::Stateless(flow)) => {
-                self.carry_alone(at, burst, &FlowRecord::new(&flow, now), snapshot);
+                let (record, wide) = (flow.record(now), flow.wide());
+                self.carry_alone(at, burst, Flow::new(&record, &wide), snapshot);
             }
             Err(Refusal::Reset) => {
                 let (frame, slip) = (&mut *burst.frames[at], &mut burst.slips[at]);
@@ -256,13 +257,13 @@ impl<'m> Forwarder<'m> {
     }
 
     pub(crate) fn flow_at(&self, entry: Entry) -> Option<FlowInfo> {
-        FlowInfo::of(self.flows.record(entry))
+        FlowInfo::of(self.flows.flow(entry))
     }
 
     /// The flow of packets with this key, which way they go, and their key as they leave.
     pub(crate) fn flow_of(&self, key: &FlowKey) -> Option<(FlowInfo, Direction, FlowKey)> {
         let entry = self.flows.find(key, self.flows.hash.tuple(key));
-        let flow = entry.is_some().then(|| self.flows.record(entry))?;
+        let flow = entry.is_some().then(|| self.flows.flow(entry))?;
         let leaving = flow.key(entry.direction().opposite()).mirror();
         Some((FlowInfo::of(flow)?, entry.direction(), leaving))
     }

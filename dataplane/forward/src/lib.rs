@@ -70,7 +70,8 @@ pub use exit::{Exit, NextHopKey, PuntClass};
 pub use explain::{Explanation, NextHop};
 pub use fib::Fib;
 pub use flow::{
-    CacheLine, Direction, FlowInfo, FlowKey, FlowMemory, FlowMemoryError, FlowState, Timeouts,
+    CacheLine, Direction, FlowCapacity, FlowInfo, FlowKey, FlowMemory, FlowMemoryError, FlowState,
+    Timeouts,
 };
 pub use forwarder::Forwarder;
 pub use fragment::{DatagramIdx, Learned, Settled, WAITING};

@@ -6,7 +6,7 @@ use crate::burst::Buffer;
 use crate::counters::{BackendColumn, Counters, ListenerColumn};
 use crate::exit::ShortExit;
 use crate::fib::{Adjacency, AdjacencyIdx, Fib, Hop};
-use crate::flow::{Direction, FlowKey, FlowRecord, FlowTable, NO_HOP};
+use crate::flow::{Direction, Entry, Flow, FlowKey, FlowTable, NO_HOP};
 use crate::journey::Walk;
 use crate::maglev::flow_hash;
 use crate::snapshot::Snapshot;
@@ -23,10 +23,11 @@ pub(crate) fn next_hop(
 ) {
     for at in walk.pinned.without(walk.dsr).iter() {
         let (entry, ip_len) = (walk.entries[at], walk.headers[at].ip_len);
-        let flow = flows.record_mut(entry);
-        let hop = flow_hop(flow, entry.direction(), snapshot.fib());
+        let hop = flow_hop(flows, entry, snapshot.fib());
         match leave_by(hop, burst, at, ip_len, snapshot) {
-            Ok(()) => count(flow, entry.direction(), burst.slips[at].len.into(), counters),
+            Ok(()) => {
+                count(flows.flow(entry), entry.direction(), burst.slips[at].len.into(), counters);
+            }
             Err(DropReason::MtuExceeded) => walk.too_big.insert(at),
             Err(reason) => burst.leave(at, reason.into()),
         }
@@ -76,22 +77,24 @@ pub(crate) fn leave_by(
 
 /// The next hop of a flow's direction: cached, or looked up once a version of the FIB.
 #[inline]
-pub(crate) fn flow_hop(flow: &mut FlowRecord, direction: Direction, fib: &Fib) -> Hop {
-    let cached = flow.hops[direction as usize];
+pub(crate) fn flow_hop(flows: &mut FlowTable, entry: Entry, fib: &Fib) -> Hop {
+    let flow = flows.record(entry);
+    let cached = flow.hops[entry.direction() as usize];
     if flow.fib_version == fib.version() && cached != NO_HOP {
         return Hop::Ready(AdjacencyIdx(cached.into()));
     }
-    look_up_anew(flow, direction, fib)
+    look_up_anew(flows, entry, fib)
 }
 
 #[cold]
-fn look_up_anew(flow: &mut FlowRecord, direction: Direction, fib: &Fib) -> Hop {
+fn look_up_anew(flows: &mut FlowTable, entry: Entry, fib: &Fib) -> Hop {
+    let direction = entry.direction();
+    let hop = route(&flows.flow(entry).key(direction.opposite()).mirror(), fib);
+    let flow = flows.record_mut(entry);
     if flow.fib_version != fib.version() {
         flow.fib_version = fib.version();
         flow.hops = [NO_HOP; 2];
     }
-    let leaving = flow.key(direction.opposite()).mirror();
-    let hop = route(&leaving, fib);
     if let Hop::Ready(AdjacencyIdx(index)) = hop {
         flow.hops[direction as usize] = u16::try_from(index).unwrap_or(NO_HOP);
     }
@@ -167,7 +170,7 @@ fn retag(buffer: &mut Buffer, vlan: Option<u16>) -> Result<(), DropReason> {
 }
 
 #[inline]
-pub(crate) fn count(flow: &FlowRecord, direction: Direction, bytes: u64, counters: &Counters) {
+pub(crate) fn count(flow: Flow, direction: Direction, bytes: u64, counters: &Counters) {
     let (listener, backend) = match direction {
         Direction::Forward => (ListenerColumn::PacketsIn, BackendColumn::PacketsTo),
         Direction::Reply => (ListenerColumn::PacketsOut, BackendColumn::PacketsFrom),

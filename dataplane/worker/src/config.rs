@@ -100,6 +100,8 @@ pub struct Memory {
 pub struct Flows {
     /// Connections a worker can hold.
     pub capacity: u32,
+    /// How many of them may have IPv6 addresses.
+    pub ipv6_capacity: u32,
     /// Idle timeouts by state; what is not given keeps the default of the forwarder.
     pub timeouts: Timeouts,
 }
@@ -259,6 +261,7 @@ struct RawMemory {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 struct RawFlows {
     capacity: Option<Spanned<u32>>,
+    ipv6_capacity: Option<Spanned<u32>>,
     timeouts: Timeouts,
 }
 
@@ -427,7 +430,18 @@ impl RawFlows {
             Some(capacity) => capacity.value,
             None => 1 << 20,
         };
-        Ok(Flows { capacity, timeouts: self.timeouts })
+        let ipv6_capacity = match &self.ipv6_capacity {
+            Some(ipv6) if ipv6.value > capacity => {
+                let message = format!(
+                    "{} IPv6 flows of {capacity}; raise capacity, or leave ipv6-capacity out",
+                    ipv6.value
+                );
+                return wrong(ipv6, message);
+            }
+            Some(ipv6) => ipv6.value,
+            None => capacity,
+        };
+        Ok(Flows { capacity, ipv6_capacity, timeouts: self.timeouts })
     }
 }
 
@@ -539,6 +553,7 @@ mod tests {
         assert_eq!((config.workers.count, config.ports[0].mtu_bytes), (1, 1500));
         assert_eq!(config.workers.idle, Idle::Sleep(Duration::from_micros(50)));
         assert_eq!(config.flows.capacity, 1 << 20);
+        assert_eq!(config.flows.ipv6_capacity, 1 << 20);
         assert_eq!(config.paths.run, Path::new("/run/penstock"));
     }
 
@@ -556,6 +571,7 @@ mod tests {
             ("workers: { count: 0 }", "dataplane.yaml:2:19: 0 workers; give 1 to 64"),
             ("workers: { idle: { sleep: soon } }", "is no duration"),
             ("flows: { capacity: 5 }", "dataplane.yaml:2:20: a capacity of 5 flows; give 64 to"),
+            ("flows: { capacity: 64, ipv6-capacity: 65 }", "65 IPv6 flows of 64; raise capacity"),
             (
                 "memory: { mbufs: 12 }",
                 "dataplane.yaml:2:18: 12 mbufs; 1 ports and 1 workers can hold",

@@ -14,7 +14,8 @@ use penstock_dpdk::{
 };
 use penstock_feed::{Server, StateFile};
 use penstock_forward::{
-    self as forward, CacheLine, FlowMemory, Forwarder, MacAddr, NextHopKey, Timeouts, WorkerIdx,
+    self as forward, CacheLine, FlowCapacity, FlowMemory, Forwarder, MacAddr, NextHopKey, Timeouts,
+    WorkerIdx,
 };
 use rtrb::{Consumer, RingBuffer};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -228,7 +229,8 @@ impl Start {
     }
 
     fn forwarder(&self, at: usize, secret: [u8; 32]) -> Result<Forwarder<'static>, Failed> {
-        let capacity = self.config.flows.capacity as usize;
+        let (flows, ipv6) = (self.config.flows.capacity, self.config.flows.ipv6_capacity);
+        let capacity = FlowCapacity { flows: flows as usize, ipv6: ipv6 as usize };
         let bytes = FlowMemory::bytes_for(capacity);
         let memory =
             memory::take(self.config.memory.hugepages.as_deref(), &format!("flows.{at}"), bytes)?;

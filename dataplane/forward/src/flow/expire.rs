@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::memory::FlowRecord;
+use super::memory::Flow;
 use super::state::{Direction, FlowState, Timeouts};
 use super::table::FlowTable;
 use crate::counters::{Counters, WorkerColumn};
@@ -31,7 +31,7 @@ impl Sweep {
         counters: &Counters,
         now: Tick,
     ) -> usize {
-        let used = u64::from(flows.memory.header.fresh) - 1;
+        let used = u64::from(flows.memory.header.used());
         self.due += u64::from(now.since(self.last)) * used;
         self.due = self.due.min(used * ROUND_MS);
         self.last = now;
@@ -49,8 +49,8 @@ impl Sweep {
 /// Looks at the record at the sweep's hand and moves the hand on; whether a flow was removed.
 fn look_at_next(flows: &mut FlowTable, timeouts: &Timeouts, now: Tick) -> bool {
     let header = &mut *flows.memory.header;
-    let record = header.sweep as usize + 1;
-    header.sweep = if header.sweep + 2 < header.fresh { header.sweep + 1 } else { 0 };
+    header.sweep = header.after(header.sweep);
+    let record = header.sweep as usize;
     let flow = &flows.memory.records[record];
     match flow.state() {
         Some(FlowState::Unlinked) => flows.remove(record),
@@ -87,7 +87,7 @@ pub struct FlowInfo {
 }
 
 impl FlowInfo {
-    pub(crate) fn of(flow: &FlowRecord) -> Option<Self> {
+    pub(crate) fn of(flow: Flow) -> Option<Self> {
         let state = flow.state().filter(|state| *state != FlowState::Unlinked)?;
         let (forward, reply) = (flow.key(Direction::Forward), flow.key(Direction::Reply));
         Some(Self {
@@ -106,15 +106,20 @@ impl FlowInfo {
 
 /// The flows among the next [`STEP`] records, and where to go on.
 pub(crate) fn page(flows: &FlowTable, from: u32, page: &mut Vec<FlowInfo>) -> Option<u32> {
-    let (first, used) = (from.max(1) as usize, flows.memory.header.fresh as usize);
-    let end = (first + STEP as usize).min(used);
-    let records = flows.memory.records.get(first..end).unwrap_or_default();
-    page.extend(records.iter().filter_map(FlowInfo::of));
-    (end < used).then_some(end as u32)
+    let memory = &flows.memory;
+    let mut next = memory.header.used_from(from.max(1));
+    for _ in 0..STEP {
+        let record = next?;
+        page.extend(FlowInfo::of(memory.flow(record as usize)));
+        next = memory.header.used_from(record + 1);
+    }
+    next
 }
 
 /// The flows of a table, in no order that means anything.
 pub(crate) fn list<'t>(flows: &'t FlowTable) -> impl Iterator<Item = FlowInfo> + 't {
-    let used = flows.memory.header.fresh as usize;
-    flows.memory.records.iter().take(used).skip(1).filter_map(FlowInfo::of)
+    let memory = &flows.memory;
+    let used = |from| memory.header.used_from(from);
+    std::iter::successors(used(1), move |record| used(record + 1))
+        .filter_map(|record| FlowInfo::of(memory.flow(record as usize)))
 }

@@ -20,7 +20,7 @@ pub(crate) fn look_up(walk: &mut Walk, count: usize, flows: &FlowTable) {
         walk.entries[at] = candidate;
     }
     for at in walk.wide.iter() {
-        prefetch(&flows.record(walk.entries[at]).wide);
+        prefetch(flows.flow(walk.entries[at]).wide());
     }
 }
 

@@ -1,14 +1,16 @@
 //! The memory of a flow table: plain bytes, so that a file can hold it and a later process adopt it.
 //!
 //! ```text
-//!  | header, 64 B | buckets, 64 B each            | records, 128 B each              |
-//!  |              | 8 tags │ 8 entries │ overflow | line 0: IPv4, complete │ line 1: |
-//!  |              |        │           │          |                        │ IPv6    |
+//!  | header, 64 B | buckets, 64 B each            | records, 64 B each | wide, 64 B each      |
+//!  |              | 8 tags │ 8 entries │ overflow | IPv4, complete     | IPv6 addresses of    |
+//!  |              |        │           │          |                    | the record as numbered |
 //! ```
-//! Two keys a connection, so `capacity` flows want `2 * capacity` entries; there are at least as
-//! many buckets as flows, which keeps the mean at two entries of eight and makes a bucket and its
-//! alternate both full about once in a million insertions. Everything is an index, nothing a
-//! pointer, and all-zero bytes are an empty table.
+//! Two keys a connection, so `flows` connections want `2 * flows` entries. There is a bucket for each two
+//! connections or more, which keeps the mean at four entries of eight or below; a key whose two buckets are both
+//! full makes one of the other entries move to its own alternate. Everything is an index, nothing a pointer, and
+//! all-zero bytes are an empty table.
+
+use std::ops::Deref;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -23,7 +25,7 @@ pub(crate) const BUCKET_ENTRIES: usize = 8;
 pub const MAX_CAPACITY: usize = 1 << 28;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"pnstkflw");
-const LAYOUT_VERSION: u32 = 3;
+const LAYOUT_VERSION: u32 = 4;
 
 /// 64 bytes that begin where a cache line does; the unit in which memory is given to a table.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -41,16 +43,75 @@ impl CacheLine {
 pub(crate) struct Header {
     magic: u64,
     version: u32,
-    pub(crate) capacity: u32,
-    /// The first record of the free list, 0 for none.
-    pub(crate) free: u32,
-    /// Records below this have been used at least once; those from it on never were.
-    pub(crate) fresh: u32,
     /// Records in use.
     pub(crate) live: u32,
-    /// Where the sweep goes on.
+    /// Records with a wide line, which either family can use, and those without.
+    pub(crate) pools: [Pool; 2],
+    /// The record that the sweep looked at last.
     pub(crate) sweep: u32,
-    spare: [u64; 4],
+    spare: [u32; 3],
+}
+
+/// Records of one kind: numbers from `first` on.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct Pool {
+    first: u32,
+    /// One beyond the last.
+    end: u32,
+    /// Records below this have been used at least once; those from it on never were.
+    fresh: u32,
+    /// The first of the free list, 0 for none.
+    free: u32,
+}
+
+impl Pool {
+    fn new(first: usize, end: usize) -> Self {
+        let first = first as u32; // both at most MAX_CAPACITY + 1
+        Self { first, end: end as u32, fresh: first, free: 0 }
+    }
+
+    /// A record that is not in use.
+    fn take(&mut self, records: &[FlowRecord]) -> Option<u32> {
+        let record = if self.free != 0 {
+            let record = self.free;
+            self.free = records[record as usize].link;
+            record
+        } else if self.fresh < self.end {
+            self.fresh += 1;
+            self.fresh - 1
+        } else {
+            return None;
+        };
+        Some(record)
+    }
+
+    fn used(&self) -> u32 {
+        self.fresh - self.first
+    }
+
+    /// The first record from `from` on that was ever used.
+    fn used_from(&self, from: u32) -> Option<u32> {
+        let record = from.max(self.first);
+        (record < self.fresh).then_some(record)
+    }
+}
+
+impl Header {
+    /// How many records were ever used.
+    pub(crate) fn used(&self) -> u32 {
+        self.pools.iter().map(Pool::used).sum()
+    }
+
+    /// The first record from `from` on that was ever used.
+    pub(crate) fn used_from(&self, from: u32) -> Option<u32> {
+        self.pools.iter().find_map(|pool| pool.used_from(from))
+    }
+
+    /// The one after `record`; after the last, the first.
+    pub(crate) fn after(&self, record: u32) -> u32 {
+        self.used_from(record + 1).or_else(|| self.used_from(1)).unwrap_or(0)
+    }
 }
 
 /// Eight tagged entries. Tag 0 is an empty entry.
@@ -92,9 +153,12 @@ pub(crate) struct FlowRecord {
     pub(crate) l4_delta: u16,
     /// In use: the snapshot in which the backend was last seen to serve. Free: the next free record.
     pub(crate) link: u32,
-    /// IPv6 source and destination by direction: a cache line that IPv4 packets never read.
-    pub(crate) wide: [[u8; 32]; 2],
 }
+
+/// IPv6 source and destination by [`Direction`]: a cache line that IPv4 packets never read.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C, align(64))]
+pub(crate) struct Wide([[u8; 32]; 2]);
 
 /// In the mode's byte: the backend's family is IPv6.
 const BACKEND_V6: u8 = 0x80;
@@ -104,8 +168,8 @@ pub(crate) const NO_HOP: u16 = u16::MAX;
 
 const _: () = assert!(size_of::<Header>() == 64);
 const _: () = assert!(size_of::<Bucket>() == 64);
-const _: () = assert!(size_of::<FlowRecord>() == 128);
-const _: () = assert!(std::mem::offset_of!(FlowRecord, wide) == 64);
+const _: () = assert!(size_of::<FlowRecord>() == 64);
+const _: () = assert!(size_of::<Wide>() == 64);
 
 /// What a new flow is made of.
 #[derive(Clone, Copy, Debug)]
@@ -120,28 +184,60 @@ pub(crate) struct NewFlow {
     pub(crate) snapshot_version: u32,
 }
 
-impl FlowRecord {
-    pub(crate) fn new(flow: &NewFlow, now: Tick) -> Self {
-        let [forward, reply] = &flow.keys;
-        let to_backend = if flow.mode.is_dsr() { *forward } else { reply.mirror() };
-        Self {
+impl NewFlow {
+    /// Whether its record needs a wide line.
+    pub(crate) fn is_wide(&self) -> bool {
+        self.keys.iter().any(|key| key.family == V6)
+    }
+
+    /// Its wide line.
+    pub(crate) fn wide(&self) -> Wide {
+        Wide(self.keys.each_ref().map(|key| key.wide))
+    }
+
+    /// Its record as it begins.
+    pub(crate) fn record(&self, now: Tick) -> FlowRecord {
+        let [forward, reply] = &self.keys;
+        let to_backend = if self.mode.is_dsr() { *forward } else { reply.mirror() };
+        FlowRecord {
             addresses: [forward.addresses, reply.addresses],
             ports: [forward.ports, reply.ports],
             protocol: forward.protocol,
-            state: flow.state as u8,
+            state: self.state as u8,
             family: forward.family,
-            mode: flow.mode as u8 | if reply.family == V6 { BACKEND_V6 } else { 0 },
+            mode: self.mode as u8 | if reply.family == V6 { BACKEND_V6 } else { 0 },
             last_seen: now.0,
-            listener: flow.listener.0,
-            backend: flow.backend.0,
+            listener: self.listener.0,
+            backend: self.backend.0,
             fib_version: 0,
             acknowledged: [[0; 4]; 2],
             hops: [NO_HOP; 2],
             ip_delta: checksum::header_delta(forward, &to_backend),
             l4_delta: checksum::l4_delta(forward, &to_backend),
-            link: flow.snapshot_version,
-            wide: [forward.wide, reply.wide],
+            link: self.snapshot_version,
         }
+    }
+}
+
+/// A flow to read: its record and its wide line, which is not looked at unless there are IPv6 addresses in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flow<'m> {
+    record: &'m FlowRecord,
+    wide: &'m Wide,
+}
+
+impl Deref for Flow<'_> {
+    type Target = FlowRecord;
+
+    #[inline]
+    fn deref(&self) -> &FlowRecord {
+        self.record
+    }
+}
+
+impl<'m> Flow<'m> {
+    pub(crate) fn new(record: &'m FlowRecord, wide: &'m Wide) -> Self {
+        Self { record, wide }
     }
 
     /// Whether packets with `key` are this flow's in this direction. The full tuple is compared.
@@ -152,7 +248,7 @@ impl FlowRecord {
             | u64::from(self.ports[at] ^ key.ports)
             | u64::from(self.protocol ^ key.protocol)
             | u64::from(self.family ^ key.family);
-        differs == 0 && (key.family != V6 || self.wide[at] == key.wide)
+        differs == 0 && (key.family != V6 || self.wide.0[at] == key.wide)
     }
 
     /// The packets of one direction, as they arrive.
@@ -163,10 +259,31 @@ impl FlowRecord {
             ports: self.ports[at],
             protocol: self.protocol,
             family,
-            wide: if family == V6 { self.wide[at] } else { [0; 32] }, // a line that IPv4 does without
+            wide: if family == V6 { self.wide.0[at] } else { [0; 32] }, // a line that IPv4 does without
         }
     }
 
+    /// IPv6 addresses and L4 ports of packets of one direction, as they leave: the mirror image of
+    /// what arrives the other way.
+    #[inline]
+    pub(crate) fn rewritten_v6(&self, direction: Direction) -> ([u8; 32], u32) {
+        let other = 1 - direction as usize;
+        (mirror_wide(self.wide.0[other]), mirror_ports(self.ports[other]))
+    }
+
+    /// Its two lines, for who has to let go of the table.
+    pub(crate) fn copied(self) -> (FlowRecord, Wide) {
+        (*self.record, *self.wide)
+    }
+
+    /// What may be prefetched before a packet with IPv6 addresses is compared.
+    #[inline]
+    pub(crate) fn wide(&self) -> &'m Wide {
+        self.wide
+    }
+}
+
+impl FlowRecord {
     /// The family of packets of one direction: in tunnels the outer one's of what leaves for the backend.
     #[inline]
     pub(crate) fn family_of(&self, direction: Direction) -> u8 {
@@ -189,19 +306,11 @@ impl FlowRecord {
         self.mode & !BACKEND_V6 >= Mode::L2Dsr as u8
     }
 
-    /// IPv4 addresses and L4 ports of packets of one direction, as they leave: the mirror image of
-    /// what arrives the other way.
+    /// IPv4 addresses and L4 ports of packets of one direction, as they leave.
     #[inline]
     pub(crate) fn rewritten_v4(&self, direction: Direction) -> (u64, u32) {
         let other = 1 - direction as usize;
         (mirror_addresses(self.addresses[other]), mirror_ports(self.ports[other]))
-    }
-
-    /// The same of IPv6 packets.
-    #[inline]
-    pub(crate) fn rewritten_v6(&self, direction: Direction) -> ([u8; 32], u32) {
-        let other = 1 - direction as usize;
-        (mirror_wide(self.wide[other]), mirror_ports(self.ports[other]))
     }
 
     pub(crate) fn state(&self) -> Option<FlowState> {
@@ -215,6 +324,24 @@ pub struct FlowMemory<'m> {
     pub(crate) header: &'m mut Header,
     pub(crate) buckets: &'m mut [Bucket],
     pub(crate) records: &'m mut [FlowRecord],
+    /// Of records by number, as far as they have one; that of record 0, which is no flow's, stays zero.
+    wide: &'m mut [Wide],
+}
+
+/// How many flows a table holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowCapacity {
+    /// Of either family.
+    pub flows: usize,
+    /// How many of those may have IPv6 addresses, at one end at least.
+    pub ipv6: usize,
+}
+
+impl From<usize> for FlowCapacity {
+    /// All of them may be IPv6.
+    fn from(flows: usize) -> Self {
+        Self { flows, ipv6: flows }
+    }
 }
 
 /// Why memory cannot become a flow table.
@@ -244,21 +371,24 @@ pub enum FlowMemoryError {
     },
 }
 
-fn bucket_count(capacity: usize) -> usize {
-    capacity.next_power_of_two().max(2)
+fn bucket_count(flows: usize) -> usize {
+    flows.div_ceil(2).next_power_of_two().max(2)
 }
 
 impl<'m> FlowMemory<'m> {
-    /// Cache lines that a table of `capacity` flows takes; 64 bytes each. 192 bytes a flow where
-    /// the capacity is a power of two.
+    /// Cache lines that a table of this capacity takes; 64 bytes each.
+    ///
+    /// A flow takes 96 bytes where the capacity is a power of two and 128 where it is just above one; 64 more if it
+    /// may be IPv6.
     #[must_use]
-    pub fn lines_for(capacity: usize) -> usize {
-        1 + bucket_count(capacity) + 2 * (capacity + 1) // record 0 is never used: index 0 means none
+    pub fn lines_for(capacity: impl Into<FlowCapacity>) -> usize {
+        let FlowCapacity { flows, ipv6 } = capacity.into();
+        1 + bucket_count(flows) + (flows + 1) + (ipv6.min(flows) + 1) // record 0 is never used: 0 means none
     }
 
-    /// Bytes that a table of `capacity` flows takes.
+    /// Bytes that a table of this capacity takes.
     #[must_use]
-    pub fn bytes_for(capacity: usize) -> usize {
+    pub fn bytes_for(capacity: impl Into<FlowCapacity>) -> usize {
         Self::lines_for(capacity) * size_of::<CacheLine>()
     }
 
@@ -266,34 +396,75 @@ impl<'m> FlowMemory<'m> {
     ///
     /// # Errors
     /// The capacity is 0 or too large, the memory too small, or its first word is not zero.
-    pub fn new(lines: &'m mut [CacheLine], capacity: usize) -> Result<Self, FlowMemoryError> {
-        let needed = Self::bytes_for(capacity.min(MAX_CAPACITY));
+    pub fn new(
+        lines: &'m mut [CacheLine],
+        capacity: impl Into<FlowCapacity>,
+    ) -> Result<Self, FlowMemoryError> {
+        let FlowCapacity { flows, ipv6 } = capacity.into();
+        if flows == 0 || flows > MAX_CAPACITY {
+            return Err(FlowMemoryError::Capacity { capacity: flows });
+        }
+        let ipv6 = ipv6.min(flows);
+        let needed = Self::bytes_for(FlowCapacity { flows, ipv6 });
         let given = size_of_val(lines);
-        let too_small = FlowMemoryError::TooSmall { given, needed, capacity };
-        let capacity_u32 = match u32::try_from(capacity) {
-            Ok(n) if n > 0 && capacity <= MAX_CAPACITY => n,
-            _ => return Err(FlowMemoryError::Capacity { capacity }),
-        };
+        let too_small = FlowMemoryError::TooSmall { given, needed, capacity: flows };
         let bytes = lines.as_mut_bytes();
         let (header, rest) = Header::mut_from_prefix(bytes).map_err(|_| too_small)?;
-        let (buckets, rest) = <[Bucket]>::mut_from_prefix_with_elems(rest, bucket_count(capacity))
+        let (buckets, rest) = <[Bucket]>::mut_from_prefix_with_elems(rest, bucket_count(flows))
             .map_err(|_| too_small)?;
-        let (records, _) = <[FlowRecord]>::mut_from_prefix_with_elems(rest, capacity + 1)
-            .map_err(|_| too_small)?;
+        let (records, rest) =
+            <[FlowRecord]>::mut_from_prefix_with_elems(rest, flows + 1).map_err(|_| too_small)?;
+        let (wide, _) =
+            <[Wide]>::mut_from_prefix_with_elems(rest, ipv6 + 1).map_err(|_| too_small)?;
         if header.magic != 0 {
             return Err(FlowMemoryError::NotEmpty { found: header.magic });
         }
         header.magic = MAGIC;
         header.version = LAYOUT_VERSION;
-        header.capacity = capacity_u32;
-        header.fresh = 1;
-        Ok(Self { header, buckets, records })
+        header.pools = [Pool::new(1, ipv6 + 1), Pool::new(ipv6 + 1, flows + 1)];
+        Ok(Self { header, buckets, records, wide })
     }
 
     /// Flows that fit.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.header.capacity as usize
+        self.records.len() - 1
+    }
+
+    #[inline]
+    pub(crate) fn flow(&self, record: usize) -> Flow<'_> {
+        Flow::new(&self.records[record], self.wide.get(record).unwrap_or(&self.wide[0]))
+    }
+
+    /// Takes a record for a flow, if there is one: of those without a wide line first, where it needs none.
+    pub(crate) fn allocate(&mut self, flow: &NewFlow, now: Tick) -> Option<u32> {
+        let [wide, narrow] = &mut self.header.pools;
+        let needs_wide = flow.is_wide();
+        let record = match needs_wide {
+            true => wide.take(self.records)?,
+            false => narrow.take(self.records).or_else(|| wide.take(self.records))?,
+        };
+        self.records[record as usize] = flow.record(now);
+        if needs_wide {
+            self.wide[record as usize] = flow.wide();
+        }
+        self.header.live += 1;
+        Some(record)
+    }
+
+    /// Whether a record, once free, can be the flow's.
+    pub(crate) fn suits(&self, record: u32, flow: &NewFlow) -> bool {
+        !flow.is_wide() || (record as usize) < self.wide.len()
+    }
+
+    pub(crate) fn release(&mut self, record: u32) {
+        let pool = usize::from(record as usize >= self.wide.len());
+        let pool = &mut self.header.pools[pool];
+        let freed = &mut self.records[record as usize];
+        freed.state = 0;
+        freed.link = pool.free;
+        pool.free = record;
+        self.header.live -= 1;
     }
 }
 

@@ -1,6 +1,6 @@
 //! 5-tuple to the backend this connection is pinned to, so that a change of backends does not move it.
 //!
-//! Bounded: `capacity` flows, allocated at start, 192 bytes each, IPv4 or IPv6. Full: the oldest
+//! Bounded: `capacity` flows, allocated at start, 96 to 128 bytes each, 64 more if IPv6. Full: the oldest
 //! half-open flow in reach gives way, an established one never does. Not shared: every flow has one
 //! owner, so there is nothing to lock.
 //!
@@ -22,7 +22,7 @@ pub(crate) mod track;
 pub use expire::FlowInfo;
 pub use key::FlowKey;
 pub(crate) use key::{V4, V6};
-pub use memory::{CacheLine, FlowMemory, FlowMemoryError, MAX_CAPACITY};
-pub(crate) use memory::{FlowRecord, NO_HOP, NewFlow};
+pub use memory::{CacheLine, FlowCapacity, FlowMemory, FlowMemoryError, MAX_CAPACITY};
+pub(crate) use memory::{Flow, NO_HOP, NewFlow};
 pub use state::{Direction, FlowState, Timeouts};
 pub(crate) use table::{Entry, FlowTable};

@@ -1,13 +1,14 @@
 //! The flow table: two keys a connection, one record.
 //!
 //! A key has a primary and an alternate bucket. It lives in the primary if that has room; if not,
-//! in the alternate, and the primary's `overflow` says so. Look-up is a compare of eight tags at
+//! in the alternate, and the primary's `overflow` says so; if neither has, another key of the primary moves to its
+//! own alternate (cuckoo hashing, Pagh and Rodler 2004, one step deep). Look-up is a compare of eight tags at
 //! once, then of the full tuple: a tag alone never decides (VPP's load balancer compares hashes
 //! only, and at ten million flows expects twelve thousand that share a backend by accident).
 
 use super::hash::FlowHash;
 use super::key::FlowKey;
-use super::memory::{BUCKET_ENTRIES, Bucket, FlowMemory, FlowRecord, NewFlow};
+use super::memory::{BUCKET_ENTRIES, Bucket, Flow, FlowMemory, FlowRecord, NewFlow};
 use super::state::{Direction, FlowState};
 use crate::counters::{BackendColumn, Counters, ListenerColumn, WorkerColumn};
 use crate::{BackendId, ListenerSlot, Tick};
@@ -107,9 +108,15 @@ impl<'m> FlowTable<'m> {
         Entry(bucket.entries[tagged.trailing_zeros() as usize % BUCKET_ENTRIES])
     }
 
+    /// What IPv4 packets need of a flow.
     #[inline]
     pub(crate) fn record(&self, entry: Entry) -> &FlowRecord {
         &self.memory.records[entry.record()]
+    }
+
+    #[inline]
+    pub(crate) fn flow(&self, entry: Entry) -> Flow<'_> {
+        self.memory.flow(entry.record())
     }
 
     #[inline]
@@ -121,7 +128,7 @@ impl<'m> FlowTable<'m> {
     #[inline]
     pub(crate) fn confirm(&self, candidate: Entry, key: &FlowKey, hash: u64) -> Entry {
         if candidate.is_some() {
-            if self.record(candidate).matches(key, candidate.direction()) {
+            if self.flow(candidate).matches(key, candidate.direction()) {
                 return candidate;
             }
         } else if self.bucket(hash).overflow == 0 {
@@ -145,7 +152,7 @@ impl<'m> FlowTable<'m> {
         let mut tagged = tag_matches(bucket, tag);
         while tagged != 0 {
             let entry = Entry(bucket.entries[tagged.trailing_zeros() as usize % BUCKET_ENTRIES]);
-            if self.record(entry).matches(key, entry.direction()) {
+            if self.flow(entry).matches(key, entry.direction()) {
                 return entry;
             }
             tagged &= tagged - 1;
@@ -160,14 +167,13 @@ impl<'m> FlowTable<'m> {
     /// nor one that was seen at `now`, since a packet of this burst may hold it.
     pub(crate) fn insert(&mut self, flow: &NewFlow, now: Tick) -> Result<Entry, Full> {
         let hashes = flow.keys.each_ref().map(|key| self.hash.tuple(key));
-        let record = match self.allocate() {
+        let record = match self.memory.allocate(flow, now) {
             Some(record) => record,
             None => {
-                self.evict(&hashes, now, true)?;
-                self.allocate().ok_or(Full)?
+                self.evict_for(flow, &hashes, now)?;
+                self.memory.allocate(flow, now).ok_or(Full)?
             }
         };
-        self.memory.records[record as usize] = FlowRecord::new(flow, now);
         let [forward, reply] =
             [Direction::Forward, Direction::Reply].map(|d| Entry::new(record, d));
         let placed = self.place_or_evict(hashes[0], forward, now).and_then(|()| {
@@ -178,7 +184,7 @@ impl<'m> FlowTable<'m> {
                 .inspect_err(|_| self.displace(hashes[0], forward))
         });
         if let Err(full) = placed {
-            self.release(record);
+            self.memory.release(record);
             return Err(full);
         }
         self.counters.worker(WorkerColumn::FlowsNew, 1);
@@ -193,7 +199,7 @@ impl<'m> FlowTable<'m> {
         let directions = [Direction::Forward, Direction::Reply];
         let keys = if self.memory.records[record].is_dsr() { 1 } else { 2 };
         for direction in directions.into_iter().take(keys) {
-            let hash = self.hash.tuple(&self.memory.records[record].key(direction));
+            let hash = self.hash.tuple(&self.memory.flow(record).key(direction));
             self.displace(hash, Entry::new(record as u32, direction));
         }
         let backend = BackendId(self.memory.records[record].backend);
@@ -208,53 +214,53 @@ impl<'m> FlowTable<'m> {
         if self.memory.records[record].state() != Some(FlowState::Unlinked) {
             self.unlink(record);
         }
-        self.release(record as u32);
-    }
-
-    fn allocate(&mut self) -> Option<u32> {
-        let header = &mut *self.memory.header;
-        let record = if header.free != 0 {
-            let record = header.free;
-            header.free = self.memory.records[record as usize].link;
-            record
-        } else if header.fresh <= header.capacity {
-            header.fresh += 1;
-            header.fresh - 1
-        } else {
-            return None;
-        };
-        header.live += 1;
-        Some(record)
-    }
-
-    fn release(&mut self, record: u32) {
-        let freed = &mut self.memory.records[record as usize];
-        freed.state = 0;
-        freed.link = self.memory.header.free;
-        self.memory.header.free = record;
-        self.memory.header.live -= 1;
+        self.memory.release(record as u32);
     }
 
     fn place_or_evict(&mut self, hash: u64, entry: Entry, now: Tick) -> Result<(), Full> {
         if self.place(hash, entry) {
             return Ok(());
         }
-        self.evict(&[hash], now, false)?;
+        self.evict_neighbour(hash, now)?;
         if self.place(hash, entry) { Ok(()) } else { Err(Full) }
     }
 
-    /// Writes an entry into the primary bucket or else the alternate; whether one had room.
+    /// Writes an entry into the primary bucket or else the alternate; whether one had room, or could be made to.
     fn place(&mut self, hash: u64, entry: Entry) -> bool {
         let home = self.home(hash);
-        for bucket in [home.primary, home.alternate] {
-            let slots = &mut self.memory.buckets[bucket];
-            let Some(free) = slots.tags.iter().position(|tag| *tag == 0) else { continue };
-            slots.tags[free] = home.tag;
-            slots.entries[free] = entry.0;
-            if bucket == home.alternate {
-                self.memory.buckets[home.primary].overflow += 1;
+        self.put(home.primary, home, entry)
+            || self.put(home.alternate, home, entry)
+            || (self.make_room(home.primary) && self.put(home.primary, home, entry))
+    }
+
+    /// Writes an entry into one of its buckets, if that has room.
+    fn put(&mut self, bucket: usize, home: Home, entry: Entry) -> bool {
+        let slots = &mut self.memory.buckets[bucket];
+        let Some(free) = slots.tags.iter().position(|tag| *tag == 0) else { return false };
+        slots.tags[free] = home.tag;
+        slots.entries[free] = entry.0;
+        if bucket == home.alternate {
+            self.memory.buckets[home.primary].overflow += 1;
+        }
+        true
+    }
+
+    /// Moves an entry of a full bucket to its other bucket, if any of them has room there.
+    #[cold]
+    fn make_room(&mut self, bucket: usize) -> bool {
+        for at in 0..BUCKET_ENTRIES {
+            let entry = Entry(self.memory.buckets[bucket].entries[at]);
+            let hash = self.hash.tuple(&self.flow(entry).key(entry.direction()));
+            let home = self.home(hash);
+            let other = if home.primary == bucket { home.alternate } else { home.primary };
+            if self.put(other, home, entry) {
+                let slots = &mut self.memory.buckets[bucket];
+                (slots.tags[at], slots.entries[at]) = (0, 0);
+                if bucket == home.alternate {
+                    self.memory.buckets[home.primary].overflow -= 1;
+                }
+                return true;
             }
-            return true;
         }
         false
     }
@@ -280,29 +286,46 @@ impl<'m> FlowTable<'m> {
         debug_assert!(false, "an entry in neither of its buckets");
     }
 
-    /// Removes the oldest half-open flow among the entries of the keys' buckets, and, if any record
-    /// will do, among the records from the sweep's hand on.
-    fn evict(&mut self, hashes: &[u64], now: Tick, any_record: bool) -> Result<(), Full> {
-        let mut oldest = None;
-        for hash in hashes {
-            let home = self.home(*hash);
-            for bucket in [home.primary, home.alternate] {
-                for entry in self.memory.buckets[bucket].entries {
-                    oldest = self.older_half_open(oldest, Entry(entry).record(), now);
-                }
-            }
-        }
-        if any_record {
-            let hand = self.memory.header.sweep as usize;
-            for step in 0..EVICTION_REACH {
-                let record = 1 + (hand + step) % self.memory.capacity();
-                oldest = self.older_half_open(oldest, record, now);
-            }
-        }
+    /// Removes the oldest half-open flow whose record suits `flow` among the entries of the keys' buckets, and the
+    /// records that the sweep looks at next.
+    fn evict_for(&mut self, flow: &NewFlow, hashes: &[u64], now: Tick) -> Result<(), Full> {
+        let mut next = self.memory.header.sweep;
+        let after_hand = std::iter::repeat_with(|| {
+            next = self.memory.header.after(next);
+            next as usize
+        });
+        let suits = |record: &usize| self.memory.suits(*record as u32, flow);
+        let oldest = self
+            .neighbours(hashes)
+            .chain(after_hand.take(EVICTION_REACH))
+            .filter(suits)
+            .fold(None, |oldest, record| self.older_half_open(oldest, record, now));
+        self.evict(oldest)
+    }
+
+    /// Removes the oldest half-open flow among the entries of a key's buckets.
+    fn evict_neighbour(&mut self, hash: u64, now: Tick) -> Result<(), Full> {
+        let oldest = self
+            .neighbours(&[hash])
+            .fold(None, |oldest, record| self.older_half_open(oldest, record, now));
+        self.evict(oldest)
+    }
+
+    fn evict(&mut self, oldest: Option<(usize, u32)>) -> Result<(), Full> {
         let (record, _) = oldest.ok_or(Full)?;
         self.remove(record);
         self.counters.worker(WorkerColumn::FlowsEvicted, 1);
         Ok(())
+    }
+
+    /// The records of the entries in the keys' buckets.
+    fn neighbours(&self, hashes: &[u64]) -> impl Iterator<Item = usize> {
+        hashes.iter().flat_map(|hash| {
+            let home = self.home(*hash);
+            [home.primary, home.alternate].into_iter().flat_map(|bucket| {
+                self.memory.buckets[bucket].entries.map(|entry| Entry(entry).record())
+            })
+        })
     }
 
     fn older_half_open(

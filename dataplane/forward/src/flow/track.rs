@@ -137,13 +137,13 @@ fn syn_may_stay(
 /// and would be lost with this one. An established connection stays where it is.
 #[cold]
 fn still_serves(entry: Entry, flows: &mut FlowTable, snapshot: &Snapshot) -> bool {
-    let flow = flows.record_mut(entry);
+    let flow = flows.flow(entry);
     let (key, backend) = (flow.key(Direction::Forward), BackendId(flow.backend));
     let listener =
         key.protocol().and_then(|protocol| snapshot.listener_of(key.destination(), protocol));
     let serves = listener.is_some_and(|listener| listener.group.has(backend));
     if serves {
-        flow.link = snapshot.version();
+        flows.record_mut(entry).link = snapshot.version();
     } else {
         flows.unlink(entry.record());
     }

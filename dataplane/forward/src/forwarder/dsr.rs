@@ -1,7 +1,7 @@
 //! Packets of DSR flows outside the corridor, and those that are too large for where they must go.
 
 use crate::counters::WorkerColumn;
-use crate::flow::{Direction, FlowRecord};
+use crate::flow::{Direction, Flow};
 use crate::rewrite::dsr::{self, Stuck};
 use crate::snapshot::Snapshot;
 use crate::{Burst, DropReason, Forwarder, Tick, next_hop, rewrite, too_big};
@@ -14,7 +14,7 @@ impl Forwarder<'_> {
         &mut self,
         at: usize,
         burst: &mut Burst,
-        flow: &FlowRecord,
+        flow: Flow,
         snapshot: &Snapshot,
     ) {
         let leaving = flow.key(Direction::Reply).mirror();
@@ -48,7 +48,7 @@ impl Forwarder<'_> {
         now: Tick,
     ) -> Option<()> {
         let (entry, headers) = (self.walk.entries[at], &self.walk.headers[at]);
-        let (flow, direction) = (self.flows.record(entry), entry.direction());
+        let (flow, direction) = (self.flows.flow(entry), entry.direction());
         let leaving = flow.key(direction.opposite()).mirror();
         let hop = next_hop::route(&leaving, snapshot.fib());
         let mtu = match flow.is_dsr() {

@@ -16,7 +16,7 @@ mod id;
 mod ranges;
 
 use crate::exit::ShortExit;
-use crate::flow::{Direction, FlowKey, FlowRecord, V6};
+use crate::flow::{Direction, Flow, FlowKey, V6};
 use crate::journey::Headers;
 use crate::snapshot::Snapshot;
 use crate::wire::ipv4::Ipv4View;
@@ -179,7 +179,7 @@ pub(crate) fn outside(addresses: &FlowKey, snapshot: &Snapshot) -> Option<ShortE
 pub(crate) fn rewrite(
     frame: &mut [u8],
     headers: &Headers,
-    flow: &FlowRecord,
+    flow: Flow,
     direction: Direction,
     learned: &Learned,
 ) -> Option<()> {

@@ -5,7 +5,7 @@ use super::tunnel::{self, Inner};
 use crate::burst::Buffer;
 use crate::counters::Counters;
 use crate::fib::Hop;
-use crate::flow::{Direction, FlowKey, FlowRecord, FlowTable, V6};
+use crate::flow::{Direction, Flow, FlowKey, FlowTable, V6};
 use crate::journey::{Headers, Walk};
 use crate::next_hop;
 use crate::snapshot::Snapshot;
@@ -28,7 +28,7 @@ impl From<DropReason> for Stuck {
 }
 
 /// The largest packet of the client that fits where its flow leaves, outer headers and all.
-pub(crate) fn most(flow: &FlowRecord, hop: Hop, snapshot: &Snapshot) -> Option<u16> {
+pub(crate) fn most(flow: Flow, hop: Hop, snapshot: &Snapshot) -> Option<u16> {
     let overhead = tunnel::overhead(flow.mode(), flow.family_of(Direction::Reply)) as u16;
     next_hop::mtu(hop, snapshot).map(|mtu| mtu.saturating_sub(overhead))
 }
@@ -41,7 +41,7 @@ pub(crate) fn carry(
     burst: &mut Burst,
     at: usize,
     headers: &Headers,
-    flow: &FlowRecord,
+    flow: Flow,
     hop: Hop,
     snapshot: &Snapshot,
 ) -> Result<(), Stuck> {
@@ -135,8 +135,9 @@ pub(crate) fn carry_all(
     counters: &Counters,
 ) {
     for at in walk.dsr.iter() {
-        let flow = flows.record_mut(walk.entries[at]);
-        let hop = next_hop::flow_hop(flow, Direction::Forward, snapshot.fib());
+        let entry = walk.entries[at];
+        let hop = next_hop::flow_hop(flows, entry, snapshot.fib());
+        let flow = flows.flow(entry);
         match carry(burst, at, &walk.headers[at], flow, hop, snapshot) {
             Ok(()) => {
                 let bytes = burst.slips[at].len.into();

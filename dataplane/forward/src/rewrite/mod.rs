@@ -14,7 +14,7 @@ pub(crate) mod tunnel;
 
 use crate::Burst;
 use crate::Protocol;
-use crate::flow::{Direction, FlowRecord, FlowTable, V6};
+use crate::flow::{Direction, Flow, FlowTable, V6};
 use crate::fragment;
 use crate::journey::{Headers, Walk};
 use crate::wire::{checksum, ipv4, ipv6, tcp, udp};
@@ -24,7 +24,7 @@ pub(crate) fn rewrite(burst: &mut Burst, walk: &mut Walk, flows: &FlowTable) {
     let whole = walk.pinned.without(walk.pieces);
     for at in whole.without(walk.wide).iter() {
         let entry = walk.entries[at];
-        let (flow, direction) = (flows.record(entry), entry.direction());
+        let (flow, direction) = (flows.flow(entry), entry.direction());
         if flow.is_dsr() {
             walk.dsr.insert(at);
             continue;
@@ -34,7 +34,7 @@ pub(crate) fn rewrite(burst: &mut Burst, walk: &mut Walk, flows: &FlowTable) {
     }
     for at in whole.and(walk.wide).iter() {
         let entry = walk.entries[at];
-        let (flow, direction) = (flows.record(entry), entry.direction());
+        let (flow, direction) = (flows.flow(entry), entry.direction());
         if flow.is_dsr() {
             walk.dsr.insert(at);
             continue;
@@ -45,7 +45,7 @@ pub(crate) fn rewrite(burst: &mut Burst, walk: &mut Walk, flows: &FlowTable) {
     for at in walk.pinned.and(walk.pieces).iter() {
         let Some(learned) = burst.learned(at) else { continue };
         let entry = walk.entries[at];
-        let (flow, direction) = (flows.record(entry), entry.direction());
+        let (flow, direction) = (flows.flow(entry), entry.direction());
         if flow.is_dsr() {
             walk.dsr.insert(at);
             continue;
@@ -61,7 +61,7 @@ pub(crate) fn rewrite(burst: &mut Burst, walk: &mut Walk, flows: &FlowTable) {
 pub(crate) fn undo(
     frame: &mut [u8],
     headers: &Headers,
-    flow: &FlowRecord,
+    flow: Flow,
     direction: Direction,
 ) -> Option<()> {
     let arrived = flow.key(direction);
@@ -83,12 +83,7 @@ pub(crate) fn undo(
 
 /// One IPv4 packet, by increments (RFC 1624): what was wrong stays wrong, and the payload is not read.
 #[inline]
-fn rewrite_v4(
-    frame: &mut [u8],
-    headers: &Headers,
-    flow: &FlowRecord,
-    direction: Direction,
-) -> Option<()> {
+fn rewrite_v4(frame: &mut [u8], headers: &Headers, flow: Flow, direction: Direction) -> Option<()> {
     let (addresses, ports) = flow.rewritten_v4(direction);
     let (ip, l4) = split_headers::<{ ipv4::MIN_HEADER_LEN }>(frame, headers)?;
     rewrite_header_v4(ip, addresses, checksum::in_direction(flow.ip_delta, direction));
@@ -107,12 +102,7 @@ fn rewrite_header_v4(ip: &mut [u8; ipv4::MIN_HEADER_LEN], addresses: u64, delta:
 /// One IPv6 packet: the same, but that its header has no checksum. Extension headers, which lie
 /// between the two, stay as they are.
 #[inline]
-fn rewrite_v6(
-    frame: &mut [u8],
-    headers: &Headers,
-    flow: &FlowRecord,
-    direction: Direction,
-) -> Option<()> {
+fn rewrite_v6(frame: &mut [u8], headers: &Headers, flow: Flow, direction: Direction) -> Option<()> {
     let (addresses, ports) = flow.rewritten_v6(direction);
     let (ip, l4) = split_headers::<{ ipv6::HEADER_LEN }>(frame, headers)?;
     rewrite_header_v6(ip, &addresses);
@@ -130,7 +120,7 @@ fn rewrite_header_v6(ip: &mut [u8; ipv6::HEADER_LEN], addresses: &[u8; 32]) {
 pub(crate) fn piece(
     frame: &mut [u8],
     headers: &Headers,
-    flow: &FlowRecord,
+    flow: Flow,
     direction: Direction,
     is_first: bool,
 ) -> Option<()> {
@@ -150,7 +140,7 @@ pub(crate) fn piece(
 }
 
 #[inline]
-fn rewrite_l4(l4: &mut [u8], ports: u32, flow: &FlowRecord, direction: Direction) {
+fn rewrite_l4(l4: &mut [u8], ports: u32, flow: Flow, direction: Direction) {
     if let Some(field) = l4.first_chunk_mut() {
         *field = ports.to_ne_bytes();
     }
