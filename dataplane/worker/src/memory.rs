@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use memmap2::{MmapMut, MmapOptions};
+use memmap2::{Advice, MmapMut, MmapOptions};
 
 /// `f_type` of a hugetlbfs mount (statfs(2)).
 const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
@@ -57,7 +57,7 @@ pub enum MemoryError {
 /// Zeroed, populated memory of at least `bytes` bytes for the life of the process.
 ///
 /// With a directory it is a file `name` on that hugetlbfs, locked so that no second data plane maps
-/// it; without one it is anonymous memory on ordinary pages (one TLB miss more per look-up).
+/// it; without one it is anonymous memory, on large pages as far as the kernel has any just now.
 ///
 /// # Errors
 /// [`MemoryError`], before any page is lost at run time: all pages are taken here.
@@ -68,13 +68,20 @@ pub fn take(
 ) -> Result<&'static mut [u8], MemoryError> {
     let map = match directory {
         Some(directory) => map_file(directory, name, bytes)?,
-        None => MmapOptions::new()
-            .len(bytes)
-            .populate()
-            .map_anon()
-            .map_err(|source| MemoryError::NoPages { path: "memory".into(), bytes, source })?,
+        None => map_anonymous(bytes).map_err(|source| MemoryError::NoPages {
+            path: "memory".into(),
+            bytes,
+            source,
+        })?,
     };
     Ok(&mut Box::leak(Box::new(map))[..bytes])
+}
+
+fn map_anonymous(bytes: usize) -> io::Result<MmapMut> {
+    let map = MmapMut::map_anon(bytes)?;
+    let _ = map.advise(Advice::HugePage); // a kernel without them has ordinary pages
+    map.advise(Advice::PopulateWrite)?;
+    Ok(map)
 }
 
 fn map_file(directory: &Path, name: &str, bytes: usize) -> Result<MmapMut, MemoryError> {

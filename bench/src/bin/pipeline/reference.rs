@@ -1,0 +1,186 @@
+//! The least that a NAT of flows can do: parse, look up with prefetch, note state, rewrite. What Penstock's packet
+//! path costs beside it pays for VIPs, TCP states, timeouts, replies, next hops and counters.
+
+use std::io::{Error, Result};
+
+use memmap2::{Advice, MmapMut};
+use penstock_forward::BURST;
+use penstock_forward::testing::Family;
+use penstock_forward::wire::checksum;
+use penstock_forward::wire::tcp::ACK;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::ROUNDS;
+use crate::packets::{PACKETS, Packets, client_key};
+use crate::timing::{Random, Spread, clock};
+
+/// Four keys of 13 bytes, and above each of them the number of its state.
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C, align(64))]
+struct Bucket([u128; 4]);
+
+const KEY_BITS: u32 = 13 * 8;
+const KEY: u128 = (1 << KEY_BITS) - 1;
+
+/// A connection, and where its packets go.
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C, align(64))]
+struct State {
+    destination: [u8; 4],
+    port: [u8; 2],
+    ip_delta: u16,
+    l4_delta: u16,
+    flags: u16,
+    last_seen: u32,
+    packets: u64,
+    bytes: u64,
+    spare: [u64; 4],
+}
+
+/// Packets of `flows` connections, drawn uniformly.
+pub(crate) fn established(flows: usize) -> Result<Spread> {
+    let count = flows.next_power_of_two();
+    let (mut buckets, mut states) = (map::<Bucket>(count / 2)?, map::<State>(count + 1)?);
+    let mut table = Table { buckets: cast(&mut buckets)?, states: cast(&mut states)? };
+    let mut packets = Packets::new(Family::V4)?;
+    for n in 0..flows {
+        packets.write(0, &client_key(Family::V4, n), ACK);
+        let key = packets.frames().next().and_then(|frame| key(frame)).unwrap_or_default();
+        table.insert(key, n + 1);
+    }
+    let mut random = Random::new();
+    let rounds = (0..ROUNDS).map(|_| {
+        for at in 0..PACKETS {
+            packets.write(at, &client_key(Family::V4, random.below(flows)), ACK);
+        }
+        let mut frames: Vec<&mut [u8]> = packets.frames().collect();
+        let begin = clock();
+        let rewritten: usize = frames.chunks_mut(BURST).map(|burst| table.forward(burst)).sum();
+        let took = clock() - begin;
+        assert_eq!(rewritten, PACKETS, "every packet is rewritten");
+        took
+    });
+    Ok(Spread::of(rounds, PACKETS))
+}
+
+struct Table<'m> {
+    buckets: &'m mut [Bucket],
+    states: &'m mut [State],
+}
+
+impl Table<'_> {
+    /// Into the first bucket with room, from the hash's own on.
+    fn insert(&mut self, key: u128, state: usize) {
+        let mask = self.buckets.len() - 1;
+        for at in hash(key).. {
+            if let Some(free) = self.buckets[at & mask].0.iter_mut().find(|entry| **entry == 0) {
+                *free = key | (state as u128) << KEY_BITS;
+                break;
+            }
+        }
+        let backend = [10, 0, 0, state as u8];
+        self.states[state] = State {
+            destination: backend,
+            port: 8080_u16.to_be_bytes(),
+            ip_delta: checksum::sum(&backend),
+            l4_delta: checksum::sum(&backend),
+            flags: 0,
+            last_seen: 0,
+            packets: 0,
+            bytes: 0,
+            spare: [0; 4],
+        };
+    }
+
+    /// A burst in three passes; how many packets were rewritten.
+    fn forward(&mut self, frames: &mut [&mut [u8]]) -> usize {
+        let mask = self.buckets.len() - 1;
+        let (mut keys, mut homes, mut found) = ([0; BURST], [0; BURST], [0; BURST]);
+        for ((frame, key), home) in frames.iter().zip(&mut keys).zip(&mut homes) {
+            *key = self::key(frame).unwrap_or_default();
+            *home = hash(*key) & mask;
+            prefetch(&self.buckets[*home]);
+        }
+        for ((key, home), found) in keys.iter().zip(homes).zip(&mut found).take(frames.len()) {
+            *found = self.find(*key, home);
+            prefetch(&self.states[*found]);
+        }
+        let rewrites = frames.iter_mut().zip(found);
+        rewrites.filter_map(|(frame, at)| rewrite(frame, &mut self.states[at])).count()
+    }
+
+    /// The state of a key; 0 for none.
+    fn find(&self, key: u128, home: usize) -> usize {
+        for at in home.. {
+            let entries = &self.buckets[at & (self.buckets.len() - 1)].0;
+            // All four, without a branch.
+            let found = entries.iter().fold(0, |found, entry| {
+                found | if entry & KEY == key { (entry >> KEY_BITS) as usize } else { 0 }
+            });
+            if found != 0 || entries.contains(&0) {
+                return found;
+            }
+        }
+        0
+    }
+}
+
+/// The 5-tuple of a TCP packet without IPv4 options.
+#[inline]
+fn key(frame: &[u8]) -> Option<u128> {
+    let head: &[u8; 48] = frame.first_chunk()?;
+    if head[12..15] != [8, 0, 0x45] {
+        return None;
+    }
+    let addresses = u64::from_ne_bytes(*head[26..].first_chunk()?);
+    let ports = u32::from_ne_bytes(*head[34..].first_chunk()?);
+    Some(u128::from(addresses) | u128::from(ports) << 64 | u128::from(head[23]) << 96)
+}
+
+#[inline]
+fn hash(key: u128) -> usize {
+    let (low, high) =
+        (key as u64 ^ 0x9e37_79b9_7f4a_7c15, (key >> 64) as u64 ^ 0xd1b5_4a32_d192_ed03);
+    let product = u128::from(low) * u128::from(high);
+    (product as u64 ^ (product >> 64) as u64) as usize
+}
+
+#[inline]
+fn rewrite(frame: &mut [u8], state: &mut State) -> Option<()> {
+    let head: &mut [u8; 54] = frame.first_chunk_mut()?;
+    state.flags |= u16::from(head[47]);
+    state.last_seen = 1;
+    state.packets += 1;
+    state.bytes += u64::from(u16::from_be_bytes([head[16], head[17]]));
+    head[22] = head[22].wrapping_sub(1);
+    head[30..34].copy_from_slice(&state.destination);
+    head[36..38].copy_from_slice(&state.port);
+    for (at, delta) in [(24, state.ip_delta), (50, state.l4_delta)] {
+        let before = u16::from_ne_bytes([head[at], head[at + 1]]);
+        head[at..at + 2].copy_from_slice(&checksum::update(before, delta).to_ne_bytes());
+    }
+    Some(())
+}
+
+fn map<T>(count: usize) -> Result<MmapMut> {
+    let memory = MmapMut::map_anon(count.max(1) * size_of::<T>())?;
+    memory.advise(Advice::HugePage)?;
+    Ok(memory)
+}
+
+fn cast<T: FromBytes + IntoBytes + KnownLayout>(memory: &mut MmapMut) -> Result<&mut [T]> {
+    <[T]>::mut_from_bytes(memory).map_err(|error| Error::other(error.to_string()))
+}
+
+#[inline]
+#[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "no safe prefetch exists, and the packet path prefetches too")]
+fn prefetch<T>(line: &T) {
+    use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    // SAFETY: a prefetch is a hint: it reads nothing the program can see, and never faults.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(line).cast()) }
+}
+
+#[inline]
+#[cfg(not(target_arch = "x86_64"))]
+fn prefetch<T>(_line: &T) {}
