@@ -60,9 +60,10 @@ columns! {
         FlowHits "flow_hits" "Packets whose flow was found."
         FlowMisses "flow_misses" "Packets with a 5-tuple that no flow had."
         Flows "flows" "Gauge: flows in the table now."
+        FlowsUnproven "flows_unproven" "Gauge: flows of those that anyone could have begun: TCP half-open, UDP not answered."
         FlowsNew "flows_new" "Flows created."
         FlowsExpired "flows_expired" "Flows removed after their idle timeout."
-        FlowsEvicted "flows_evicted" "Half-open flows that gave way to newer ones."
+        FlowsEvicted "flows_evicted" "Flows that gave way to newer ones: unproven, or over."
         Refused "refused" "Connections refused by RST."
         TooBig "too_big" "Packets answered by ICMP, too large for the way to their backend or client."
     }

@@ -234,7 +234,7 @@ impl<'m> Forwarder<'m> {
         self.datagrams.expire_some(now);
         let removed = self.sweep.step(&mut self.flows, snapshot.timeouts(), &self.counters, now);
         if removed > 0 {
-            self.counters.set_worker(WorkerColumn::Flows, self.flows.live() as u64);
+            self.flows.count();
         }
         removed
     }
@@ -313,6 +313,6 @@ impl<'m> Forwarder<'m> {
         }
         self.counters.worker(WorkerColumn::Bursts, u64::from(!burst.is_empty()));
         self.counters.worker(WorkerColumn::Packets, burst.len() as u64);
-        self.counters.set_worker(WorkerColumn::Flows, self.flows.live() as u64);
+        self.flows.count();
     }
 }

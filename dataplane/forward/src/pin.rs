@@ -80,9 +80,9 @@ impl Pinning<'_, '_> {
         };
         let reply = self.reply_key(key, hash, protocol, listener, member)?;
         let state = match protocol {
-            Protocol::Tcp if opens => FlowState::SynSent,
-            // Of a connection that outlived our knowledge of it: Maglev knows its backend.
-            Protocol::Tcp => FlowState::Established,
+            // Or of a connection that outlived our knowledge of it: Maglev knows its backend, and its next packet
+            // says that it goes on.
+            Protocol::Tcp => FlowState::SynSent,
             Protocol::Udp => FlowState::UdpOneWay,
         };
         let flow = NewFlow {

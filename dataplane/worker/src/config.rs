@@ -102,6 +102,10 @@ pub struct Flows {
     pub capacity: u32,
     /// How many of them may have IPv6 addresses.
     pub ipv6_capacity: u32,
+    /// How many may be TCP handshakes that are not complete.
+    pub half_open_capacity: u32,
+    /// How many may be UDP flows that were not answered.
+    pub udp_one_way_capacity: u32,
     /// Idle timeouts by state; what is not given keeps the default of the forwarder.
     pub timeouts: Timeouts,
 }
@@ -262,6 +266,8 @@ struct RawMemory {
 struct RawFlows {
     capacity: Option<Spanned<u32>>,
     ipv6_capacity: Option<Spanned<u32>>,
+    half_open_capacity: Option<Spanned<u32>>,
+    udp_one_way_capacity: Option<Spanned<u32>>,
     timeouts: Timeouts,
 }
 
@@ -430,18 +436,22 @@ impl RawFlows {
             Some(capacity) => capacity.value,
             None => 1 << 20,
         };
-        let ipv6_capacity = match &self.ipv6_capacity {
-            Some(ipv6) if ipv6.value > capacity => {
-                let message = format!(
-                    "{} IPv6 flows of {capacity}; raise capacity, or leave ipv6-capacity out",
-                    ipv6.value
-                );
-                return wrong(ipv6, message);
+        let part = |part: Option<Spanned<u32>>, least: u32, otherwise: u32| match part {
+            Some(part) if !(least..=capacity).contains(&part.value) => {
+                let message =
+                    format!("{} of {capacity} flows; give {least} to {capacity}", part.value);
+                wrong(&part, message)
             }
-            Some(ipv6) => ipv6.value,
-            None => capacity,
+            Some(part) => Ok(part.value),
+            None => Ok(otherwise),
         };
-        Ok(Flows { capacity, ipv6_capacity, timeouts: self.timeouts })
+        Ok(Flows {
+            capacity,
+            ipv6_capacity: part(self.ipv6_capacity, 0, capacity)?,
+            half_open_capacity: part(self.half_open_capacity, 16, capacity / 4)?,
+            udp_one_way_capacity: part(self.udp_one_way_capacity, 16, capacity / 4)?,
+            timeouts: self.timeouts,
+        })
     }
 }
 
@@ -571,7 +581,11 @@ mod tests {
             ("workers: { count: 0 }", "dataplane.yaml:2:19: 0 workers; give 1 to 64"),
             ("workers: { idle: { sleep: soon } }", "is no duration"),
             ("flows: { capacity: 5 }", "dataplane.yaml:2:20: a capacity of 5 flows; give 64 to"),
-            ("flows: { capacity: 64, ipv6-capacity: 65 }", "65 IPv6 flows of 64; raise capacity"),
+            ("flows: { capacity: 64, ipv6-capacity: 65 }", "65 of 64 flows; give 0 to 64"),
+            (
+                "flows: { half-open-capacity: 3 }",
+                "dataplane.yaml:2:30: 3 of 1048576 flows; give 16",
+            ),
             (
                 "memory: { mbufs: 12 }",
                 "dataplane.yaml:2:18: 12 mbufs; 1 ports and 1 workers can hold",

@@ -229,8 +229,13 @@ impl Start {
     }
 
     fn forwarder(&self, at: usize, secret: [u8; 32]) -> Result<Forwarder<'static>, Failed> {
-        let (flows, ipv6) = (self.config.flows.capacity, self.config.flows.ipv6_capacity);
-        let capacity = FlowCapacity { flows: flows as usize, ipv6: ipv6 as usize };
+        let flows = &self.config.flows;
+        let capacity = FlowCapacity {
+            flows: flows.capacity as usize,
+            ipv6: flows.ipv6_capacity as usize,
+            half_open: flows.half_open_capacity as usize,
+            one_way: flows.udp_one_way_capacity as usize,
+        };
         let bytes = FlowMemory::bytes_for(capacity);
         let memory =
             memory::take(self.config.memory.hugepages.as_deref(), &format!("flows.{at}"), bytes)?;

@@ -1,9 +1,9 @@
 //! The memory of a flow table: plain bytes, so that a file can hold it and a later process adopt it.
 //!
 //! ```text
-//!  | header, 64 B | buckets, 64 B each            | records, 64 B each | wide, 64 B each      |
-//!  |              | 8 tags │ 8 entries │ overflow | IPv4, complete     | IPv6 addresses of    |
-//!  |              |        │           │          |                    | the record as numbered |
+//!  | header, 128 B| buckets, 64 B each            | records, 64 B each | wide, 64 B each        | unproven, 8 B each |
+//!  |              | 8 tags │ 8 entries │ overflow | IPv4, complete     | IPv6 addresses of      | TCP, then UDP      |
+//!  |              |        │           │          |                    | the record as numbered |                    |
 //! ```
 //! Two keys a connection, so `flows` connections want `2 * flows` entries. There is a bucket for each two
 //! connections or more, which keeps the mean at four entries of eight or below; a key whose two buckets are both
@@ -16,6 +16,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::key::{FlowKey, V4, V6, mirror_addresses, mirror_ports, mirror_wide};
 use super::state::{Direction, FlowState};
+use super::unproven::{self, Ring, Slot, ring_of};
 use crate::wire::checksum;
 use crate::{BackendId, ListenerSlot, Mode, Tick};
 
@@ -49,7 +50,13 @@ pub(crate) struct Header {
     pub(crate) pools: [Pool; 2],
     /// The record that the sweep looked at last.
     pub(crate) sweep: u32,
-    spare: [u32; 3],
+    /// The record that the search for one to give way looked at last.
+    pub(crate) hand: u32,
+    /// The place in each ring of unproven flows.
+    next_unproven: [u32; 2],
+    /// Flows that are unproven now.
+    pub(crate) unproven: u32,
+    spare: [u32; 15],
 }
 
 /// Records of one kind: numbers from `first` on.
@@ -166,7 +173,7 @@ const BACKEND_V6: u8 = 0x80;
 /// No next hop is cached.
 pub(crate) const NO_HOP: u16 = u16::MAX;
 
-const _: () = assert!(size_of::<Header>() == 64);
+const _: () = assert!(size_of::<Header>() == 2 * 64);
 const _: () = assert!(size_of::<Bucket>() == 64);
 const _: () = assert!(size_of::<FlowRecord>() == 64);
 const _: () = assert!(size_of::<Wide>() == 64);
@@ -313,6 +320,10 @@ impl FlowRecord {
         (mirror_addresses(self.addresses[other]), mirror_ports(self.ports[other]))
     }
 
+    pub(crate) fn is_unproven(&self) -> bool {
+        self.state().is_some_and(FlowState::is_unproven)
+    }
+
     pub(crate) fn state(&self) -> Option<FlowState> {
         FlowState::from_byte(self.state)
     }
@@ -326,6 +337,7 @@ pub struct FlowMemory<'m> {
     pub(crate) records: &'m mut [FlowRecord],
     /// Of records by number, as far as they have one; that of record 0, which is no flow's, stays zero.
     wide: &'m mut [Wide],
+    unproven: [&'m mut [Slot]; 2],
 }
 
 /// How many flows a table holds.
@@ -335,12 +347,26 @@ pub struct FlowCapacity {
     pub flows: usize,
     /// How many of those may have IPv6 addresses, at one end at least.
     pub ipv6: usize,
+    /// How many TCP handshakes may be incomplete; then the oldest gives way to the newest.
+    pub half_open: usize,
+    /// The same of UDP flows whose backend has not answered.
+    pub one_way: usize,
+}
+
+impl FlowCapacity {
+    /// No share larger than the whole, and none of nothing.
+    fn within_bounds(self) -> Self {
+        let quota = |quota: usize| quota.clamp(1, self.flows.max(1));
+        let (half_open, one_way) = (quota(self.half_open), quota(self.one_way));
+        Self { flows: self.flows, ipv6: self.ipv6.min(self.flows), half_open, one_way }
+    }
 }
 
 impl From<usize> for FlowCapacity {
-    /// All of them may be IPv6.
+    /// All of them may be IPv6, a quarter half-open, and a quarter one-way.
     fn from(flows: usize) -> Self {
-        Self { flows, ipv6: flows }
+        let quarter = flows.div_ceil(4);
+        Self { flows, ipv6: flows, half_open: quarter, one_way: quarter }
     }
 }
 
@@ -379,11 +405,13 @@ impl<'m> FlowMemory<'m> {
     /// Cache lines that a table of this capacity takes; 64 bytes each.
     ///
     /// A flow takes 96 bytes where the capacity is a power of two and 128 where it is just above one; 64 more if it
-    /// may be IPv6.
+    /// may be IPv6, and 8 more if it may be half-open or one-way.
     #[must_use]
     pub fn lines_for(capacity: impl Into<FlowCapacity>) -> usize {
-        let FlowCapacity { flows, ipv6 } = capacity.into();
-        1 + bucket_count(flows) + (flows + 1) + (ipv6.min(flows) + 1) // record 0 is never used: 0 means none
+        let FlowCapacity { flows, ipv6, half_open, one_way } = capacity.into().within_bounds();
+        let unproven = (half_open + one_way).div_ceil(size_of::<CacheLine>() / size_of::<Slot>());
+        // Record 0 is never used: 0 means none.
+        2 + bucket_count(flows) + (flows + 1) + (ipv6 + 1) + unproven
     }
 
     /// Bytes that a table of this capacity takes.
@@ -400,12 +428,12 @@ impl<'m> FlowMemory<'m> {
         lines: &'m mut [CacheLine],
         capacity: impl Into<FlowCapacity>,
     ) -> Result<Self, FlowMemoryError> {
-        let FlowCapacity { flows, ipv6 } = capacity.into();
+        let capacity = capacity.into().within_bounds();
+        let FlowCapacity { flows, ipv6, half_open, one_way } = capacity;
         if flows == 0 || flows > MAX_CAPACITY {
             return Err(FlowMemoryError::Capacity { capacity: flows });
         }
-        let ipv6 = ipv6.min(flows);
-        let needed = Self::bytes_for(FlowCapacity { flows, ipv6 });
+        let needed = Self::bytes_for(capacity);
         let given = size_of_val(lines);
         let too_small = FlowMemoryError::TooSmall { given, needed, capacity: flows };
         let bytes = lines.as_mut_bytes();
@@ -414,15 +442,19 @@ impl<'m> FlowMemory<'m> {
             .map_err(|_| too_small)?;
         let (records, rest) =
             <[FlowRecord]>::mut_from_prefix_with_elems(rest, flows + 1).map_err(|_| too_small)?;
-        let (wide, _) =
+        let (wide, rest) =
             <[Wide]>::mut_from_prefix_with_elems(rest, ipv6 + 1).map_err(|_| too_small)?;
+        let (tcp, rest) =
+            <[Slot]>::mut_from_prefix_with_elems(rest, half_open).map_err(|_| too_small)?;
+        let (udp, _) =
+            <[Slot]>::mut_from_prefix_with_elems(rest, one_way).map_err(|_| too_small)?;
         if header.magic != 0 {
             return Err(FlowMemoryError::NotEmpty { found: header.magic });
         }
         header.magic = MAGIC;
         header.version = LAYOUT_VERSION;
         header.pools = [Pool::new(1, ipv6 + 1), Pool::new(ipv6 + 1, flows + 1)];
-        Ok(Self { header, buckets, records, wide })
+        Ok(Self { header, buckets, records, wide, unproven: [tcp, udp] })
     }
 
     /// Flows that fit.
@@ -450,6 +482,30 @@ impl<'m> FlowMemory<'m> {
         }
         self.header.live += 1;
         Some(record)
+    }
+
+    /// The flow whose place a new unproven one takes, if the quota is used up.
+    pub(crate) fn make_way(&mut self, flow: &NewFlow, now: Tick) -> Option<u32> {
+        let (mut ring, records) = self.ring_and_records(ring_of(flow.keys[0].protocol));
+        ring.make_way(records, now)
+    }
+
+    /// Notes that a flow is unproven, the newest of its protocol.
+    pub(crate) fn note_unproven(&mut self, record: u32) {
+        let protocol = self.records[record as usize].protocol;
+        let (mut ring, records) = self.ring_and_records(ring_of(protocol));
+        ring.push(record, records);
+    }
+
+    /// Those that have been unproven for longest.
+    pub(crate) fn oldest_unproven(&self) -> impl Iterator<Item = u32> {
+        let rings = self.unproven.iter().zip(self.header.next_unproven);
+        rings.flat_map(|(slots, next)| unproven::oldest(slots, next, self.records))
+    }
+
+    fn ring_and_records(&mut self, at: usize) -> (Ring<'_>, &[FlowRecord]) {
+        let ring = Ring::new(self.unproven[at], &mut self.header.next_unproven[at]);
+        (ring, self.records)
     }
 
     /// Whether a record, once free, can be the flow's.

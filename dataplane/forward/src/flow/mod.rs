@@ -1,14 +1,15 @@
 //! 5-tuple to the backend this connection is pinned to, so that a change of backends does not move it.
 //!
-//! Bounded: `capacity` flows, allocated at start, 96 to 128 bytes each, 64 more if IPv6. Full: the oldest
-//! half-open flow in reach gives way, an established one never does. Not shared: every flow has one
+//! Bounded: `capacity` flows, allocated at start, 96 to 128 bytes each, 64 more if IPv6. Of clients that
+//! anyone could be, a quota: the oldest gives way to the newest. Full: one that is over or unproven gives way, an
+//! established one never does. Not shared: every flow has one
 //! owner, so there is nothing to lock.
 //!
 //! * [`key`](FlowKey): the tuple; `hash`: its keyed hash
 //! * [`memory`](FlowMemory): the bytes; `table`: what is done with them
 //! * [`state`](FlowState): what a flow lived through, and its timeouts
 //! * `look_up`: a burst's packets to their flows, prefetched; `track`: what a packet does to its flow
-//! * `expire`: the bounded sweep
+//! * `expire`: the bounded sweep; `unproven`: who gives way to whom
 
 pub(crate) mod expire;
 pub(crate) mod hash;
@@ -18,6 +19,7 @@ mod memory;
 pub(crate) mod state;
 pub(crate) mod table;
 pub(crate) mod track;
+mod unproven;
 
 pub use expire::FlowInfo;
 pub use key::FlowKey;

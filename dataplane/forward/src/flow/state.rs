@@ -23,7 +23,7 @@ use crate::wire::tcp::{ACK, FIN, RST, SYN};
 pub enum FlowState {
     /// The client's SYN has been forwarded. Half-open: may give way when the table is full.
     SynSent = 1,
-    /// The backend answered SYN-ACK. Still half-open: the client's address is not proven yet.
+    /// The backend answered SYN-ACK. Still half-open: the client's address is proven by what it acknowledges.
     SynAcked = 2,
     /// The three-way handshake is complete.
     Established = 3,
@@ -100,13 +100,19 @@ impl FlowState {
         }
     }
 
-    /// Whether the flow may give way to a newer one when the table is full.
+    /// Whether anyone could have begun it from any address: the flow may give way to a newer one.
+    #[must_use]
+    pub const fn is_unproven(self) -> bool {
+        self.is_half_open() || matches!(self, Self::UdpOneWay)
+    }
+
+    /// Whether the handshake is not complete.
     #[must_use]
     pub const fn is_half_open(self) -> bool {
         matches!(self, Self::SynSent | Self::SynAcked)
     }
 
-    /// Whether a SYN of the client begins a new connection.
+    /// Whether a SYN of the client begins a new connection, and the flow may give way when the table is full.
     #[must_use]
     pub const fn is_over(self) -> bool {
         matches!(self, Self::Closing | Self::Reset)

@@ -13,7 +13,7 @@ use super::state::{Direction, FlowState};
 use crate::counters::{BackendColumn, Counters, ListenerColumn, WorkerColumn};
 use crate::{BackendId, ListenerSlot, Tick};
 
-/// Records looked at by the sweep's hand when a full table needs one.
+/// Records looked at, one after the other, when a full table needs one.
 const EVICTION_REACH: usize = 16;
 
 /// A record and the direction in which a key matches it.
@@ -74,6 +74,13 @@ impl<'m> FlowTable<'m> {
 
     pub(crate) fn live(&self) -> usize {
         self.memory.header.live as usize
+    }
+
+    /// Sets the gauges of the table.
+    pub(crate) fn count(&self) {
+        let header = &*self.memory.header;
+        self.counters.set_worker(WorkerColumn::Flows, header.live.into());
+        self.counters.set_worker(WorkerColumn::FlowsUnproven, header.unproven.into());
     }
 
     #[inline]
@@ -162,11 +169,16 @@ impl<'m> FlowTable<'m> {
 
     /// Adds a flow whose keys, two or of DSR flows one, are not in the table, and returns its forward entry.
     ///
-    /// When there is no room, the oldest half-open flow in reach (the keys' buckets, then a few
-    /// records from the sweep's hand on) is removed to make some. An established flow never is,
-    /// nor one that was seen at `now`, since a packet of this burst may hold it.
+    /// An unproven flow whose quota is used up takes the place of the oldest. When there is no room, a flow that
+    /// is over or else the oldest unproven one in reach gives way. An established flow never does, nor one that was
+    /// seen at `now`, since a packet of this burst may hold it.
     pub(crate) fn insert(&mut self, flow: &NewFlow, now: Tick) -> Result<Entry, Full> {
         let hashes = flow.keys.each_ref().map(|key| self.hash.tuple(key));
+        if flow.state.is_unproven()
+            && let Some(oldest) = self.memory.make_way(flow, now)
+        {
+            self.evict(oldest as usize);
+        }
         let record = match self.memory.allocate(flow, now) {
             Some(record) => record,
             None => {
@@ -187,6 +199,10 @@ impl<'m> FlowTable<'m> {
             self.memory.release(record);
             return Err(full);
         }
+        if flow.state.is_unproven() {
+            self.memory.note_unproven(record);
+            self.memory.header.unproven += 1;
+        }
         self.counters.worker(WorkerColumn::FlowsNew, 1);
         self.counters.backend(flow.backend, BackendColumn::Flows, 1);
         self.counters.listener(flow.listener, ListenerColumn::Flows, 1);
@@ -206,7 +222,15 @@ impl<'m> FlowTable<'m> {
         let listener = ListenerSlot(self.memory.records[record].listener);
         self.counters.backend(backend, BackendColumn::Flows, u64::MAX); // minus one, wrapping
         self.counters.listener(listener, ListenerColumn::Flows, u64::MAX);
+        if self.memory.records[record].is_unproven() {
+            self.count_proven();
+        }
         self.memory.records[record].state = FlowState::Unlinked as u8;
+    }
+
+    /// Notes that there is one unproven flow less.
+    pub(crate) fn count_proven(&mut self) {
+        self.memory.header.unproven -= 1;
     }
 
     /// Takes a flow out and frees its record at once. No packet on its journey may hold it.
@@ -286,36 +310,43 @@ impl<'m> FlowTable<'m> {
         debug_assert!(false, "an entry in neither of its buckets");
     }
 
-    /// Removes the oldest half-open flow whose record suits `flow` among the entries of the keys' buckets, and the
-    /// records that the sweep looks at next.
+    /// Removes a flow whose record suits `flow`, among those that have been unproven for longest, the entries of the
+    /// keys' buckets, and some records that are looked at in turn.
     fn evict_for(&mut self, flow: &NewFlow, hashes: &[u64], now: Tick) -> Result<(), Full> {
-        let mut next = self.memory.header.sweep;
-        let after_hand = std::iter::repeat_with(|| {
-            next = self.memory.header.after(next);
-            next as usize
+        let mut hand = self.memory.header.hand;
+        let in_turn = std::iter::repeat_with(|| {
+            hand = self.memory.header.after(hand);
+            hand as usize
         });
-        let suits = |record: &usize| self.memory.suits(*record as u32, flow);
-        let oldest = self
-            .neighbours(hashes)
-            .chain(after_hand.take(EVICTION_REACH))
-            .filter(suits)
-            .fold(None, |oldest, record| self.older_half_open(oldest, record, now));
-        self.evict(oldest)
+        let records = (self.memory.oldest_unproven().map(|record| record as usize))
+            .chain(self.neighbours(hashes))
+            .chain(in_turn.take(EVICTION_REACH))
+            .filter(|record| self.memory.suits(*record as u32, flow));
+        let found = self.first_to_yield(records, now);
+        self.memory.header.hand = hand;
+        found.map(|record| self.evict(record)).ok_or(Full)
     }
 
-    /// Removes the oldest half-open flow among the entries of a key's buckets.
+    /// Removes a flow among the entries of a key's buckets.
     fn evict_neighbour(&mut self, hash: u64, now: Tick) -> Result<(), Full> {
-        let oldest = self
-            .neighbours(&[hash])
-            .fold(None, |oldest, record| self.older_half_open(oldest, record, now));
-        self.evict(oldest)
+        let found = self.first_to_yield(self.neighbours(&[hash]), now);
+        found.map(|record| self.evict(record)).ok_or(Full)
     }
 
-    fn evict(&mut self, oldest: Option<(usize, u32)>) -> Result<(), Full> {
-        let (record, _) = oldest.ok_or(Full)?;
+    fn evict(&mut self, record: usize) {
         self.remove(record);
         self.counters.worker(WorkerColumn::FlowsEvicted, 1);
-        Ok(())
+    }
+
+    /// The one that gives way before the others: what is over, then what is unproven, the oldest first.
+    fn first_to_yield(&self, records: impl Iterator<Item = usize>, now: Tick) -> Option<usize> {
+        let may_yield = records.filter_map(|record| {
+            let flow = &self.memory.records[record];
+            let (state, age) = (flow.state()?, now.since(Tick(flow.last_seen)));
+            let yields = (state.is_over() || state.is_unproven()) && age > 0;
+            yields.then_some(((state.is_over(), age), record))
+        });
+        may_yield.max().map(|(_, record)| record)
     }
 
     /// The records of the entries in the keys' buckets.
@@ -326,21 +357,6 @@ impl<'m> FlowTable<'m> {
                 self.memory.buckets[bucket].entries.map(|entry| Entry(entry).record())
             })
         })
-    }
-
-    fn older_half_open(
-        &self,
-        oldest: Option<(usize, u32)>,
-        record: usize,
-        now: Tick,
-    ) -> Option<(usize, u32)> {
-        let flow = &self.memory.records[record];
-        let age = now.since(Tick(flow.last_seen));
-        let may_go = flow.state().is_some_and(FlowState::is_half_open) && age > 0;
-        if may_go && oldest.is_none_or(|(_, oldest_age)| age > oldest_age) {
-            return Some((record, age));
-        }
-        oldest
     }
 }
 

@@ -52,10 +52,15 @@ pub(crate) fn follow(
     }
     match next_state(entry, headers, flows, snapshot) {
         Some(state) => {
+            if !state.is_unproven() && flows.record(entry).is_unproven() {
+                flows.count_proven();
+            }
             let flow = flows.record_mut(entry);
             flow.state = state as u8;
             flow.last_seen = now.0;
-            if headers.tcp_flags & (ACK | RST) == ACK {
+            if state == FlowState::SynAcked {
+                expect_proof(flow, entry.direction(), headers);
+            } else if headers.tcp_flags & (ACK | RST) == ACK {
                 acknowledge(flow, entry.direction(), headers);
             }
             true
@@ -90,12 +95,37 @@ fn next_state(
     if headers.tcp_flags & RST != 0 && is_blind(flow, direction, state, headers) {
         return Some(state);
     }
+    let proves = headers.tcp_flags & RST != 0 || is_proof(flow, headers);
+    if state == FlowState::SynAcked && from_client && !proves {
+        return Some(state);
+    }
     let stays = !opens || syn_may_stay(entry, state, flows, snapshot);
     stays.then(|| state.after_tcp(headers.tcp_flags, direction))
 }
 
-/// How far beyond what the other end has acknowledged last a RST may lie, for data in flight.
-const RST_WINDOW: u32 = 1 << 18;
+/// Notes where the client's acknowledgements will begin if it is where it says: at the backend's SYN.
+fn expect_proof(flow: &mut FlowRecord, direction: Direction, headers: &Headers) {
+    if direction == Direction::Reply && headers.tcp_flags & (SYN | ACK | RST) == SYN | ACK {
+        flow.acknowledged[Direction::Forward as usize] = sequence(headers).to_be_bytes();
+        acknowledge(flow, direction, headers);
+    }
+}
+
+/// Whether a client's segment acknowledges the SYN of its backend, and perhaps some data. Who sends from an address
+/// where it does not hear the answer has to guess one of 2¹⁴ windows.
+fn is_proof(flow: &FlowRecord, headers: &Headers) -> bool {
+    let [.., a, b, c, d] = headers.numbers;
+    let expected = u32::from_be_bytes(flow.acknowledged[Direction::Forward as usize]);
+    u32::from_be_bytes([a, b, c, d]).wrapping_sub(expected) < WINDOW
+}
+
+fn sequence(headers: &Headers) -> u32 {
+    let [a, b, c, d, ..] = headers.numbers;
+    u32::from_be_bytes([a, b, c, d])
+}
+
+/// How far beyond what is expected a number may lie, for data in flight.
+const WINDOW: u32 = 1 << 18;
 
 /// Whether a RST was probably sent by somebody who does not see the connection: its number is not about what
 /// the other end expects next. The ends ask for the very number (RFC 5961 §3.2) and decide; this only decides
@@ -103,10 +133,8 @@ const RST_WINDOW: u32 = 1 << 18;
 /// and has to guess one of 2¹⁴ windows. Half-open flows believe every RST: they have acknowledged nothing.
 #[cold]
 fn is_blind(flow: &FlowRecord, direction: Direction, state: FlowState, headers: &Headers) -> bool {
-    let [a, b, c, d, ..] = headers.numbers;
-    let sequence = u32::from_be_bytes([a, b, c, d]);
     let expected = u32::from_be_bytes(flow.acknowledged[direction.opposite() as usize]);
-    !state.is_half_open() && sequence.wrapping_sub(expected) >= RST_WINDOW
+    !state.is_half_open() && sequence(headers).wrapping_sub(expected) >= WINDOW
 }
 
 #[inline]

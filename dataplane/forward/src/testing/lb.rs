@@ -70,8 +70,8 @@ impl Cells {
         let columns =
             |prefix: &str, columns: &[(&str, &str)], cells: &[AtomicU64], totals: &mut Vec<_>| {
                 for (at, (name, _)) in columns.iter().enumerate() {
-                    let quiet =
-                        name.contains("bytes") || ["flows", "bursts", "packets"].contains(name);
+                    let quiet = name.contains("bytes")
+                        || ["flows", "flows_unproven", "bursts", "packets"].contains(name);
                     if !quiet {
                         let sum = cells
                             .iter()
@@ -376,6 +376,14 @@ impl<'m> TestLb<'m> {
     /// The flows of all workers.
     pub fn flows(&self) -> Vec<FlowInfo> {
         self.workers.iter().flat_map(Forwarder::flows).collect()
+    }
+
+    /// A cell of a worker's own row, by its name among [`WORKER_COLUMNS`].
+    #[must_use]
+    pub fn worker_counter(&self, worker: WorkerIdx, name: &str) -> u64 {
+        let column = WORKER_COLUMNS.iter().position(|column| column.0 == name);
+        let cells = &self.cells[usize::from(worker.0)].worker;
+        cells[column.expect("a column of that name")].load(Relaxed)
     }
 
     /// The sum of a counter over workers, by its name in [`Self::check`], or of a gauge or byte count.

@@ -185,6 +185,30 @@ fn a_rst_ends_a_flow_only_if_its_number_is_about_what_the_other_end_expects() {
     }
 }
 
+/// Who sends from an address where it does not hear the answer cannot tell what to acknowledge.
+#[test]
+fn a_handshake_is_complete_when_the_client_acknowledges_what_the_backend_sent() {
+    const BEGUN: u32 = 0x0102_0304; // the number of every SYN of the tests
+    // promise, what the client's segment acknowledges, the state after
+    let rows: [(&str, u32, FlowState); 5] = [
+        ("the SYN", BEGUN + 1, FlowState::Established),
+        ("and data, for the segment before was lost", BEGUN + 20_000, FlowState::Established),
+        ("an older number", BEGUN - 1, FlowState::SynAcked),
+        ("a number far ahead", BEGUN + (1 << 18), FlowState::SynAcked),
+        ("nothing known", 0, FlowState::SynAcked),
+    ];
+    for family in families() {
+        for (promise, number, state) in rows {
+            let mut lb = family.lb(FULL_NAT);
+            live(&mut lb, family, &OPEN[..2]);
+            let segment = family.tcp(CLIENT, VIP, ACK).numbered(BEGUN + 1, number);
+            let (exit, _) = lb.send_to(SERVED, segment.into());
+            assert_eq!(exit, Exit::Send(PortIdx(0)), "{promise}: the backend decides");
+            assert_eq!(lb.flows()[0].state, state, "{promise}");
+        }
+    }
+}
+
 #[test]
 fn what_somebody_else_acknowledges_does_not_let_his_rst_pass() {
     for family in families() {

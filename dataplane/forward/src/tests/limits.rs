@@ -1,9 +1,12 @@
 //! What happens when there is no more: flows, ports, hops, bytes.
 
+use std::net::SocketAddr;
+
 use super::{BACKEND, CLIENT, FULL_NAT, SNAT, VIP, families};
 use crate::fib::{Neighbour, Prefix, Route, RouteHop};
+use crate::flow::{FlowInfo, FlowState};
 use crate::testing::{BOX_MAC, Family, Held, NOWHERE, TestLb, Tx, buffer_of, mac_towards, tcp};
-use crate::wire::tcp::{ACK, SYN};
+use crate::wire::tcp::{ACK, FIN, SYN};
 use crate::{
     BURST, Burst, DropReason, Exit, Fib, MacAddr, NextHopKey, PortConfig, PortIdx, RxChecks,
     WorkerIdx,
@@ -13,6 +16,10 @@ const SERVED: WorkerIdx = WorkerIdx(0);
 
 fn client(n: u32) -> String {
     format!("203.{}.{}.7:{}", n >> 16, n >> 8 & 0xff, 1024 + (n & 0xff))
+}
+
+fn end(family: Family, n: u32) -> SocketAddr {
+    family.text(&client(n)).parse().expect("an end")
 }
 
 fn source_port(family: Family, frame: &[u8]) -> u16 {
@@ -50,13 +57,62 @@ fn a_full_table_lets_the_oldest_half_open_flow_go_and_never_an_established_one()
         }
         assert!(made_room > 150, "most new connections find a half-open one in reach: {made_room}");
         let flows = lb.flows();
-        let established =
-            flows.iter().filter(|flow| flow.state == crate::flow::FlowState::Established);
+        let established = flows.iter().filter(|flow| flow.state == FlowState::Established);
         assert_eq!(established.count(), 48);
         for n in 0..48 {
             let (exit, _) = lb.send_to(SERVED, family.tcp(&client(n), VIP, ACK).into());
             assert_eq!(exit, Exit::Send(PortIdx(0)), "connection {n} goes on");
         }
+    }
+}
+
+/// A quarter of the table each: the newest stay, and what was established is not asked.
+#[test]
+fn floods_of_one_packet_flows_take_their_quota_and_no_more() {
+    for family in families() {
+        let udp_too = format!("{FULL_NAT}\n{}", FULL_NAT.replace("/tcp", "/udp"));
+        let mut lb = TestLb::sized(1, 64, &family.text(&udp_too));
+        for n in 0..20 {
+            assert!(establish(&mut lb, family, n));
+        }
+        for n in 100..400 {
+            lb.now = lb.now.plus_ms(1);
+            for frame in [family.tcp(&client(n), VIP, SYN), family.udp(&client(n), VIP, b"?")] {
+                let (exit, _) = lb.send_to(SERVED, frame.into());
+                assert_eq!(exit, Exit::Send(PortIdx(0)), "there is always room for a newer one");
+            }
+        }
+        for (state, count) in
+            [(FlowState::Established, 20), (FlowState::SynSent, 16), (FlowState::UdpOneWay, 16)]
+        {
+            let flows = lb.flows();
+            let clients: Vec<_> = flows.iter().filter(|flow| flow.state == state).collect();
+            assert_eq!(clients.len(), count, "{state:?}");
+            let newest: Vec<_> = (400 - 16..400).map(|n| end(family, n)).collect();
+            let stays = |flow: &&FlowInfo| newest.contains(&flow.client);
+            assert!(count == 20 || clients.iter().all(stays), "the newest {state:?}");
+        }
+        assert_eq!(lb.worker_counter(SERVED, "flows_unproven"), 32);
+        assert_eq!(lb.worker_counter(SERVED, "flows_evicted"), 2 * (300 - 16));
+    }
+}
+
+/// At ten thousand connections a second, those of the last four minutes that are over would fill the table.
+#[test]
+fn in_a_full_table_a_connection_that_is_over_gives_way_before_a_handshake() {
+    for family in families() {
+        let mut lb = TestLb::sized(1, 16, &family.text(FULL_NAT));
+        for n in 0..16 {
+            assert!(establish(&mut lb, family, n));
+        }
+        let (fin, snat) = (FIN | ACK, lb.flows());
+        let closing = snat.iter().find(|flow| flow.client == end(family, 5)).unwrap();
+        lb.send_to(SERVED, family.tcp(&client(5), VIP, fin).into());
+        lb.send_to(SERVED, family.tcp(BACKEND, &closing.outside.to_string(), fin).into());
+        lb.now = lb.now.plus_ms(1);
+        let (exit, _) = lb.send_to(SERVED, family.tcp(&client(99), VIP, SYN).into());
+        assert_eq!(exit, Exit::Send(PortIdx(0)));
+        assert!(lb.flows().iter().all(|flow| flow.client != closing.client), "it gave way");
     }
 }
 

@@ -144,7 +144,7 @@ proptest! {
         steps in steps(), flows in 1..200_usize, ipv6 in 0..200_usize, aes in any::<bool>()
     ) {
         let hash = if aes { FlowHash::new(&[5; 32]) } else { FlowHash::portable(&[5; 32]) };
-        churn(&mut table(FlowCapacity { flows, ipv6 }, hash), steps);
+        churn(&mut table(FlowCapacity { ipv6, ..flows.into() }, hash), steps);
     }
 }
 
@@ -166,7 +166,7 @@ fn a_table_takes_all_the_flows_it_has_records_for() {
 
 #[test]
 fn ipv6_flows_take_the_records_they_may_have_and_ipv4_flows_the_others_first() {
-    let mut table = table(FlowCapacity { flows: 10, ipv6: 4 }, FlowHash::new(&[3; 32]));
+    let mut table = table(FlowCapacity { ipv6: 4, ..10.into() }, FlowHash::new(&[3; 32]));
     let mut insert = |n, wide| table.insert(&flow(n, wide, FlowState::Established), Tick(0));
     for n in 0..7 {
         assert!(insert(n, false).is_ok(), "six without a wide line, and one with");
