@@ -12,6 +12,8 @@
 //! | `connect`  | [`connect`]| many short HTTP connections, each opened, asked once and closed      |
 //! | `hold`     | [`hold`]   | keeps connections open and asks on each of them until told to stop   |
 //! | `download` | [`download`]| fetches a file and compares every byte with what it must be          |
+//! | `flood`    | [`flood`]  | SYNs from random sources                                             |
+//! | `churn`    | [`churn`]  | in the control process's place: changes backends again and again     |
 //! | `decap`    | [`decap`]  | a backend's end of a tunnel: takes packets out of IPIP and GUE       |
 //! | `pattern`  | [`pattern`]| writes the file that `download` can check                            |
 //!
@@ -20,9 +22,11 @@
 //! Exit status: 0 if the command did its work, whatever it counted, since a test may well expect
 //! refusals; 2 if it could not be understood or could not begin.
 
+mod churn;
 mod connect;
 mod decap;
 mod download;
+mod flood;
 mod hold;
 mod http;
 mod pattern;
@@ -55,6 +59,8 @@ enum Command {
     Download(download::Arguments),
     Pattern(pattern::Arguments),
     Decap(decap::Arguments),
+    Flood(flood::Arguments),
+    Churn(churn::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -77,6 +83,8 @@ fn run(command: Command) -> io::Result<()> {
         Command::Download(arguments) => print_json(&download::run(&arguments, &stop)),
         Command::Pattern(arguments) => pattern::write(&arguments),
         Command::Decap(arguments) => decap::run(&arguments, &stop),
+        Command::Flood(arguments) => flood::run(&arguments, &stop),
+        Command::Churn(arguments) => churn::run(&arguments, &stop),
     }
 }
 

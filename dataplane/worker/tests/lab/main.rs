@@ -20,9 +20,11 @@
 //! `counters` what the programs say about themselves.
 
 mod change;
+mod churn;
 mod companion;
 mod counters;
 mod dsr;
+mod flood;
 mod forwarding;
 mod fragments;
 mod ipv6;
