@@ -20,7 +20,9 @@ fn a_flood_of_syns_breaks_no_connection() {
     site.service("web", "TCP", 80, &BACKENDS.map(Ready));
     let lab = Lab::up(&site, &["--workers", "2"]);
     let to = format!("{FULL_NAT_VIP}:80");
-    let mut held = lab.start_peer("client1", &["hold", &to, "--count", HELD]);
+    // The flood takes more than the lab's links carry, so each loses its share, and sends it again.
+    let patient = ["hold", &to, "--count", HELD, "--timeout-ms", "60000"];
+    let mut held = lab.start_peer("client1", &patient);
     assert_eq!(held.report()["opened"].to_string(), HELD);
 
     let mut flood = lab.start_peer("client2", &["flood", &to, "--seconds", "120"]);
