@@ -139,7 +139,7 @@ impl Datagrams {
         hash: &FlowHash,
         now: Tick,
     ) -> Result<Fate, DropReason> {
-        let at = self.find_or_add(&piece.datagram, hash, now)?;
+        let at = self.find_or_add(piece, hash, now)?;
         if self.table[at].state == State::Contradictory {
             return Err(DropReason::FragmentOverlap);
         }
@@ -182,12 +182,15 @@ impl Datagrams {
         DatagramIdx((uses | at as u32) & 0x00ff_ffff) // what an exit has room for
     }
 
+    /// The share of a source is for what may have to wait: a first piece takes a place, if need be the oldest's,
+    /// so that one who speaks in a source's name does not silence it.
     fn find_or_add(
         &mut self,
-        key: &FlowKey,
+        piece: &Piece,
         hash: &FlowHash,
         now: Tick,
     ) -> Result<usize, DropReason> {
+        let key = &piece.datagram;
         let set = hash.tuple(key) as usize % SETS * WAYS;
         let ways = set..set + WAYS;
         let held = |at: &usize| self.table[*at].state != State::Free && self.table[*at].key == *key;
@@ -195,7 +198,7 @@ impl Datagrams {
             return Ok(at);
         }
         let source = hash.tuple(&source_of(key)) as usize % SOURCES;
-        if self.sources[source].datagrams == DATAGRAMS_PER_SOURCE {
+        if self.sources[source].datagrams >= DATAGRAMS_PER_SOURCE && !piece.is_first() {
             return Err(DropReason::FragmentLimit);
         }
         let free = ways.clone().find(|at| self.table[*at].state == State::Free);

@@ -84,10 +84,15 @@ impl Piece {
         let Fragment { id, data_at, offset, more, .. } = fragment;
         let len = packet.len().saturating_sub(data_at);
         let uneven = more && !len.is_multiple_of(8);
-        if len == 0 || uneven || data_at + offset + len > DATAGRAM_LEN {
+        // RFC 791 §3.1 limits the packet, RFC 8200 §4.5 what follows the IPv6 header in it.
+        let headers_len = match addresses.family {
+            V6 => data_at - ipv6::HEADER_LEN - ipv6::FRAGMENT_HEADER_LEN,
+            _ => data_at,
+        };
+        if len == 0 || uneven || headers_len + offset + len > DATAGRAM_LEN {
             return Err(DropReason::FragmentLength);
         }
-        let first = (offset == 0).then(|| First::read(l4, addresses.protocol)).transpose()?;
+        let first = (offset == 0).then(|| First::read(l4, addresses)).transpose()?;
         if (1..header_len(addresses.protocol)).contains(&offset) {
             return Err(DropReason::FragmentTiny);
         }
@@ -120,8 +125,9 @@ impl Piece {
 }
 
 impl First {
-    fn read(l4: &[u8], protocol: u8) -> Result<Self, DropReason> {
+    fn read(l4: &[u8], addresses: &FlowKey) -> Result<Self, DropReason> {
         let tiny = |_| DropReason::FragmentTiny;
+        let protocol = addresses.protocol;
         match Protocol::from_number(protocol) {
             Some(Protocol::Tcp) => {
                 let tcp = TcpView::new(l4).map_err(tiny)?;
@@ -135,6 +141,9 @@ impl First {
             _ => {
                 let udp =
                     l4.first_chunk::<{ udp::HEADER_LEN }>().ok_or(DropReason::FragmentTiny)?;
+                if addresses.family == V6 && udp[udp::CHECKSUM_AT..] == [0; 2] {
+                    return Err(DropReason::L4Checksum);
+                }
                 let [a, b, c, d, ..] = *udp;
                 let ports = u32::from_ne_bytes([a, b, c, d]);
                 Ok(Self { ports, protocol, tcp_flags: 0, numbers: [0; 8] })

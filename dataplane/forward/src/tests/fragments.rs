@@ -260,3 +260,26 @@ fn pieces_for_the_box_go_to_the_kernel() {
         }
     }
 }
+
+/// RFC 8200 §4.5: 65,535 bytes follow the IPv6 header.
+#[test]
+fn the_largest_ipv6_datagram_is_carried() {
+    let family = Family::V6;
+    let mut lb = family.lb(MODES[0]);
+    let whole = family.udp(CLIENT, UDP_VIP, &vec![7; 65_527]).bytes();
+    let mut sizes = vec![1448; 45];
+    sizes.push(65_535 - 45 * 1448);
+    for piece in fragmented(&whole, 7, &sizes) {
+        assert_eq!(lb.carry(WorkerIdx(0), piece)[0].0, Exit::Send(PortIdx(0)));
+    }
+}
+
+#[test]
+fn over_ipv6_neither_a_datagram_nor_its_first_piece_may_lack_the_udp_checksum() {
+    let mut lb = Family::V6.lb(MODES[0]);
+    let whole = Family::V6.udp(CLIENT, UDP_VIP, &[0; 1000]).without_checksum().bytes();
+    for frame in [whole.clone(), fragmented(&whole, 9, &[504, 504])[0].clone()] {
+        let (exit, _) = lb.carry(WorkerIdx(0), frame)[0];
+        assert_eq!(exit, Exit::Drop(DropReason::L4Checksum));
+    }
+}

@@ -18,6 +18,8 @@ pub const HOP_BY_HOP: u8 = 0;
 pub const ROUTING: u8 = 43;
 /// Next header: fragment.
 pub const FRAGMENT: u8 = 44;
+/// Length of that header.
+pub const FRAGMENT_HEADER_LEN: usize = 8;
 /// Next header: options for the destination.
 pub const DESTINATION: u8 = 60;
 /// The most extension headers that are walked. A host may set such limits (RFC 8504 §5.3); what
@@ -185,7 +187,8 @@ impl<'a> Extension<'a> {
         if protocol == ROUTING && (third == 0 || fourth > 0) {
             return Err(Astray::Routed);
         }
-        let header_len = if protocol == FRAGMENT { 8 } else { 8 + usize::from(len) * 8 };
+        let header_len =
+            if protocol == FRAGMENT { FRAGMENT_HEADER_LEN } else { 8 + usize::from(len) * 8 };
         let rest = bytes.get(header_len..).ok_or(Astray::Truncated)?;
         let field = u16::from_be_bytes([third, fourth]);
         let fragment = (protocol == FRAGMENT && field & 0xfff9 != 0).then_some(Fragment {
