@@ -69,6 +69,8 @@ pub struct Adjacency {
     pub mtu: u16,
     /// The port's VLAN.
     pub vlan: Option<u16>,
+    /// The neighbour's IP address.
+    pub address: IpAddr,
 }
 
 /// The answer of a look-up.
@@ -224,7 +226,7 @@ impl Fib {
             let mut macs = [0; 12];
             macs[..6].copy_from_slice(&mac.0);
             macs[6..].copy_from_slice(&config.mac.0);
-            adjacencies.push(Adjacency { macs, port, mtu, vlan: config.vlan });
+            adjacencies.push(Adjacency { macs, port, mtu, vlan: config.vlan, address });
             u32::try_from(adjacencies.len() - 1).unwrap_or(u32::MAX)
         })
     }

@@ -98,7 +98,7 @@ impl<'m> Forwarder<'m> {
         }
         for at in self.walk.strangers.iter() {
             match self.walk.headers[at].kind {
-                Kind::IcmpError => self.receive_icmp_error(at, burst, snapshot),
+                Kind::IcmpError => self.receive_icmp_error(at, burst, snapshot, now),
                 Kind::Fragment => self.receive_piece(at, burst, snapshot, now),
                 Kind::Tuple | Kind::Other => {
                     self.receive_stranger(at, classes[at], burst, snapshot, now);
@@ -130,7 +130,7 @@ impl<'m> Forwarder<'m> {
 
     /// An ICMP error: written anew for the end it is about, handed to the owner of the flow it quotes, or gone.
     #[cold]
-    fn receive_icmp_error(&mut self, at: usize, burst: &mut Burst, snapshot: &Snapshot) {
+    fn receive_icmp_error(&mut self, at: usize, burst: &mut Burst, snapshot: &Snapshot, now: Tick) {
         let (outer, headers) = (self.walk.keys[at], self.walk.headers[at]);
         let error = match icmp::read(burst.frames[at], &headers, &outer, snapshot) {
             Ok(error) => error,
@@ -151,7 +151,7 @@ impl<'m> Forwarder<'m> {
         let flow = self.flows.flow(entry);
         if flow.is_dsr() {
             let (record, wide) = flow.copied();
-            return self.carry_alone(at, burst, Flow::new(&record, &wide), snapshot);
+            return self.carry_alone(at, burst, Flow::new(&record, &wide), snapshot, now);
         }
         let [forward, reply] = [Direction::Forward, Direction::Reply].map(|way| flow.key(way));
         let ends = icmp::Ends::of(forward, reply, entry.direction());
@@ -203,7 +203,7 @@ impl<'m> Forwarder<'m> {
             Err(Refusal::Exit(exit)) => burst.leave(at, exit),
             Err(Refusal::Stateless(flow)) => {
                 let (record, wide) = (flow.record(now), flow.wide());
-                self.carry_alone(at, burst, Flow::new(&record, &wide), snapshot);
+                self.carry_alone(at, burst, Flow::new(&record, &wide), snapshot, now);
             }
             Err(Refusal::Reset) => {
                 let (frame, slip) = (&mut *burst.frames[at], &mut burst.slips[at]);

@@ -11,7 +11,7 @@ use crate::journey::Walk;
 use crate::maglev::flow_hash;
 use crate::snapshot::Snapshot;
 use crate::wire::ethernet::{self, EthernetView};
-use crate::{BackendId, Burst, DropReason, Exit, ListenerSlot, NextHopKey};
+use crate::{BackendId, Burst, DropReason, Exit, ListenerSlot, Mode, NextHopKey};
 
 /// The room: every rewritten packet takes its exit, and is counted with its listener and backend.
 pub(crate) fn next_hop(
@@ -89,7 +89,7 @@ pub(crate) fn flow_hop(flows: &mut FlowTable, entry: Entry, fib: &Fib) -> Hop {
 #[cold]
 fn look_up_anew(flows: &mut FlowTable, entry: Entry, fib: &Fib) -> Hop {
     let direction = entry.direction();
-    let hop = route(&flows.flow(entry).key(direction.opposite()).mirror(), fib);
+    let hop = flow_route(flows.flow(entry), direction, fib);
     let flow = flows.record_mut(entry);
     if flow.fib_version != fib.version() {
         flow.fib_version = fib.version();
@@ -99,6 +99,20 @@ fn look_up_anew(flows: &mut FlowTable, entry: Entry, fib: &Fib) -> Hop {
         flow.hops[direction as usize] = u16::try_from(index).unwrap_or(NO_HOP);
     }
     hop
+}
+
+/// The next hop of a flow's direction. With L2 DSR there is none but the backend itself: a router would send a
+/// packet for the VIP back to us.
+pub(crate) fn flow_route(flow: Flow, direction: Direction, fib: &Fib) -> Hop {
+    let leaving = flow.key(direction.opposite()).mirror();
+    let hop = route(&leaving, fib);
+    let neighbour = match hop {
+        _ if flow.mode() != Mode::L2Dsr => return hop,
+        Hop::Ready(index) => fib.adjacency(index).map(|adjacency| adjacency.address),
+        Hop::Unresolved(next) => Some(next.address),
+        Hop::Unreachable => None,
+    };
+    if neighbour == Some(leaving.destination().ip()) { hop } else { Hop::Unreachable }
 }
 
 /// The next hop of a packet as it leaves.
@@ -189,7 +203,8 @@ pub(crate) fn resume(
     snapshot: &Snapshot,
 ) -> Exit {
     let fib = snapshot.fib();
-    let hop = if snapshot.is_vip(leaving.destination().ip()) {
+    let destination = leaving.destination().ip();
+    let hop = if snapshot.is_vip(destination) || snapshot.is_departed_vip(destination) {
         fib.look_up(next_hop.address, flow_hash(leaving))
     } else {
         route(leaving, fib)

@@ -234,6 +234,7 @@ fn parse_l4(
         }
         UDP => {
             let udp = UdpView::new(payload).map_err(l4_header_reason)?;
+            key.ports = u32::from_ne_bytes(udp.ports());
             if key.family == V6 && !udp.has_checksum() {
                 return Err(DropReason::L4Checksum.into());
             }
@@ -255,7 +256,10 @@ pub(crate) fn parse_leaving(frame: &[u8]) -> Option<(FlowKey, u16)> {
     let (mut key, mut headers) = (FlowKey::default(), Headers::default());
     match frame.ether_type() {
         ethernet::IPV4 => parse_v4(&frame, Checked::Good, &mut key, &mut headers),
-        ethernet::IPV6 => parse_v6(&frame, &mut key, &mut headers),
+        ethernet::IPV6 => match parse_v6(&frame, &mut key, &mut headers) {
+            Err(exit) if exit == DropReason::L4Checksum.into() => Ok(Kind::Tuple), // of a tunnel: RFC 6935
+            parsed => parsed,
+        },
         _ => return None,
     }
     .ok()?;

@@ -82,6 +82,7 @@ impl Pinning<'_, '_> {
         let state = match protocol {
             // Or of a connection that outlived our knowledge of it: Maglev knows its backend, and its next packet
             // says that it goes on.
+            Protocol::Tcp if headers.tcp_flags & FIN != 0 => FlowState::Closing,
             Protocol::Tcp => FlowState::SynSent,
             Protocol::Udp => FlowState::UdpOneWay,
         };

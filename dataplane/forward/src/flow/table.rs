@@ -338,13 +338,19 @@ impl<'m> FlowTable<'m> {
         self.counters.worker(WorkerColumn::FlowsEvicted, 1);
     }
 
-    /// The one that gives way before the others: what is over, then what is unproven, the oldest first.
+    /// The one that gives way before the others: what is over, then what is unproven, then of DSR, where Maglev
+    /// knows the backend and no handshake proves anything; the oldest first.
     fn first_to_yield(&self, records: impl Iterator<Item = usize>, now: Tick) -> Option<usize> {
         let may_yield = records.filter_map(|record| {
             let flow = &self.memory.records[record];
             let (state, age) = (flow.state()?, now.since(Tick(flow.last_seen)));
-            let yields = (state.is_over() || state.is_unproven()) && age > 0;
-            yields.then_some(((state.is_over(), age), record))
+            let rank = match state {
+                _ if state.is_over() => 2,
+                _ if state.is_unproven() => 1,
+                _ if flow.is_dsr() => 0,
+                _ => return None,
+            };
+            (age > 0).then_some(((rank, age), record))
         });
         may_yield.max().map(|(_, record)| record)
     }

@@ -56,6 +56,9 @@ pub(crate) fn follow(
                 flows.count_proven();
             }
             let flow = flows.record_mut(entry);
+            if flow.is_dsr() && flow.is_unproven() {
+                flow.acknowledged[Direction::Reply as usize] = sequence(headers).to_be_bytes();
+            }
             flow.state = state as u8;
             flow.last_seen = now.0;
             if state == FlowState::SynAcked {
@@ -87,6 +90,10 @@ fn next_state(
         return stays.then(|| state.after_udp(direction));
     }
     if flow.is_dsr() {
+        if headers.tcp_flags & (RST | FIN) != 0 && !state.is_half_open() && !is_next(flow, headers)
+        {
+            return Some(state);
+        }
         let opens = headers.tcp_flags & (SYN | ACK | RST) == SYN;
         let stays = !opens || syn_may_stay(entry, state, flows, snapshot);
         return stays.then(|| state.after_tcp_alone(headers.tcp_flags));
@@ -137,10 +144,25 @@ fn is_blind(flow: &FlowRecord, direction: Direction, state: FlowState, headers: 
     !state.is_half_open() && sequence(headers).wrapping_sub(expected) >= WINDOW
 }
 
+/// Of DSR flows, whose backends are not heard: notes the number of the client's segment, if it follows the last.
 #[inline]
 fn acknowledge(flow: &mut FlowRecord, direction: Direction, headers: &Headers) {
+    if flow.is_dsr() {
+        if is_next(flow, headers) {
+            flow.acknowledged[Direction::Reply as usize] = sequence(headers).to_be_bytes();
+        }
+        return;
+    }
     let [.., a, b, c, d] = headers.numbers;
     flow.acknowledged[direction as usize] = [a, b, c, d];
+}
+
+/// Whether a segment of a DSR flow's client follows the last, as far as that is known: a backend's packets, which
+/// would tell what comes next, take another way.
+#[inline]
+fn is_next(flow: &FlowRecord, headers: &Headers) -> bool {
+    let last = u32::from_be_bytes(flow.acknowledged[Direction::Reply as usize]);
+    sequence(headers).wrapping_sub(last) < WINDOW
 }
 
 /// Whether a SYN of the client belongs to the flow as it is. If not, the flow is unlinked.

@@ -1,7 +1,8 @@
 //! Packets of DSR flows outside the corridor, and those that are too large for where they must go.
 
 use crate::counters::WorkerColumn;
-use crate::flow::{Direction, Flow};
+use crate::flow::{Direction, Flow, FlowKey};
+use crate::journey::Kind;
 use crate::rewrite::dsr::{self, Stuck};
 use crate::snapshot::Snapshot;
 use crate::{Burst, DropReason, Forwarder, Tick, next_hop, rewrite, too_big};
@@ -16,15 +17,22 @@ impl Forwarder<'_> {
         burst: &mut Burst,
         flow: Flow,
         snapshot: &Snapshot,
+        now: Tick,
     ) {
-        let leaving = flow.key(Direction::Reply).mirror();
-        let hop = next_hop::route(&leaving, snapshot.fib());
+        let hop = next_hop::flow_route(flow, Direction::Forward, snapshot.fib());
         match dsr::carry(burst, at, &self.walk.headers[at], flow, hop, snapshot) {
             Ok(()) => {
                 let bytes = burst.slips[at].len.into();
                 next_hop::count(flow, Direction::Forward, bytes, &self.counters);
             }
-            Err(Stuck::TooBig) => burst.leave(at, DropReason::MtuExceeded.into()),
+            Err(Stuck::TooBig) => {
+                burst.leave(at, DropReason::MtuExceeded.into());
+                if self.walk.headers[at].kind != Kind::IcmpError
+                    && let Some(mtu) = dsr::most(flow, hop, snapshot)
+                {
+                    self.tell(at, burst, &flow.key(Direction::Forward), mtu, now);
+                }
+            }
             Err(Stuck::Lost(reason)) => burst.leave(at, reason.into()),
         }
     }
@@ -34,9 +42,7 @@ impl Forwarder<'_> {
     pub(super) fn answer_too_big(&mut self, burst: &mut Burst, snapshot: &Snapshot, now: Tick) {
         for at in self.walk.too_big.iter() {
             burst.leave(at, DropReason::MtuExceeded.into());
-            if self.answer_one(at, burst, snapshot, now).is_some() {
-                self.counters.worker(WorkerColumn::TooBig, 1);
-            }
+            self.answer_one(at, burst, snapshot, now);
         }
     }
 
@@ -49,24 +55,40 @@ impl Forwarder<'_> {
     ) -> Option<()> {
         let (entry, headers) = (self.walk.entries[at], &self.walk.headers[at]);
         let (flow, direction) = (self.flows.flow(entry), entry.direction());
-        let leaving = flow.key(direction.opposite()).mirror();
-        let hop = next_hop::route(&leaving, snapshot.fib());
+        let hop = next_hop::flow_route(flow, direction, snapshot.fib());
         let mtu = match flow.is_dsr() {
             true => dsr::most(flow, hop, snapshot)?,
             false => next_hop::mtu(hop, snapshot)?,
         };
-        let (frame, slip) = (&mut *burst.frames[at], &mut burst.slips[at]);
+        let frame = &mut *burst.frames[at];
         let is_rewritten = !flow.is_dsr();
         let has_new_id = is_rewritten && self.walk.pieces.contains(at);
-        if has_new_id
-            || !too_big::wants_one(frame, headers, flow.family)
-            || !self.allowance.take(now)
-        {
+        if has_new_id {
             return None;
         }
         if is_rewritten {
             rewrite::undo(frame, headers, flow, direction)?;
         }
-        too_big::answer(frame, slip, headers, &flow.key(direction), mtu)
+        let arrived = flow.key(direction);
+        self.tell(at, burst, &arrived, mtu, now)
+    }
+
+    /// Answers a packet, which is as it arrived, by what would have fitted.
+    fn tell(
+        &mut self,
+        at: usize,
+        burst: &mut Burst,
+        arrived: &FlowKey,
+        mtu: u16,
+        now: Tick,
+    ) -> Option<()> {
+        let headers = &self.walk.headers[at];
+        let (frame, slip) = (&mut *burst.frames[at], &mut burst.slips[at]);
+        if !too_big::wants_one(frame, headers, arrived.family) || !self.allowance.take(now) {
+            return None;
+        }
+        too_big::answer(frame, slip, headers, arrived, mtu)?;
+        self.counters.worker(WorkerColumn::TooBig, 1);
+        Some(())
     }
 }

@@ -79,7 +79,9 @@ impl Forwarder<'_> {
             return;
         }
         let class = classify(&headers, &key, snapshot);
-        let begins_none = !is_first && matches!(class, Class::Listener(_));
+        // With DSR each finds its backend by Maglev, even when there is no room for their flow.
+        let begins_none =
+            !is_first && matches!(class, Class::Listener(listener) if !listener.mode.is_dsr());
         if begins_none && self.owner(&class, &key) == Some(self.me) {
             return burst.leave(at, DropReason::NoFlow.into());
         }

@@ -4,9 +4,10 @@ use super::{CLIENT, VIP, families};
 use crate::testing::{BOX_MAC, Family, TestLb, TestPacket, fragmented, mac_towards};
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
 use crate::wire::{checksum, ethernet};
-use crate::{DropReason, Exit, FlowState, NextHopKey, PortIdx, WorkerIdx};
+use crate::{DropReason, Exit, FlowState, L4Ports, NextHopKey, PortIdx, Protocol, WorkerIdx};
 
 const SERVED: WorkerIdx = WorkerIdx(0);
+const SENT: Exit = Exit::Send(PortIdx(0));
 /// Tunnels, with the bytes of their headers behind the outer IP header.
 const TUNNELS: [(&str, usize); 3] = [("ipip", 0), ("gue", 8), ("gue-variant-0", 12)];
 const SNAT: &str = "10.0.0.200";
@@ -317,5 +318,81 @@ fn a_rewritten_packet_that_does_not_fit_is_quoted_as_it_was_sent() {
         let (exit, answer) = lb.send_to(SERVED, long.clone());
         assert_eq!(exit, Exit::Send(PortIdx(0)), "{mode}");
         assert_eq!(answer, super::icmp::answer_too_big(family, 1000, &long), "{mode}");
+    }
+}
+
+#[test]
+fn a_held_gue_packet_goes_to_its_backend() {
+    for (outer, mode) in families().flat_map(|f| ["gue", "gue-variant-0"].map(|mode| (f, mode))) {
+        let spec = "192.0.2.10:80/tcp backend=10.0.1.99:80 snat=10.0.0.200 mode=";
+        let mut lb = TestLb::with(&(outer.text(spec) + mode));
+        let (exit, mut held) = lb.send_to(SERVED, outer.tcp(CLIENT, VIP, SYN).bytes());
+        let key = NextHopKey { port: PortIdx(0), address: outer.address("10.0.1.99") };
+        assert_eq!(exit, Exit::Hold(key));
+        lb.resolve(key.address);
+        let snapshot = lb.snapshot.clone();
+        let resumed = lb.worker_mut(SERVED).resume(&mut held, key, &snapshot);
+        assert_eq!(resumed, SENT, "{mode} over {outer:?}");
+    }
+}
+
+#[test]
+fn a_held_l2_dsr_packet_whose_listener_departs_does_not_go_to_a_router() {
+    for family in families() {
+        let spec = family.text("192.0.2.10:80/tcp backend=10.0.1.99:80 mode=l2-dsr");
+        let mut lb = TestLb::with(&spec);
+        let (exit, mut held) = lb.send_to(SERVED, family.tcp(CLIENT, VIP, SYN).bytes());
+        let key = NextHopKey { port: PortIdx(0), address: family.address("10.0.1.99") };
+        assert_eq!(exit, Exit::Hold(key));
+        lb.reconfigure("");
+        let mut builder = lb.builder();
+        builder.departed_listeners([(
+            family.address("192.0.2.10"),
+            Protocol::Tcp,
+            L4Ports::one(80),
+        )]);
+        lb.install(&builder);
+        lb.resolve(key.address);
+        let snapshot = lb.snapshot.clone();
+        let resumed = lb.worker_mut(SERVED).resume(&mut held, key, &snapshot);
+        assert_eq!(resumed, SENT);
+        assert_eq!(held[..6], mac_towards(key.address).0, "to the backend, not to the router");
+    }
+}
+
+#[test]
+fn pieces_of_a_dsr_datagram_go_on_when_the_table_is_full() {
+    for family in families() {
+        let spec = family.text("192.0.2.10:53/udp mode=ipip backend=10.0.0.3:53 snat=10.0.0.200");
+        let mut lb = TestLb::sized(1, 1, &spec);
+        lb.send_to(SERVED, family.udp("203.0.113.9:9", "192.0.2.10:53", &[1]).bytes());
+        let whole = lb.send_to(SERVED, family.udp(CLIENT, "192.0.2.10:53", &[1]).bytes());
+        assert_eq!(whole.0, SENT, "a whole datagram goes without state");
+        let pieces =
+            fragmented(&family.udp(CLIENT, "192.0.2.10:53", &[7; 120]).bytes(), 7, &[64, 64]);
+        let exits = [0, 1].map(|at| lb.carry(SERVED, pieces[at].clone())[0].0);
+        assert_eq!(exits, [SENT, SENT]);
+    }
+}
+
+#[test]
+fn a_packet_without_state_that_does_not_fit_is_answered() {
+    for family in families() {
+        let spec = family.text("192.0.2.10:80/tcp mode=ipip backend=10.0.0.3:80 snat=10.0.0.200");
+        let mut lb = TestLb::sized(1, 1, &spec);
+        lb.send_to(SERVED, family.tcp("203.0.113.9:9", VIP, ACK).bytes());
+        let (exit, _) =
+            lb.send_to(SERVED, family.tcp(CLIENT, VIP, ACK).carrying(&[7; 1445]).bytes());
+        assert_eq!(exit, SENT, "the answer");
+    }
+}
+
+#[test]
+fn l2_dsr_sends_nothing_to_a_router() {
+    for family in families() {
+        let spec = family.text("192.0.2.10:80/tcp backend=198.51.100.5:80 mode=l2-dsr");
+        let mut lb = TestLb::with(&spec);
+        let (exit, _) = lb.send_to(SERVED, family.tcp(CLIENT, VIP, SYN).bytes());
+        assert_eq!(exit, Exit::Drop(DropReason::NoRoute), "it would come back to us");
     }
 }

@@ -1,6 +1,7 @@
 //! What the forwarder promises, a row each. A new behaviour starts as a new row.
 
 mod affinity;
+mod attacks;
 mod dnat;
 mod drops;
 mod dsr;
