@@ -136,14 +136,22 @@ impl<'m> Forwarder<'m> {
             Ok(error) => error,
             Err(exit) => return burst.leave(at, exit),
         };
-        let entry = self.flows.find(&error.key, self.flows.hash.tuple(&error.key));
+        let hash = self.flows.hash.tuple(&error.key);
+        let entry = self.flows.find(&error.key, hash);
         if !entry.is_some() {
-            let owner = self.owner(&icmp::class(&error, snapshot), &error.key);
-            let exit = owner.filter(|owner| *owner != self.me).map_or_else(
-                || icmp::unclaimed(&outer, snapshot, DropReason::IcmpNoFlow),
-                ShortExit::hand_over,
-            );
-            return burst.leave(at, exit);
+            let class = icmp::class(&error, snapshot);
+            let owner = self.owner(&class, &error.key);
+            if let Some(owner) = owner.filter(|owner| *owner != self.me) {
+                return burst.leave(at, ShortExit::hand_over(owner));
+            }
+            if let Class::Listener(listener) = class
+                && headers.ttl > 1
+                && let Some(flow) =
+                    self.pinning(snapshot, now).without_state(&error.key, hash, listener)
+            {
+                return self.carry_stateless(at, burst, &flow, snapshot, now);
+            }
+            return burst.leave(at, icmp::unclaimed(&outer, snapshot, DropReason::IcmpNoFlow));
         }
         if headers.ttl <= 1 {
             return burst.leave(at, DropReason::TtlExpired.into());
@@ -185,8 +193,26 @@ impl<'m> Forwarder<'m> {
         snapshot: &Snapshot,
         now: Tick,
     ) {
-        let walk = &mut *self.walk;
-        let mut pinning = Pinning {
+        let (headers, key, hash) =
+            (self.walk.headers[at], self.walk.keys[at], self.walk.hashes[at]);
+        match self.pinning(snapshot, now).pin(&headers, &key, hash, listener) {
+            Ok(entry) => {
+                self.walk.entries[at] = entry;
+                self.walk.pinned.insert(at);
+            }
+            Err(Refusal::Exit(exit)) => burst.leave(at, exit),
+            Err(Refusal::Stateless(flow)) => self.carry_stateless(at, burst, &flow, snapshot, now),
+            Err(Refusal::Reset) => {
+                let (frame, slip) = (&mut *burst.frames[at], &mut burst.slips[at]);
+                if reset::answer(frame, slip, &headers, &key).is_none() {
+                    burst.leave(at, DropReason::Truncated.into());
+                }
+            }
+        }
+    }
+
+    fn pinning<'p>(&'p mut self, snapshot: &'p Snapshot, now: Tick) -> Pinning<'p, 'm> {
+        Pinning {
             me: self.me,
             workers: self.workers,
             flows: &mut self.flows,
@@ -194,23 +220,6 @@ impl<'m> Forwarder<'m> {
             counters: &self.counters,
             snapshot,
             now,
-        };
-        match pinning.pin(&walk.headers[at], &walk.keys[at], walk.hashes[at], listener) {
-            Ok(entry) => {
-                walk.entries[at] = entry;
-                walk.pinned.insert(at);
-            }
-            Err(Refusal::Exit(exit)) => burst.leave(at, exit),
-            Err(Refusal::Stateless(flow)) => {
-                let (record, wide) = (flow.record(now), flow.wide());
-                self.carry_alone(at, burst, Flow::new(&record, &wide), snapshot, now);
-            }
-            Err(Refusal::Reset) => {
-                let (frame, slip) = (&mut *burst.frames[at], &mut burst.slips[at]);
-                if reset::answer(frame, slip, &walk.headers[at], &walk.keys[at]).is_none() {
-                    burst.leave(at, DropReason::Truncated.into());
-                }
-            }
         }
     }
 

@@ -78,22 +78,14 @@ impl Pinning<'_, '_> {
                 DropReason::NoFlow.into()
             });
         };
-        let reply = self.reply_key(key, hash, protocol, listener, member)?;
         let state = match protocol {
-            // Or of a connection that outlived our knowledge of it: Maglev knows its backend, and its next packet
-            // says that it goes on.
+            // Of a connection that outlived our knowledge of it.
             Protocol::Tcp if headers.tcp_flags & FIN != 0 => FlowState::Closing,
+            // Or such a one that goes on, as its next packet will say.
             Protocol::Tcp => FlowState::SynSent,
             Protocol::Udp => FlowState::UdpOneWay,
         };
-        let flow = NewFlow {
-            keys: [*key, reply],
-            mode: listener.mode,
-            state,
-            listener: listener.slot,
-            backend: member.id,
-            snapshot_version: self.snapshot.version(),
-        };
+        let flow = self.flow_to(member, key, hash, protocol, listener, state)?;
         if headers.tcp_flags & RST != 0 {
             return Err(Refusal::Stateless(flow)); // it ends what it is about
         }
@@ -104,6 +96,41 @@ impl Pinning<'_, '_> {
         self.counters.listener(listener.slot, ListenerColumn::FlowsNew, 1);
         self.counters.backend(member.id, BackendColumn::FlowsNew, 1);
         Ok(entry)
+    }
+
+    /// What a client's DSR flow would be, by Maglev alone; `None` if there is none.
+    pub(crate) fn without_state(
+        &mut self,
+        key: &FlowKey,
+        hash: u64,
+        listener: &Listener,
+    ) -> Option<NewFlow> {
+        let (protocol, Pick::Backend(member)) = (key.protocol()?, listener.pick(key)) else {
+            return None;
+        };
+        let is_dsr = listener.mode.is_dsr();
+        let flow = is_dsr
+            .then(|| self.flow_to(member, key, hash, protocol, listener, FlowState::SynSent))?;
+        flow.ok()
+    }
+
+    fn flow_to(
+        &mut self,
+        member: &Member,
+        key: &FlowKey,
+        hash: u64,
+        protocol: Protocol,
+        listener: &Listener,
+        state: FlowState,
+    ) -> Result<NewFlow, DropReason> {
+        Ok(NewFlow {
+            keys: [*key, self.reply_key(key, hash, protocol, listener, member)?],
+            mode: listener.mode,
+            state,
+            listener: listener.slot,
+            backend: member.id,
+            snapshot_version: self.snapshot.version(),
+        })
     }
 
     /// What the backend's packets will look like.

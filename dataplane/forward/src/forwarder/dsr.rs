@@ -1,7 +1,7 @@
 //! Packets of DSR flows outside the corridor, and those that are too large for where they must go.
 
 use crate::counters::WorkerColumn;
-use crate::flow::{Direction, Flow, FlowKey};
+use crate::flow::{Direction, Flow, FlowKey, NewFlow};
 use crate::journey::Kind;
 use crate::rewrite::dsr::{self, Stuck};
 use crate::snapshot::Snapshot;
@@ -35,6 +35,20 @@ impl Forwarder<'_> {
             }
             Err(Stuck::Lost(reason)) => burst.leave(at, reason.into()),
         }
+    }
+
+    /// The same of a flow that is in no table.
+    #[cold]
+    pub(super) fn carry_stateless(
+        &mut self,
+        at: usize,
+        burst: &mut Burst,
+        flow: &NewFlow,
+        snapshot: &Snapshot,
+        now: Tick,
+    ) {
+        let (record, wide) = (flow.record(now), flow.wide());
+        self.carry_alone(at, burst, Flow::new(&record, &wide), snapshot, now);
     }
 
     /// Tells the senders of packets that were too large what would have fitted, as often as allowed.

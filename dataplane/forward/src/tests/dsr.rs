@@ -396,3 +396,18 @@ fn l2_dsr_sends_nothing_to_a_router() {
         assert_eq!(exit, Exit::Drop(DropReason::NoRoute), "it would come back to us");
     }
 }
+
+#[test]
+fn an_icmp_error_about_a_connection_without_state_reaches_the_backend() {
+    for family in families() {
+        let spec = family.text("192.0.2.10:80/tcp mode=ipip backend=10.0.0.3:80 snat=10.0.0.200");
+        let mut lb = TestLb::with(&spec);
+        let answer = family.tcp(VIP, CLIENT, ACK).bytes();
+        let error = super::icmp::too_big(family, "198.51.100.9", "192.0.2.10", &answer[14..]);
+        let (exit, left) = lb.send_to(SERVED, error.clone());
+        assert_eq!(exit, SENT);
+        assert_eq!(left[..6], mac_towards(family.address("10.0.0.3")).0);
+        assert_eq!(left.len(), error.len() + if family == Family::V6 { 40 } else { 20 });
+        assert!(lb.flows().is_empty(), "an error begins no flow");
+    }
+}
