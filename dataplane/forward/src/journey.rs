@@ -49,6 +49,8 @@ pub(crate) struct Walk {
     pub(crate) wide: PacketSet,
     /// Pieces of datagrams whose L4 ports are known; only the first piece has an L4 header.
     pub(crate) pieces: PacketSet,
+    /// The ids with which they arrived.
+    pub(crate) ids: [u32; BURST],
     /// Packets of DSR flows, which leave as they are, or within another packet.
     pub(crate) dsr: PacketSet,
     /// Packets that are too large for the way they must take.
@@ -69,6 +71,7 @@ impl Default for Walk {
             tuples: PacketSet::default(),
             wide: PacketSet::default(),
             pieces: PacketSet::default(),
+            ids: [0; BURST],
             dsr: PacketSet::default(),
             too_big: PacketSet::default(),
             pinned: PacketSet::default(),

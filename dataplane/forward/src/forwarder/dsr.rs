@@ -5,7 +5,7 @@ use crate::flow::{Direction, Flow, FlowKey, NewFlow};
 use crate::journey::Kind;
 use crate::rewrite::dsr::{self, Stuck};
 use crate::snapshot::Snapshot;
-use crate::{Burst, DropReason, Forwarder, Tick, next_hop, rewrite, too_big};
+use crate::{Burst, DropReason, Forwarder, Tick, fragment, next_hop, rewrite, too_big};
 
 impl Forwarder<'_> {
     /// A packet that goes where those of a flow would, and leaves no trace in it: a client's when the table is
@@ -75,13 +75,10 @@ impl Forwarder<'_> {
             false => next_hop::mtu(hop, snapshot)?,
         };
         let frame = &mut *burst.frames[at];
-        let is_rewritten = !flow.is_dsr();
-        let has_new_id = is_rewritten && self.walk.pieces.contains(at);
-        if has_new_id {
-            return None;
-        }
-        if is_rewritten {
-            rewrite::undo(frame, headers, flow, direction)?;
+        match self.walk.pieces.contains(at) {
+            _ if flow.is_dsr() => {} // it is as it was
+            true => fragment::undo(frame, headers, flow, direction, self.walk.ids[at])?,
+            false => rewrite::undo(frame, headers, flow, direction, true)?,
         }
         let arrived = flow.key(direction);
         self.tell(at, burst, &arrived, mtu, now)

@@ -35,6 +35,7 @@ impl Forwarder<'_> {
                 self.walk.headers[at] = piece.headers(self.walk.headers[at]);
                 self.walk.hashes[at] = self.flows.hash.tuple(&self.walk.keys[at]);
                 self.walk.pieces.insert(at);
+                self.walk.ids[at] = piece.id();
                 self.receive_known_piece(at, piece.is_first(), burst, snapshot, now);
             }
             Err(exit) => burst.leave(at, exit),

@@ -80,7 +80,8 @@ impl Piece {
         let l3 = usize::from(headers.l3);
         let packet = frame.get(l3..l3 + usize::from(headers.ip_len));
         let packet = packet.ok_or(DropReason::Truncated)?;
-        let (fragment, l4) = headers_of(packet, addresses).ok_or(DropReason::FragmentLength)?;
+        let (fragment, l4) =
+            headers_of(packet, addresses.family).ok_or(DropReason::FragmentLength)?;
         let Fragment { id, data_at, offset, more, .. } = fragment;
         let len = packet.len().saturating_sub(data_at);
         let uneven = more && !len.is_multiple_of(8);
@@ -105,6 +106,11 @@ impl Piece {
     /// The datagram it is of, as a key to hash.
     pub(crate) fn datagram(&self) -> &FlowKey {
         &self.datagram
+    }
+
+    /// The id that it shares with the others, as a number.
+    pub(crate) fn id(&self) -> u32 {
+        self.datagram.ports
     }
 
     /// Whether it has the L4 header.
@@ -153,8 +159,8 @@ impl First {
 }
 
 /// What an IP packet's headers say of the piece it is, and what follows them.
-fn headers_of<'p>(packet: &'p [u8], addresses: &FlowKey) -> Option<(Fragment, &'p [u8])> {
-    if addresses.family == V6 {
+fn headers_of(packet: &[u8], family: u8) -> Option<(Fragment, &[u8])> {
+    if family == V6 {
         let upper = Ipv6View::new(packet).ok()?.upper().ok()?;
         return Some((upper.fragment?, upper.payload));
     }
@@ -194,18 +200,36 @@ pub(crate) fn rewrite(
 ) -> Option<()> {
     let l3 = usize::from(headers.l3);
     let packet = frame.get_mut(l3..l3 + usize::from(headers.ip_len))?;
-    let leaving = flow.key(direction.opposite()).mirror();
-    let (fragment, _) = headers_of(packet, &leaving)?;
-    if leaving.family == V6 {
-        *packet.get_mut(fragment.id_at..)?.first_chunk_mut()? = learned.id.to_be_bytes();
+    let is_first = replace_id(packet, flow.family, learned.id)?;
+    crate::rewrite::piece(frame, headers, flow, direction, is_first)
+}
+
+/// A piece as it arrived, with the id it had: what [`rewrite`] did to it is taken back.
+#[cold]
+pub(crate) fn undo(
+    frame: &mut [u8],
+    headers: &Headers,
+    flow: Flow,
+    direction: Direction,
+    id: u32,
+) -> Option<()> {
+    let packet = frame.get_mut(usize::from(headers.l3)..)?;
+    let is_first = replace_id(packet, flow.family, id)?;
+    crate::rewrite::undo(frame, headers, flow, direction, is_first)
+}
+
+/// Gives a piece another id; whether it is the first.
+fn replace_id(packet: &mut [u8], family: u8, id: u32) -> Option<bool> {
+    let (fragment, _) = headers_of(packet, family)?;
+    if family == V6 {
+        *packet.get_mut(fragment.id_at..)?.first_chunk_mut()? = id.to_be_bytes();
     } else {
-        let id = packet.get_mut(fragment.id_at..)?.first_chunk_mut::<2>()?;
-        let before = u16::from_ne_bytes(*id);
-        *id = (learned.id as u16).to_be_bytes();
-        let delta = checksum::delta(before, u16::from_ne_bytes(*id));
+        let field = packet.get_mut(fragment.id_at..)?.first_chunk_mut::<2>()?;
+        let before = u16::from_ne_bytes(*field);
+        *field = (id as u16).to_be_bytes();
+        let delta = checksum::delta(before, u16::from_ne_bytes(*field));
         let field = packet.get_mut(10..)?.first_chunk_mut::<2>()?;
         *field = checksum::update(u16::from_ne_bytes(*field), delta).to_ne_bytes();
     }
-    let first = fragment.offset == 0;
-    crate::rewrite::piece(frame, headers, flow, direction, first)
+    Some(fragment.offset == 0)
 }

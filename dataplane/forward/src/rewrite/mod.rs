@@ -56,13 +56,14 @@ pub(crate) fn rewrite(burst: &mut Burst, walk: &mut Walk, flows: &FlowTable) {
     }
 }
 
-/// A whole packet as it arrived: what [`rewrite`] did to it is taken back.
+/// A packet as it arrived: what [`rewrite`] did to it is taken back, to its L4 header too if it has one.
 #[cold]
 pub(crate) fn undo(
     frame: &mut [u8],
     headers: &Headers,
     flow: Flow,
     direction: Direction,
+    has_l4: bool,
 ) -> Option<()> {
     let arrived = flow.key(direction);
     let (ip, l4) = frame.split_at_mut_checked(usize::from(headers.l4))?;
@@ -77,7 +78,9 @@ pub(crate) fn undo(
         let checksum = !checksum::sum(ip);
         *ip.get_mut(10..)?.first_chunk_mut()? = checksum.to_ne_bytes();
     }
-    rewrite_l4(l4, arrived.ports, flow, direction.opposite());
+    if has_l4 {
+        rewrite_l4(l4, arrived.ports, flow, direction.opposite());
+    }
     Some(())
 }
 

@@ -321,6 +321,30 @@ fn a_rewritten_packet_that_does_not_fit_is_quoted_as_it_was_sent() {
     }
 }
 
+/// Both pieces over IPv6, whose routers never cut any further; over IPv4 the first only (RFC 1812 §4.3.2.7).
+#[test]
+fn a_piece_that_does_not_fit_is_quoted_as_it_was_sent() {
+    for (family, mode) in families().flat_map(|f| ["full-nat", "dnat"].map(|mode| (f, mode))) {
+        let spec = "192.0.2.10:53/udp backend=10.77.0.1:53 snat=10.0.0.200 mode=";
+        let mut lb = TestLb::with(&(family.text(spec) + mode));
+        let whole = family.udp(CLIENT, "192.0.2.10:53", &[7; 2700]).bytes();
+        let pieces = fragmented(&whole, 0x1234, &[1448, 1260]);
+        for (at, piece) in pieces.iter().enumerate() {
+            let (exit, answer) = &lb.carry(SERVED, piece.clone())[0];
+            if family == Family::V4 && at > 0 {
+                assert_eq!(*exit, Exit::Drop(DropReason::MtuExceeded), "{mode}");
+                continue;
+            }
+            assert_eq!(*exit, SENT, "{mode}, piece {at}");
+            assert_eq!(
+                *answer,
+                super::icmp::answer_too_big(family, 1000, piece),
+                "{mode}, piece {at}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_held_gue_packet_goes_to_its_backend() {
     for (outer, mode) in families().flat_map(|f| ["gue", "gue-variant-0"].map(|mode| (f, mode))) {
