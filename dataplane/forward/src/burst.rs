@@ -1,5 +1,7 @@
 //! Up to [`BURST`] packets that walk together, borrowed from whoever received them.
 
+use arrayvec::ArrayVec;
+
 use crate::exit::ShortExit;
 use crate::fragment::Learned;
 use crate::{Exit, NextHopKey, PortIdx, PuntClass};
@@ -35,38 +37,39 @@ pub enum Checked {
 /// One frame of a burst, as it is now.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'b> {
-    grown: &'b [u8],
-    rest: &'b [u8],
-    start: usize,
-    ingress: PortIdx,
-    exit: Exit,
-    learned: Option<Learned>,
+    burst: &'b Burst<'b>,
+    slot: &'b Slot<'b>,
+    at: usize,
 }
 
 impl<'b> Packet<'b> {
     /// How the journey ended. Before [`Forwarder::forward`](crate::Forwarder::forward) it is a punt.
     #[must_use]
+    #[inline]
     pub fn exit(&self) -> Exit {
-        self.exit
+        self.slot.exit.long().unwrap_or_else(|| self.burst.held(self.at))
     }
 
     /// What is known of the datagram of which this is a piece; travels with it to its owner, for
     /// [`Burst::push_piece`].
     #[must_use]
+    #[inline]
     pub fn learned(&self) -> Option<Learned> {
-        self.learned
+        self.burst.learned(self.at)
     }
 
     /// Where in its buffer the frame begins now: it came in at [`HEADROOM`].
     #[must_use]
+    #[inline]
     pub fn start(&self) -> usize {
-        self.start
+        self.slot.start.into()
     }
 
     /// Bytes of the frame now.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
-        self.grown.len() + self.rest.len()
+        self.slot.len.into()
     }
 
     /// Whether the frame has no bytes at all.
@@ -75,22 +78,25 @@ impl<'b> Packet<'b> {
         self.len() == 0
     }
 
-    /// The frame as it is now: what lies in the headroom, and what lies behind it.
+    /// The frame as it is now.
     #[must_use]
-    pub fn frame(&self) -> [&'b [u8]; 2] {
-        [self.grown, self.rest]
+    pub fn frame(&self) -> &'b [u8] {
+        self.slot.buffer.get(self.start()..self.start() + self.len()).unwrap_or_default()
     }
 
     /// The port the frame came in by.
     #[must_use]
+    #[inline]
     pub fn ingress(&self) -> PortIdx {
-        self.ingress
+        self.slot.ingress
     }
 }
 
-/// What travels beside a frame.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Slip {
+/// One packet: its buffer, where in that the frame lies now, and what else travels with it.
+#[derive(Debug)]
+pub(crate) struct Slot<'a> {
+    /// The headroom and the frame as it came in; empty if there is less than the headroom.
+    pub(crate) buffer: &'a mut [u8],
     /// Bytes of the frame now.
     pub(crate) len: u16,
     /// Where in its buffer it begins now.
@@ -100,20 +106,52 @@ pub(crate) struct Slip {
     pub(crate) exit: ShortExit,
 }
 
+impl Slot<'_> {
+    /// The frame as it came in.
+    #[inline]
+    pub(crate) fn frame(&self) -> &[u8] {
+        self.buffer.get(HEADROOM..).unwrap_or_default()
+    }
+
+    /// The frame as it came in.
+    #[inline]
+    pub(crate) fn frame_mut(&mut self) -> &mut [u8] {
+        self.buffer.get_mut(HEADROOM..).unwrap_or_default()
+    }
+
+    /// The buffer from where the frame begins now.
+    #[inline]
+    pub(crate) fn front_mut(&mut self) -> &mut [u8] {
+        self.buffer.get_mut(usize::from(self.start)..).unwrap_or_default()
+    }
+
+    /// Moves the beginning of the frame by so many bytes towards the front, whose bytes are then anything.
+    pub(crate) fn grow(&mut self, count: usize) -> Option<()> {
+        let count = u16::try_from(count).ok()?;
+        self.len = self.len.checked_add(count)?;
+        self.start = self.start.checked_sub(count)?;
+        Some(())
+    }
+
+    /// Takes bytes off the front.
+    pub(crate) fn shrink(&mut self, count: usize) -> Option<()> {
+        let count = u16::try_from(count).ok()?;
+        self.len = self.len.checked_sub(count)?;
+        self.start += count;
+        Some(())
+    }
+}
+
 /// A fixed-size vector of packets; making and filling one allocates nothing.
 ///
-/// A burst is made for every poll of a queue, so it is small: 28 bytes a packet to clear, where
-/// whole packets with whole exits took 24 TSC cycles each (bench `l4_full_nat/64B/64_flows`).
+/// A burst is made for every poll of a queue, so nothing is written before it is needed.
 #[derive(Debug)]
 pub struct Burst<'a> {
-    pub(crate) frames: [&'a mut [u8]; BURST],
-    heads: [Option<&'a mut [u8; HEADROOM]>; BURST],
-    pub(crate) slips: [Slip; BURST],
+    pub(crate) slots: ArrayVec<Slot<'a>, BURST>,
     /// Where those wait that are held; made when the first one is.
     holds: Option<[NextHopKey; BURST]>,
     /// What is known of pieces of datagrams; made when the first one is.
     learned: Option<[Option<Learned>; BURST]>,
-    len: usize,
 }
 
 impl<'a> Burst<'a> {
@@ -121,14 +159,7 @@ impl<'a> Burst<'a> {
     #[must_use]
     #[inline]
     pub fn new() -> Self {
-        Self {
-            frames: std::array::from_fn(|_| Default::default()),
-            heads: [const { None }; BURST],
-            slips: [Slip::default(); BURST],
-            holds: None,
-            learned: None,
-            len: 0,
-        }
+        Self { slots: ArrayVec::new_const(), holds: None, learned: None }
     }
 
     /// Adds a whole Ethernet frame without FCS, writable in place, that begins [`HEADROOM`] bytes into its buffer.
@@ -137,18 +168,9 @@ impl<'a> Burst<'a> {
     /// buffer has no headroom as an empty one.
     #[inline]
     pub fn push(&mut self, buffer: &'a mut [u8], ingress: PortIdx, checks: RxChecks) -> bool {
-        let at = self.len;
-        if at == BURST {
-            return false;
-        }
-        let start = HEADROOM as u16;
-        self.slips[at] = Slip { len: 0, start, ingress, checks, exit: ShortExit::default() };
-        if let Some((head, frame)) = buffer.split_first_chunk_mut() {
-            self.slips[at].len = u16::try_from(frame.len()).unwrap_or(u16::MAX);
-            (self.heads[at], self.frames[at]) = (Some(head), frame);
-        }
-        self.len += 1;
-        true
+        let len = u16::try_from(buffer.len().saturating_sub(HEADROOM)).unwrap_or(u16::MAX);
+        let (start, exit) = (HEADROOM as u16, ShortExit::default());
+        self.slots.try_push(Slot { buffer, len, start, ingress, checks, exit }).is_ok()
     }
 
     /// Adds a frame as [`Self::push`] does, with what is known of it if it is a piece of a datagram: it was
@@ -163,7 +185,7 @@ impl<'a> Burst<'a> {
     ) -> bool {
         let pushed = self.push(buffer, ingress, checks);
         if let Some(learned) = learned.filter(|_| pushed) {
-            self.learn(self.len - 1, learned);
+            self.learn(self.len() - 1, learned);
         }
         pushed
     }
@@ -172,57 +194,38 @@ impl<'a> Burst<'a> {
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
-        self.len
+        self.slots.len()
     }
 
     /// Whether nothing was pushed yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.slots.is_empty()
     }
 
     /// The packets in the order they were pushed.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = Packet<'_>> {
-        (0..self.len).map(|at| {
-            let slip = &self.slips[at];
-            let exit = match slip.exit.long() {
-                Some(exit) => exit,
-                None => {
-                    self.holds.map_or(Exit::Punt(PuntClass::Other), |holds| Exit::Hold(holds[at]))
-                }
-            };
-            let (start, len) = (usize::from(slip.start), usize::from(slip.len));
-            let head = self.heads[at].as_deref().and_then(|head| head.get(start..));
-            let grown = head.map(|head| &head[..head.len().min(len)]).unwrap_or_default();
-            let rest = start.saturating_sub(HEADROOM)..(start + len).saturating_sub(HEADROOM);
-            let rest = self.frames[at].get(rest).unwrap_or_default();
-            let learned = self.learned(at);
-            Packet { grown, rest, start, ingress: slip.ingress, exit, learned }
-        })
+        self.slots.iter().enumerate().map(|(at, slot)| Packet { burst: self, slot, at })
     }
 
-    /// A frame as it came in, the room before it, and what travels beside it.
-    pub(crate) fn buffer_mut(&mut self, at: usize) -> Buffer<'_> {
-        let head = self.heads[at % BURST].as_deref_mut();
-        Buffer { head, frame: self.frames[at % BURST], slip: &mut self.slips[at % BURST] }
+    /// Where a packet waits that says it is held.
+    #[cold]
+    fn held(&self, at: usize) -> Exit {
+        let key = self.holds.as_ref().map(|holds| holds[at % BURST]);
+        key.map_or(Exit::Punt(PuntClass::Other), Exit::Hold)
     }
 
-    /// The frame as it is now, from its beginning on, as far as it lies in one piece: the link header does, unless
-    /// a VLAN tag was put into a frame that did not grow otherwise.
+    /// A frame as it came in.
     #[inline]
-    pub(crate) fn front_mut(&mut self, at: usize) -> &mut [u8] {
-        let start = usize::from(self.slips[at].start);
-        match &mut self.heads[at] {
-            Some(head) if start < HEADROOM => &mut head[start..],
-            _ => self.frames[at].get_mut(start - HEADROOM..).unwrap_or_default(),
-        }
+    pub(crate) fn frame_mut(&mut self, at: usize) -> &mut [u8] {
+        self.slots[at].frame_mut()
     }
 
     /// How a packet leaves.
     #[inline]
     pub(crate) fn leave(&mut self, at: usize, exit: ShortExit) {
-        self.slips[at % BURST].exit = exit;
+        self.slots[at].exit = exit;
     }
 
     /// What is known of the datagram of which a packet is a piece.
@@ -240,70 +243,7 @@ impl<'a> Burst<'a> {
     #[cold]
     pub(crate) fn hold(&mut self, at: usize, key: NextHopKey) {
         self.holds.get_or_insert([key; BURST])[at % BURST] = key;
-        self.slips[at % BURST].exit = ShortExit::HOLD;
-    }
-}
-
-/// A frame whose beginning moves.
-pub(crate) struct Buffer<'b> {
-    head: Option<&'b mut [u8; HEADROOM]>,
-    pub(crate) frame: &'b mut [u8],
-    pub(crate) slip: &'b mut Slip,
-}
-
-impl Buffer<'_> {
-    /// Moves the beginning of the frame by so many bytes towards the front, whose bytes are then anything.
-    pub(crate) fn grow(&mut self, count: usize) -> Option<()> {
-        let count = u16::try_from(count).ok()?;
-        self.slip.len = self.slip.len.checked_add(count)?;
-        self.slip.start = self.slip.start.checked_sub(count)?;
-        Some(())
-    }
-
-    /// As [`Self::grow`], of a frame that begins where it came in; the bytes that it grew by.
-    #[inline]
-    pub(crate) fn grow_from_arrival(&mut self, count: usize) -> Option<&mut [u8]> {
-        let start = HEADROOM.checked_sub(count)?;
-        self.slip.len = self.slip.len.checked_add(count as u16)?;
-        self.slip.start = start as u16;
-        self.head.as_deref_mut()?.get_mut(start..)
-    }
-
-    /// Takes bytes off the front.
-    pub(crate) fn shrink(&mut self, count: usize) -> Option<()> {
-        let count = u16::try_from(count).ok()?;
-        self.slip.len = self.slip.len.checked_sub(count)?;
-        self.slip.start += count;
-        Some(())
-    }
-
-    /// Writes bytes of the frame as it is now, from `at` on.
-    pub(crate) fn write(&mut self, at: usize, bytes: &[u8]) -> Option<()> {
-        let at = usize::from(self.slip.start) + at;
-        let in_head = HEADROOM.saturating_sub(at).min(bytes.len());
-        let (before, after) = bytes.split_at(in_head);
-        if in_head > 0 {
-            self.head.as_deref_mut()?.get_mut(at..at + in_head)?.copy_from_slice(before);
-        }
-        if !after.is_empty() {
-            let at = at + in_head - HEADROOM;
-            self.frame.get_mut(at..at + after.len())?.copy_from_slice(after);
-        }
-        Some(())
-    }
-
-    /// Reads bytes of the frame as it is now, from `at` on.
-    pub(crate) fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
-        let at = usize::from(self.slip.start) + at;
-        let byte = |at: usize| match at.checked_sub(HEADROOM) {
-            Some(at) => self.frame.get(at).copied(),
-            None => self.head.as_deref()?.get(at).copied(),
-        };
-        let mut bytes = [0; N];
-        for (to, from) in bytes.iter_mut().zip(at..) {
-            *to = byte(from)?;
-        }
-        Some(bytes)
+        self.leave(at, ShortExit::HOLD);
     }
 }
 

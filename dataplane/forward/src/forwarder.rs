@@ -132,7 +132,7 @@ impl<'m> Forwarder<'m> {
     #[cold]
     fn receive_icmp_error(&mut self, at: usize, burst: &mut Burst, snapshot: &Snapshot, now: Tick) {
         let (outer, headers) = (self.walk.keys[at], self.walk.headers[at]);
-        let error = match icmp::read(burst.frames[at], &headers, &outer, snapshot) {
+        let error = match icmp::read(burst.frame_mut(at), &headers, &outer, snapshot) {
             Ok(error) => error,
             Err(exit) => return burst.leave(at, exit),
         };
@@ -163,7 +163,7 @@ impl<'m> Forwarder<'m> {
         }
         let [forward, reply] = [Direction::Forward, Direction::Reply].map(|way| flow.key(way));
         let ends = icmp::Ends::of(forward, reply, entry.direction());
-        match icmp::rewrite(burst.frames[at], &headers, &error, &ends) {
+        match icmp::rewrite(burst.frame_mut(at), &headers, &error, &ends) {
             Some(()) => {
                 next_hop::send_on(burst, at, headers.ip_len, ends.leaving(), snapshot);
             }
@@ -203,8 +203,7 @@ impl<'m> Forwarder<'m> {
             Err(Refusal::Exit(exit)) => burst.leave(at, exit),
             Err(Refusal::Stateless(flow)) => self.carry_stateless(at, burst, &flow, snapshot, now),
             Err(Refusal::Reset) => {
-                let (frame, slip) = (&mut *burst.frames[at], &mut burst.slips[at]);
-                if reset::answer(frame, slip, &headers, &key).is_none() {
+                if reset::answer(&mut burst.slots[at], &headers, &key).is_none() {
                     burst.leave(at, DropReason::Truncated.into());
                 }
             }
@@ -303,9 +302,9 @@ impl<'m> Forwarder<'m> {
 
     fn count_exits(&self, burst: &Burst) {
         let mut exits = [0_u64; exit::KINDS];
-        for slip in &burst.slips[..burst.len()] {
-            exits[slip.exit.kind() % exit::KINDS] += 1;
-            if let Some(reason) = slip.exit.reason() {
+        for slot in &burst.slots {
+            exits[slot.exit.kind() % exit::KINDS] += 1;
+            if let Some(reason) = slot.exit.reason() {
                 self.counters.drop(reason);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::burst::Buffer;
+use crate::burst::Slot;
 use crate::counters::{BackendColumn, Counters, ListenerColumn};
 use crate::exit::ShortExit;
 use crate::fib::{Adjacency, AdjacencyIdx, Fib, Hop};
@@ -26,7 +26,7 @@ pub(crate) fn next_hop(
         let hop = flow_hop(flows, entry, snapshot.fib());
         match leave_by(hop, burst, at, ip_len, snapshot) {
             Ok(()) => {
-                count(flows.flow(entry), entry.direction(), burst.slips[at].len.into(), counters);
+                count(flows.flow(entry), entry.direction(), burst.slots[at].len.into(), counters);
             }
             Err(DropReason::MtuExceeded) => walk.too_big.insert(at),
             Err(reason) => burst.leave(at, reason.into()),
@@ -132,16 +132,17 @@ fn send(
         return Err(DropReason::MtuExceeded);
     }
     burst.leave(at, ShortExit::send(adjacency.port));
-    let front = burst.front_mut(at);
+    let slot = &mut burst.slots[at];
+    let front = slot.front_mut();
     if adjacency.vlan.is_none() && !ethernet::is_tagged(front) {
         if let Some(macs) = front.first_chunk_mut() {
             *macs = adjacency.macs;
         }
         return Ok(());
     }
-    let mut buffer = burst.buffer_mut(at);
-    retag(&mut buffer, adjacency.vlan)?;
-    buffer.write(0, &adjacency.macs).ok_or(DropReason::Truncated)
+    retag(slot, adjacency.vlan)?;
+    *slot.front_mut().first_chunk_mut().ok_or(DropReason::Truncated)? = adjacency.macs;
+    Ok(())
 }
 
 /// The frame waits with the tag of the port it will leave by, so that resolving needs no room.
@@ -157,7 +158,7 @@ fn hold(
     if ip_len > port.mtu {
         return Err(DropReason::MtuExceeded);
     }
-    retag(&mut burst.buffer_mut(at), port.vlan)?;
+    retag(&mut burst.slots[at], port.vlan)?;
     burst.hold(at, key);
     Ok(())
 }
@@ -165,22 +166,28 @@ fn hold(
 /// Gives the frame the tag of its egress port: another VLAN id in the same tag, or a tag put in or taken out
 /// between the MAC addresses, which are yet to be written, and the rest, which stays where it is.
 #[cold]
-fn retag(buffer: &mut Buffer, vlan: Option<u16>) -> Result<(), DropReason> {
+fn retag(slot: &mut Slot, vlan: Option<u16>) -> Result<(), DropReason> {
     const TYPE_AT: usize = ethernet::HEADER_LEN - 2;
-    let tag = buffer.read(TYPE_AT).filter(|[high, low, ..]: &[u8; ethernet::TAG_LEN]| {
-        u16::from_be_bytes([*high, *low]) == ethernet::VLAN
-    });
+    let tag = tag_mut(slot, TYPE_AT)
+        .map(|tag| *tag)
+        .filter(|[high, low, ..]| u16::from_be_bytes([*high, *low]) == ethernet::VLAN);
     match (tag, vlan) {
-        (Some(_), None) => buffer.shrink(ethernet::TAG_LEN),
-        (None, Some(_)) => buffer.grow(ethernet::TAG_LEN),
+        (Some(_), None) => slot.shrink(ethernet::TAG_LEN),
+        (None, Some(_)) => slot.grow(ethernet::TAG_LEN),
         _ => Some(()),
     }
     .ok_or(DropReason::MtuExceeded)?;
     let Some(vlan) = vlan else { return Ok(()) };
     let priority = tag.map_or(0, |[_, _, high, _]| high & 0xf0);
     let ([type_high, type_low], [high, low]) = (ethernet::VLAN.to_be_bytes(), vlan.to_be_bytes());
-    let tag = [type_high, type_low, priority | high & 0x0f, low];
-    buffer.write(TYPE_AT, &tag).ok_or(DropReason::Truncated)
+    let tag = tag_mut(slot, TYPE_AT).ok_or(DropReason::Truncated)?;
+    *tag = [type_high, type_low, priority | high & 0x0f, low];
+    Ok(())
+}
+
+/// Where a tag lies if the frame has one.
+fn tag_mut<'s>(slot: &'s mut Slot, at: usize) -> Option<&'s mut [u8; ethernet::TAG_LEN]> {
+    slot.front_mut().get_mut(at..)?.first_chunk_mut()
 }
 
 #[inline]

@@ -4,7 +4,7 @@ mod plain;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::burst::{Checked, Slip};
+use crate::burst::Checked;
 use crate::exit::ShortExit;
 use crate::flow::{FlowKey, V4, V6};
 use crate::journey::{Headers, Kind, PacketSet, Walk};
@@ -16,7 +16,7 @@ use crate::wire::ipv4::Ipv4View;
 use crate::wire::ipv6::{self, Astray, Ipv6View};
 use crate::wire::tcp::TcpView;
 use crate::wire::udp::UdpView;
-use crate::{BURST, Burst, DropReason, Protocol, PuntClass};
+use crate::{BURST, Burst, DropReason, Protocol, PuntClass, RxChecks};
 
 const TCP: u8 = Protocol::Tcp.number();
 const UDP: u8 = Protocol::Udp.number();
@@ -30,11 +30,11 @@ const VRRP: u8 = 112;
 pub(crate) fn parse(burst: &mut Burst, walk: &mut Walk, snapshot: &Snapshot) {
     let (mut tuples, mut rest) = (PacketSet::default(), PacketSet::default());
     for at in 0..burst.len().min(BURST) {
-        let (frame, slip) = (&*burst.frames[at], &burst.slips[at]);
+        let slot = &burst.slots[at];
         let (key, headers) = (&mut walk.keys[at], &mut walk.headers[at]);
         let plain = snapshot
-            .port(slip.ingress)
-            .and_then(|port| plain::parse_v4(frame, port, slip.checks, key, headers));
+            .port(slot.ingress)
+            .and_then(|port| plain::parse_v4(slot.frame(), port, slot.checks, key, headers));
         if plain.is_some() { tuples.insert(at) } else { rest.insert(at) }
     }
     (walk.tuples, walk.wide) = (tuples, PacketSet::default());
@@ -49,15 +49,15 @@ pub(crate) fn parse(burst: &mut Burst, walk: &mut Walk, snapshot: &Snapshot) {
 /// A packet that is not plainly IPv4.
 #[inline]
 fn parse_other(at: usize, burst: &mut Burst, walk: &mut Walk, snapshot: &Snapshot) {
-    let (frame, slip) = (&*burst.frames[at], &mut burst.slips[at]);
+    let slot = &mut burst.slots[at];
     let (key, headers) = (&mut walk.keys[at], &mut walk.headers[at]);
-    let Some(port) = snapshot.port(slip.ingress) else {
-        slip.exit = DropReason::UnknownPort.into();
+    let Some(port) = snapshot.port(slot.ingress) else {
+        slot.exit = DropReason::UnknownPort.into();
         return;
     };
-    let kind = match plain::parse_v6(frame, port, slip.checks, key, headers) {
+    let kind = match plain::parse_v6(slot.frame(), port, slot.checks, key, headers) {
         Some(()) => Ok(Kind::Tuple),
-        None => look_closely(frame, slip, port, key, headers),
+        None => look_closely(slot.frame(), slot.checks, port, key, headers),
     };
     match kind {
         Ok(Kind::Tuple) => {
@@ -67,7 +67,7 @@ fn parse_other(at: usize, burst: &mut Burst, walk: &mut Walk, snapshot: &Snapsho
             walk.tuples.insert(at);
         }
         Ok(Kind::Fragment | Kind::IcmpError | Kind::Other) => walk.strangers.insert(at),
-        Err(exit) => slip.exit = exit,
+        Err(exit) => slot.exit = exit,
     }
 }
 
@@ -75,7 +75,7 @@ fn parse_other(at: usize, burst: &mut Burst, walk: &mut Walk, snapshot: &Snapsho
 #[cold]
 fn look_closely(
     frame: &[u8],
-    slip: &Slip,
+    checks: RxChecks,
     port: &PortConfig,
     key: &mut FlowKey,
     headers: &mut Headers,
@@ -87,11 +87,11 @@ fn look_closely(
     {
         check_link(&frame, port)?;
     }
-    if slip.checks.l4 == Checked::Bad {
+    if checks.l4 == Checked::Bad {
         return Err(DropReason::L4Checksum.into());
     }
     match frame.ether_type() {
-        ethernet::IPV4 => parse_v4(&frame, slip.checks.ip, key, headers),
+        ethernet::IPV4 => parse_v4(&frame, checks.ip, key, headers),
         _ => parse_v6(&frame, key, headers),
     }
 }
@@ -306,16 +306,16 @@ mod tests {
         PortConfig { mac: BOX_MAC, vlan, mtu: 1500 }
     }
 
-    fn plainly(frame: &[u8], slip: &Slip, port: &PortConfig) -> Option<(FlowKey, Headers)> {
+    fn plainly(frame: &[u8], checks: RxChecks, port: &PortConfig) -> Option<(FlowKey, Headers)> {
         let (mut key, mut headers) = (FlowKey::default(), Headers::default());
-        let v4 = plain::parse_v4(frame, port, slip.checks, &mut key, &mut headers);
-        v4.or_else(|| plain::parse_v6(frame, port, slip.checks, &mut key, &mut headers))?;
+        let v4 = plain::parse_v4(frame, port, checks, &mut key, &mut headers);
+        v4.or_else(|| plain::parse_v6(frame, port, checks, &mut key, &mut headers))?;
         Some((key, headers))
     }
 
-    fn closely(frame: &[u8], slip: &Slip, port: &PortConfig) -> Said {
+    fn closely(frame: &[u8], checks: RxChecks, port: &PortConfig) -> Said {
         let (mut key, mut headers) = (FlowKey::default(), Headers::default());
-        let kind = look_closely(frame, slip, port, &mut key, &mut headers)?;
+        let kind = look_closely(frame, checks, port, &mut key, &mut headers)?;
         Ok((kind, (kind == Kind::Tuple).then_some((key, headers))))
     }
 
@@ -359,9 +359,9 @@ mod tests {
             (ip, l4) in (checked(), checked()),
             vlan in prop_oneof![3 => Just(None), 1 => Just(Some(5_u16))],
         ) {
-            let slip = Slip { checks: RxChecks { ip, l4 }, ..Slip::default() };
-            let (port, close) = (port(vlan), closely(&frame, &slip, &port(vlan)));
-            if let Some((key, headers)) = plainly(&frame, &slip, &port) {
+            let checks = RxChecks { ip, l4 };
+            let (port, close) = (port(vlan), closely(&frame, checks, &port(vlan)));
+            if let Some((key, headers)) = plainly(&frame, checks, &port) {
                 prop_assert_eq!(close, Ok((Kind::Tuple, Some((key, headers)))));
             } else if let Ok((Kind::Tuple, Some((key, headers)))) = close {
                 let header_len = if key.family == V6 { 40 } else { 20 };

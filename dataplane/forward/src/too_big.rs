@@ -4,7 +4,7 @@
 //! From whom the sender talks to, so that filters let it through; about the packet as it was sent.
 
 use crate::Tick;
-use crate::burst::Slip;
+use crate::burst::Slot;
 use crate::exit::ShortExit;
 use crate::flow::{FlowKey, V6};
 use crate::journey::Headers;
@@ -23,12 +23,12 @@ const MOST_V6: usize = 1280;
 
 /// Writes the answer over the packet that did not fit, if it [`wants_one`].
 pub(crate) fn answer(
-    frame: &mut [u8],
-    slip: &mut Slip,
+    slot: &mut Slot,
     headers: &Headers,
     arrived: &FlowKey,
     mtu: u16,
 ) -> Option<()> {
+    let frame = slot.frame_mut();
     let (is_v6, l3) = (arrived.family == V6, usize::from(headers.l3));
     let (ip_len, most) = match is_v6 {
         true => (ipv6::HEADER_LEN, MOST_V6),
@@ -56,8 +56,8 @@ pub(crate) fn answer(
         reset::write_v4(ip.first_chunk_mut()?, &back, ICMP, payload_len);
     }
     frame.first_chunk_mut::<12>()?.rotate_left(6);
-    slip.len = u16::try_from(quote_at + quote).ok()?;
-    slip.exit = ShortExit::send(slip.ingress);
+    slot.len = u16::try_from(quote_at + quote).ok()?;
+    slot.exit = ShortExit::send(slot.ingress);
     Some(())
 }
 

@@ -22,7 +22,7 @@ impl Forwarder<'_> {
         let hop = next_hop::flow_route(flow, Direction::Forward, snapshot.fib());
         match dsr::carry(burst, at, &self.walk.headers[at], flow, hop, snapshot) {
             Ok(()) => {
-                let bytes = burst.slips[at].len.into();
+                let bytes = burst.slots[at].len.into();
                 next_hop::count(flow, Direction::Forward, bytes, &self.counters);
             }
             Err(Stuck::TooBig) => {
@@ -74,7 +74,7 @@ impl Forwarder<'_> {
             true => dsr::most(flow, hop, snapshot)?,
             false => next_hop::mtu(hop, snapshot)?,
         };
-        let frame = &mut *burst.frames[at];
+        let frame = burst.frame_mut(at);
         match self.walk.pieces.contains(at) {
             _ if flow.is_dsr() => {} // it is as it was
             true => fragment::undo(frame, headers, flow, direction, self.walk.ids[at])?,
@@ -94,11 +94,11 @@ impl Forwarder<'_> {
         now: Tick,
     ) -> Option<()> {
         let headers = &self.walk.headers[at];
-        let (frame, slip) = (&mut *burst.frames[at], &mut burst.slips[at]);
-        if !too_big::wants_one(frame, headers, arrived.family) || !self.allowance.take(now) {
+        let slot = &mut burst.slots[at];
+        if !too_big::wants_one(slot.frame(), headers, arrived.family) || !self.allowance.take(now) {
             return None;
         }
-        too_big::answer(frame, slip, headers, arrived, mtu)?;
+        too_big::answer(slot, headers, arrived, mtu)?;
         self.counters.worker(WorkerColumn::TooBig, 1);
         Some(())
     }

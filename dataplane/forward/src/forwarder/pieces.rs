@@ -23,7 +23,7 @@ impl Forwarder<'_> {
         if let Some(exit) = fragment::outside(&addresses, snapshot) {
             return burst.leave(at, exit);
         }
-        let read = Piece::read(burst.frames[at], &self.walk.headers[at], &addresses);
+        let read = Piece::read(burst.frame_mut(at), &self.walk.headers[at], &addresses);
         let learned = read.map_err(ShortExit::from).and_then(|piece| {
             let learned = burst.learned(at).map_or_else(|| self.learn(&piece, now), Ok)?;
             Ok((piece, learned))

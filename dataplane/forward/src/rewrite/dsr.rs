@@ -2,7 +2,7 @@
 //! itself. On a link of ours its MAC address says whose it is; elsewhere it travels in a [`tunnel`].
 
 use super::tunnel::{self, Inner};
-use crate::burst::Buffer;
+use crate::burst::Slot;
 use crate::counters::Counters;
 use crate::fib::Hop;
 use crate::flow::{Direction, Flow, FlowKey, FlowTable, V6};
@@ -10,7 +10,7 @@ use crate::journey::{Headers, Walk};
 use crate::next_hop;
 use crate::snapshot::Snapshot;
 use crate::wire::{checksum, ethernet};
-use crate::{Burst, DropReason, Mode};
+use crate::{Burst, DropReason, HEADROOM, Mode};
 
 /// Why a packet does not leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub(crate) fn carry(
     }
     let overhead = tunnel::overhead(flow.mode(), flow.family_of(Direction::Reply));
     let is_v6 = flow.family == V6;
-    let traffic_class = age(burst.frames[at], headers, is_v6).ok_or(DropReason::Truncated)?;
+    let traffic_class = age(burst.frame_mut(at), headers, is_v6).ok_or(DropReason::Truncated)?;
     if overhead > 0 {
         let leaving = flow.key(Direction::Reply).mirror();
         let inner = Inner { is_v6, traffic_class, len: headers.ip_len };
@@ -85,7 +85,6 @@ fn encapsulate(
 ) -> Option<()> {
     const UNTAGGED: usize = ethernet::HEADER_LEN;
     const TAGGED: usize = UNTAGGED + ethernet::TAG_LEN;
-    let buffer = burst.buffer_mut(at);
     let wrap = match (usize::from(headers.l3), tunnel::overhead(mode, leaving.family)) {
         (UNTAGGED, 20) => wrap::<UNTAGGED, 20>,
         (UNTAGGED, 28) => wrap::<UNTAGGED, 28>,
@@ -101,28 +100,30 @@ fn encapsulate(
         (TAGGED, 52) => wrap::<TAGGED, 52>,
         _ => return None,
     };
-    wrap(buffer, mode, leaving, inner)
+    wrap(&mut burst.slots[at], mode, leaving, inner)
 }
 
 /// The link header moves to the front, and outer headers come behind it: all of a length known beforehand, since
 /// copies of any length cost thirty TSC cycles more (bench `l4_ipip/64B/64_flows`).
 fn wrap<const LINK: usize, const OUTER: usize>(
-    mut buffer: Buffer,
+    slot: &mut Slot,
     mode: Mode,
     leaving: &FlowKey,
     inner: Inner,
 ) -> Option<()> {
-    let mut outer = [0; OUTER];
-    tunnel::write(&mut outer, mode, leaving, inner)?;
-    let mut link: [u8; LINK] = *buffer.frame.first_chunk()?;
+    let (headroom, frame) = slot.buffer.split_first_chunk_mut::<HEADROOM>()?;
+    let mut link: [u8; LINK] = *frame.first_chunk()?;
     let family = if leaving.family == V6 { ethernet::IPV6 } else { ethernet::IPV4 };
     *link.last_chunk_mut()? = family.to_be_bytes();
+    let mut outer = [0; OUTER];
+    tunnel::write(&mut outer, mode, leaving, inner)?;
     let (in_headroom, over_link) = outer.split_at_checked(OUTER - LINK)?;
-    buffer.frame.first_chunk_mut::<LINK>()?.copy_from_slice(over_link);
-    buffer.slip.len = inner.len.checked_add(LINK as u16)?;
-    let front = buffer.grow_from_arrival(OUTER)?;
+    frame.first_chunk_mut::<LINK>()?.copy_from_slice(over_link);
+    let front = headroom.last_chunk_mut::<OUTER>()?;
     front.first_chunk_mut::<LINK>()?.copy_from_slice(&link);
-    front.get_mut(LINK..OUTER)?.copy_from_slice(in_headroom);
+    front.get_mut(LINK..)?.copy_from_slice(in_headroom);
+    slot.start = (HEADROOM - OUTER) as u16;
+    slot.len = inner.len.checked_add((LINK + OUTER) as u16)?;
     Some(())
 }
 
@@ -140,7 +141,7 @@ pub(crate) fn carry_all(
         let flow = flows.flow(entry);
         match carry(burst, at, &walk.headers[at], flow, hop, snapshot) {
             Ok(()) => {
-                let bytes = burst.slips[at].len.into();
+                let bytes = burst.slots[at].len.into();
                 next_hop::count(flow, Direction::Forward, bytes, counters);
             }
             Err(Stuck::Lost(reason)) => burst.leave(at, reason.into()),

@@ -29,7 +29,7 @@ pub(crate) fn rewrite(burst: &mut Burst, walk: &mut Walk, flows: &FlowTable) {
             walk.dsr.insert(at);
             continue;
         }
-        let rewritten = rewrite_v4(burst.frames[at], &walk.headers[at], flow, direction);
+        let rewritten = rewrite_v4(burst.frame_mut(at), &walk.headers[at], flow, direction);
         debug_assert!(rewritten.is_some(), "parse saw both headers");
     }
     for at in whole.and(walk.wide).iter() {
@@ -39,7 +39,7 @@ pub(crate) fn rewrite(burst: &mut Burst, walk: &mut Walk, flows: &FlowTable) {
             walk.dsr.insert(at);
             continue;
         }
-        let rewritten = rewrite_v6(burst.frames[at], &walk.headers[at], flow, direction);
+        let rewritten = rewrite_v6(burst.frame_mut(at), &walk.headers[at], flow, direction);
         debug_assert!(rewritten.is_some(), "parse saw both headers");
     }
     for at in walk.pinned.and(walk.pieces).iter() {
@@ -50,7 +50,7 @@ pub(crate) fn rewrite(burst: &mut Burst, walk: &mut Walk, flows: &FlowTable) {
             walk.dsr.insert(at);
             continue;
         }
-        let frame = &mut *burst.frames[at];
+        let frame = burst.frame_mut(at);
         let rewritten = fragment::rewrite(frame, &walk.headers[at], flow, direction, &learned);
         debug_assert!(rewritten.is_some(), "the piece was read before");
     }

@@ -1,7 +1,7 @@
 //! The RST with which a connection is refused, written over the SYN that asked for it.
 
 use crate::Protocol;
-use crate::burst::Slip;
+use crate::burst::Slot;
 use crate::exit::ShortExit;
 use crate::flow::{FlowKey, V6};
 use crate::journey::Headers;
@@ -18,12 +18,8 @@ const TCP_LEN: u16 = tcp::MIN_HEADER_LEN as u16;
 /// Turns a client's segment into the answer of a closed port: RFC 9293 §3.10.7.1. The frame goes
 /// back by the way it came, with its tag; IP options, extension headers and TCP options are dropped,
 /// and its length with them.
-pub(crate) fn answer(
-    frame: &mut [u8],
-    slip: &mut Slip,
-    headers: &Headers,
-    key: &FlowKey,
-) -> Option<()> {
+pub(crate) fn answer(slot: &mut Slot, headers: &Headers, key: &FlowKey) -> Option<()> {
+    let frame = slot.frame_mut();
     let l3 = usize::from(headers.l3);
     let ip_end = l3 + usize::from(headers.ip_len);
     let segment = TcpView::new(frame.get(usize::from(headers.l4)..ip_end)?).ok()?;
@@ -47,8 +43,8 @@ pub(crate) fn answer(
     };
     l4[tcp::CHECKSUM_AT..][..2].copy_from_slice(&checksum.to_ne_bytes());
     padding.fill(0);
-    slip.len = u16::try_from(len).ok()?;
-    slip.exit = ShortExit::send(slip.ingress);
+    slot.len = u16::try_from(len).ok()?;
+    slot.exit = ShortExit::send(slot.ingress);
     Some(())
 }
 

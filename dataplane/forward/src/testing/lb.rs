@@ -258,13 +258,13 @@ impl<'m> TestLb<'m> {
 
     /// Sends frames to a worker as one burst; how each leaves, and its bytes then.
     pub fn send_burst(&mut self, worker: WorkerIdx, frames: Vec<Vec<u8>>) -> Vec<(Exit, Vec<u8>)> {
-        let mut burst = Burst::new();
         let mut buffers: Vec<_> = frames.into_iter().map(|frame| buffer_of(&frame)).collect();
+        let mut burst = Burst::new();
         for buffer in &mut buffers {
             assert!(burst.push(buffer, PortIdx(0), RxChecks::default()), "32 packets at most");
         }
         self.workers[usize::from(worker.0)].forward(&mut burst, &self.snapshot, self.now);
-        let left = burst.iter().map(|packet| (packet.exit(), packet.frame().concat())).collect();
+        let left = burst.iter().map(|packet| (packet.exit(), packet.frame().to_vec())).collect();
         self.settle(worker);
         left
     }
@@ -277,12 +277,12 @@ impl<'m> TestLb<'m> {
     }
 
     fn carry_with(&mut self, worker: WorkerIdx, frame: &[u8], learned: Option<Learned>) {
-        let mut burst = Burst::new();
         let mut buffer = buffer_of(frame);
+        let mut burst = Burst::new();
         burst.push_piece(&mut buffer, PortIdx(0), RxChecks::default(), learned);
         self.workers[usize::from(worker.0)].forward(&mut burst, &self.snapshot, self.now);
         let packet = burst.iter().next().expect("the packet pushed");
-        let (exit, learned, frame) = (packet.exit(), packet.learned(), packet.frame().concat());
+        let (exit, learned, frame) = (packet.exit(), packet.learned(), packet.frame().to_vec());
         match exit {
             Exit::HandOver(owner) => {
                 assert_ne!(owner, worker, "to another worker");

@@ -302,7 +302,7 @@ mod tests {
                 if tracer.is_watching() {
                     for (at, (frame, exit, lost)) in packets.iter().enumerate() {
                         tracer.arrived(at, frame, PortIdx(3), 1, lb.now);
-                        tracer.forwarded(at, [&[], frame], *exit, || Traced::Unclaimed);
+                        tracer.forwarded(at, frame, *exit, || Traced::Unclaimed);
                         tracer.dispatched(at, *lost);
                     }
                 }

@@ -148,20 +148,15 @@ impl Tracer {
         self.chosen[at % BURST] = Some(sighting);
     }
 
-    /// The forwarder has decided; `frame` is what it made of it, in two parts.
+    /// The forwarder has decided; `frame` is what it made of it.
     #[cold]
     pub fn forwarded(
         &mut self,
         at: usize,
-        frame: [&[u8]; 2],
+        frame: &[u8],
         exit: Exit,
         traced: impl FnOnce() -> Traced,
     ) {
-        let mut joined = [0; MOST_FRAME_BYTES];
-        let frame = match frame {
-            [[], whole] => whole,
-            [grown, rest] => join(grown, rest, &mut joined),
-        };
         let (Some(sighting), Some(watch)) = (&mut self.chosen[at % BURST], &self.watch) else {
             return;
         };
@@ -198,13 +193,4 @@ impl Tracer {
 fn is_meant(watch: &Watch, frame: &[u8]) -> bool {
     let tuple = tuple_of(frame).map(|key| (key.source(), key.destination(), key.number()));
     watch.filter.matches(tuple)
-}
-/// The two parts side by side, as far as there is room.
-fn join<'j>(grown: &[u8], rest: &[u8], joined: &'j mut [u8; MOST_FRAME_BYTES]) -> &'j [u8] {
-    let mut len = 0;
-    for (place, byte) in joined.iter_mut().zip(grown.iter().chain(rest)) {
-        *place = *byte;
-        len += 1;
-    }
-    &joined[..len]
 }
