@@ -1,6 +1,7 @@
 //! Up to [`BURST`] packets that walk together, borrowed from whoever received them.
 
 use arrayvec::ArrayVec;
+use zerocopy::{Immutable, IntoBytes};
 
 use crate::exit::ShortExit;
 use crate::fragment::Learned;
@@ -13,7 +14,8 @@ pub const BURST: usize = 32;
 pub const HEADROOM: usize = 64;
 
 /// What the NIC already verified of a frame.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
+#[repr(C)]
 pub struct RxChecks {
     /// The IPv4 header checksum.
     pub ip: Checked,
@@ -21,17 +23,28 @@ pub struct RxChecks {
     pub l4: Checked,
 }
 
+impl RxChecks {
+    /// Whether neither checksum was found wrong.
+    #[inline(always)]
+    pub(crate) fn found_nothing_wrong(self) -> bool {
+        const BAD: u16 = u16::from_ne_bytes([Checked::Bad as u8; 2]); // a bit that the others do not have
+        let verdicts: u16 = zerocopy::transmute!(self);
+        verdicts & BAD == 0
+    }
+}
+
 /// A verdict of the NIC on a checksum.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
+#[repr(u8)]
 pub enum Checked {
     /// Nobody looked: an IPv4 header is verified here, an L4 checksum is left to the receiver,
     /// since an incremental update keeps a wrong checksum wrong.
     #[default]
-    Unknown,
+    Unknown = 0,
     /// Verified.
-    Good,
+    Good = 1,
     /// Found wrong.
-    Bad,
+    Bad = 2,
 }
 
 /// One frame of a burst, as it is now.

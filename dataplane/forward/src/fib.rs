@@ -10,6 +10,7 @@ use std::net::IpAddr;
 
 use foldhash::fast::FixedState;
 
+use crate::flow::NO_HOP;
 use crate::{MacAddr, NextHopKey, PortConfig, PortIdx};
 
 /// A prefix: an address and how many of its leading bits count.
@@ -73,6 +74,24 @@ pub struct Adjacency {
     pub address: IpAddr,
 }
 
+impl Adjacency {
+    fn ready(&self) -> Ready {
+        let mtu = if self.vlan.is_none() { self.mtu } else { 0 };
+        Ready { macs: self.macs, port: self.port, mtu }
+    }
+}
+
+/// What a packet of a flow that has cached its next hop needs of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ready {
+    /// Destination MAC then source MAC, as they begin the frame.
+    pub(crate) macs: [u8; 12],
+    /// The port to send on.
+    pub(crate) port: PortIdx,
+    /// The largest IP packet; 0 if frames need a tag there.
+    pub(crate) mtu: u16,
+}
+
 /// The answer of a look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hop {
@@ -105,6 +124,8 @@ pub struct Fib {
     v6: Intervals<u128>,
     routes: Vec<Vec<Share>>,
     adjacencies: Vec<Adjacency>,
+    /// The same, as far as a flow can cache them.
+    ready: Box<[Ready]>,
     on_link: HashMap<(PortIdx, IpAddr, u16), u32, FixedState>,
 }
 
@@ -135,6 +156,7 @@ impl Fib {
                 route: index,
             });
         }
+        fib.ready = fib.adjacencies.iter().take(NO_HOP.into()).map(Adjacency::ready).collect();
         let [v4, v6] = spans;
         let narrow = |start: u128| start as u32;
         fib.v4 = Intervals::new(flatten(v4, u128::from(u32::MAX)), narrow);
@@ -175,6 +197,12 @@ impl Fib {
     #[must_use]
     pub fn adjacency(&self, index: AdjacencyIdx) -> Option<&Adjacency> {
         self.adjacencies.get(index.0 as usize)
+    }
+
+    /// The adjacencies by an index of this version that a flow has cached.
+    #[inline(always)]
+    pub(crate) fn ready(&self) -> &[Ready] {
+        &self.ready
     }
 
     fn shares(

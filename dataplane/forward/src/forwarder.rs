@@ -6,6 +6,7 @@ mod pieces;
 use crate::classify::{Class, classify};
 use crate::counters::{Counters, WorkerColumn};
 use crate::exit::{self, ShortExit};
+use crate::express::{self, Lane};
 use crate::flow::expire::{self, Sweep};
 use crate::flow::hash::FlowHash;
 use crate::flow::{
@@ -14,7 +15,7 @@ use crate::flow::{
 use crate::fragment::datagrams::Datagrams;
 use crate::fragment::{DatagramIdx, Settled};
 use crate::icmp;
-use crate::journey::{Kind, Walk};
+use crate::journey::{Kind, PacketSet, Walk};
 use crate::next_hop;
 use crate::owner::{owner_of_client, owner_of_snat_port};
 use crate::parse::{self, parse};
@@ -36,6 +37,7 @@ pub struct Forwarder<'m> {
     datagrams: Datagrams,
     allowance: Allowance,
     walk: Box<Walk>,
+    lane: Lane,
 }
 
 impl<'m> Forwarder<'m> {
@@ -53,6 +55,7 @@ impl<'m> Forwarder<'m> {
     ) -> Self {
         assert!(me.0 < workers, "worker {} of {workers}", me.0);
         let hash = FlowHash::new(&secret);
+        let lane = Lane::available(&hash).pop().unwrap_or(Lane::Portable);
         Self {
             me,
             workers,
@@ -63,6 +66,7 @@ impl<'m> Forwarder<'m> {
             walks: PortWalks::new(),
             sweep: Sweep::default(),
             walk: Box::default(),
+            lane,
         }
     }
 
@@ -72,9 +76,37 @@ impl<'m> Forwarder<'m> {
     /// every packet has its [`Exit`]. Allocates nothing, takes no lock, logs nothing; no bytes on
     /// the wire make it panic.
     pub fn forward(&mut self, burst: &mut Burst, snapshot: &Snapshot, now: Tick) {
-        let count = burst.len();
-        parse(burst, &mut self.walk, snapshot);
-        look_up::look_up(&mut self.walk, count, &self.flows);
+        self.walk.begin();
+        let way = express::Way { flows: &mut self.flows, snapshot, now };
+        let gone = self.lane.run(burst, &mut self.walk, way);
+        let rest = PacketSet::first(burst.len()).without(gone);
+        if !rest.is_empty() {
+            self.forward_rest(rest, burst, snapshot, now);
+        }
+        self.walk.pinned = self.walk.pinned.or(gone);
+        self.count(gone, burst);
+    }
+
+    /// The kind of CPU that its express lane is built for.
+    #[must_use]
+    pub fn lane(&self) -> &'static str {
+        self.lane.name()
+    }
+
+    /// Takes a lane that is not the best, for benches and tests that compare them; whether this CPU has it. `closed`
+    /// is none at all.
+    #[cfg(any(test, feature = "test-support"))]
+    pub fn take_lane(&mut self, name: &str) -> bool {
+        let mut lanes = Lane::available(&self.flows.hash).into_iter().chain([Lane::Closed]);
+        let lane = lanes.find(|lane| lane.name() == name);
+        self.lane = lane.unwrap_or(self.lane);
+        lane.is_some()
+    }
+
+    /// The corridor. Each line is a room, and each room the module of that name.
+    fn forward_rest(&mut self, rest: PacketSet, burst: &mut Burst, snapshot: &Snapshot, now: Tick) {
+        parse(rest, burst, &mut self.walk, snapshot);
+        look_up::look_up(&mut self.walk, &self.flows);
         track::track(burst, &mut self.walk, &mut self.flows, snapshot, now);
         self.count_look_ups();
         if !self.walk.strangers.is_empty() {
@@ -87,7 +119,7 @@ impl<'m> Forwarder<'m> {
         if !walk.too_big.is_empty() {
             self.answer_too_big(burst, snapshot, now);
         }
-        self.count_exits(burst);
+        self.count_exits(rest, burst);
     }
 
     /// Packets without a flow: classified, handed to their owner, pinned or gone.
@@ -300,11 +332,13 @@ impl<'m> Forwarder<'m> {
         self.counters.worker(WorkerColumn::FlowMisses, u64::from(misses));
     }
 
-    fn count_exits(&self, burst: &Burst) {
+    /// What became of packets that took the corridor.
+    fn count_exits(&self, rest: PacketSet, burst: &Burst) {
         let mut exits = [0_u64; exit::KINDS];
-        for slot in &burst.slots {
-            exits[slot.exit.kind() % exit::KINDS] += 1;
-            if let Some(reason) = slot.exit.reason() {
+        for at in rest.iter() {
+            let exit = burst.slots[at].exit;
+            exits[exit.kind() % exit::KINDS] += 1;
+            if let Some(reason) = exit.reason() {
                 self.counters.drop(reason);
             }
         }
@@ -319,6 +353,15 @@ impl<'m> Forwarder<'m> {
         for (column, count) in columns.into_iter().zip(exits) {
             self.counters.worker(column, count);
         }
+    }
+
+    /// What became of packets that took the express lane, and of the burst.
+    #[inline]
+    fn count(&self, gone: PacketSet, burst: &Burst) {
+        let count = u64::from(gone.len());
+        self.counters.worker(WorkerColumn::Express, count);
+        self.counters.worker(WorkerColumn::FlowHits, count);
+        self.counters.worker(WorkerColumn::Sent, count);
         self.counters.worker(WorkerColumn::Bursts, u64::from(!burst.is_empty()));
         self.counters.worker(WorkerColumn::Packets, burst.len() as u64);
         self.flows.count();

@@ -42,6 +42,8 @@ pub(crate) struct Walk {
     pub(crate) keys: [FlowKey; BURST],
     pub(crate) hashes: [u64; BURST],
     pub(crate) entries: [Entry; BURST],
+    /// Packets that are plainly IPv4.
+    pub(crate) plain: PacketSet,
     /// Packets whose key may be a flow's.
     pub(crate) tuples: PacketSet,
     /// Those of them that are IPv6. Rooms take them in turns of their own: one that asks each packet for
@@ -68,6 +70,7 @@ impl Default for Walk {
             keys: [FlowKey::default(); BURST],
             hashes: [0; BURST],
             entries: [Entry::NONE; BURST],
+            plain: PacketSet::default(),
             tuples: PacketSet::default(),
             wide: PacketSet::default(),
             pieces: PacketSet::default(),
@@ -80,35 +83,70 @@ impl Default for Walk {
     }
 }
 
+impl Walk {
+    /// Forgets the last burst; its packets' keys, headers, hashes and entries mean nothing without a set that has
+    /// them.
+    #[inline]
+    pub(crate) fn begin(&mut self) {
+        (self.plain, self.tuples, self.wide) = Default::default();
+        (self.pieces, self.dsr, self.too_big) = Default::default();
+        (self.pinned, self.strangers) = Default::default();
+    }
+}
+
 /// A set of packets of a burst, by their place: one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PacketSet(u32);
 
 impl PacketSet {
+    /// The first `count` packets, at most [`BURST`].
+    #[inline]
+    pub(crate) fn first(count: usize) -> Self {
+        Self(u32::MAX.checked_shr(BURST.saturating_sub(count) as u32).unwrap_or(0))
+    }
+
     #[inline]
     pub(crate) fn insert(&mut self, at: usize) {
         self.0 |= 1 << (at % BURST);
     }
 
     /// Whether it has the packet at a place.
+    #[inline]
     pub(crate) fn contains(self, at: usize) -> bool {
         self.0 >> (at % BURST) & 1 == 1
     }
 
     /// Packets in both sets.
+    #[inline]
     pub(crate) fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
+    /// Those of `count` places from `from` on.
+    #[inline]
+    pub(crate) fn among(self, from: usize, count: usize) -> Self {
+        let places = Self::first(count).0.checked_shl(from as u32);
+        Self(self.0 & places.unwrap_or(0))
+    }
+
+    /// Packets in either set.
+    #[inline]
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Packets in this set and not in the other.
+    #[inline]
     pub(crate) fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
+    #[inline]
     pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
     }
 
+    #[inline]
     pub(crate) fn len(self) -> u32 {
         self.0.count_ones()
     }

@@ -39,6 +39,7 @@ pub mod counters;
 mod drop;
 mod exit;
 mod explain;
+mod express;
 pub mod fib;
 pub mod flow;
 mod forwarder;

@@ -1,10 +1,11 @@
 //! Bytes to headers and 5-tuples. What is no packet we could understand takes its `Exit` here.
 
-mod plain;
+pub(crate) mod plain;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::burst::Checked;
+use self::plain::HeadV4;
+use crate::burst::{Checked, Slot};
 use crate::exit::ShortExit;
 use crate::flow::{FlowKey, V4, V6};
 use crate::journey::{Headers, Kind, PacketSet, Walk};
@@ -16,58 +17,59 @@ use crate::wire::ipv4::Ipv4View;
 use crate::wire::ipv6::{self, Astray, Ipv6View};
 use crate::wire::tcp::TcpView;
 use crate::wire::udp::UdpView;
-use crate::{BURST, Burst, DropReason, Protocol, PuntClass, RxChecks};
+use crate::{Burst, DropReason, Protocol, PuntClass, RxChecks};
 
 const TCP: u8 = Protocol::Tcp.number();
 const UDP: u8 = Protocol::Udp.number();
 const OSPF: u8 = 89;
 const VRRP: u8 = 112;
 
-/// The room: every packet of the burst becomes a tuple, a stranger, or leaves.
-///
-/// What is plainly IPv4 is seen first, and the rest in a turn of its own: one loop for both costs
-/// IPv4 four TSC cycles a packet (bench `l4_full_nat/64B/64_flows`).
-pub(crate) fn parse(burst: &mut Burst, walk: &mut Walk, snapshot: &Snapshot) {
-    let (mut tuples, mut rest) = (PacketSet::default(), PacketSet::default());
-    for at in 0..burst.len().min(BURST) {
-        let slot = &burst.slots[at];
-        let (key, headers) = (&mut walk.keys[at], &mut walk.headers[at]);
-        let plain = snapshot
-            .port(slot.ingress)
-            .and_then(|port| plain::parse_v4(slot.frame(), port, slot.checks, key, headers));
-        if plain.is_some() { tuples.insert(at) } else { rest.insert(at) }
-    }
-    (walk.tuples, walk.wide) = (tuples, PacketSet::default());
-    (walk.strangers, walk.pinned) = (PacketSet::default(), PacketSet::default());
-    (walk.pieces, walk.dsr) = (PacketSet::default(), PacketSet::default());
-    walk.too_big = PacketSet::default();
+/// The room: every packet of `rest` becomes a tuple, a stranger, or leaves. Those of them that are plainly IPv4
+/// are known already.
+pub(crate) fn parse(rest: PacketSet, burst: &mut Burst, walk: &mut Walk, snapshot: &Snapshot) {
     for at in rest.iter() {
-        parse_other(at, burst, walk, snapshot);
+        let slot = &mut burst.slots[at];
+        let (key, headers) = (&mut walk.keys[at], &mut walk.headers[at]);
+        let kind = if walk.plain.contains(at) {
+            read_plain_v4(slot.buffer, key, headers)
+        } else {
+            parse_other(slot, snapshot, key, headers)
+        };
+        match kind {
+            Ok(Kind::Tuple) => {
+                if key.family == V6 {
+                    walk.wide.insert(at);
+                }
+                walk.tuples.insert(at);
+            }
+            Ok(Kind::Fragment | Kind::IcmpError | Kind::Other) => walk.strangers.insert(at),
+            Err(exit) => slot.exit = exit,
+        }
     }
+}
+
+fn read_plain_v4(
+    buffer: &[u8],
+    key: &mut FlowKey,
+    headers: &mut Headers,
+) -> Result<Kind, ShortExit> {
+    let head = HeadV4::of(buffer).ok_or(DropReason::Truncated)?;
+    (*key, *headers) = (head.key(), head.headers());
+    Ok(headers.kind)
 }
 
 /// A packet that is not plainly IPv4.
 #[inline]
-fn parse_other(at: usize, burst: &mut Burst, walk: &mut Walk, snapshot: &Snapshot) {
-    let slot = &mut burst.slots[at];
-    let (key, headers) = (&mut walk.keys[at], &mut walk.headers[at]);
-    let Some(port) = snapshot.port(slot.ingress) else {
-        slot.exit = DropReason::UnknownPort.into();
-        return;
-    };
-    let kind = match plain::parse_v6(slot.frame(), port, slot.checks, key, headers) {
+fn parse_other(
+    slot: &Slot,
+    snapshot: &Snapshot,
+    key: &mut FlowKey,
+    headers: &mut Headers,
+) -> Result<Kind, ShortExit> {
+    let port = snapshot.port(slot.ingress).ok_or(DropReason::UnknownPort)?;
+    match plain::parse_v6(slot.frame(), port, slot.checks, key, headers) {
         Some(()) => Ok(Kind::Tuple),
         None => look_closely(slot.frame(), slot.checks, port, key, headers),
-    };
-    match kind {
-        Ok(Kind::Tuple) => {
-            if key.family == V6 {
-                walk.wide.insert(at);
-            }
-            walk.tuples.insert(at);
-        }
-        Ok(Kind::Fragment | Kind::IcmpError | Kind::Other) => walk.strangers.insert(at),
-        Err(exit) => slot.exit = exit,
     }
 }
 
@@ -295,9 +297,10 @@ fn l4_header_reason(error: Malformed) -> DropReason {
 mod tests {
     use proptest::prelude::*;
 
+    use super::plain::BeginningV4;
     use super::*;
-    use crate::RxChecks;
     use crate::testing::{BOX_MAC, Family, TestPacket};
+    use crate::{HEADROOM, PortIdx};
 
     /// What either way of parsing says: the kind, and key and headers if it is a tuple.
     type Said = Result<(Kind, Option<(FlowKey, Headers)>), ShortExit>;
@@ -308,8 +311,13 @@ mod tests {
 
     fn plainly(frame: &[u8], checks: RxChecks, port: &PortConfig) -> Option<(FlowKey, Headers)> {
         let (mut key, mut headers) = (FlowKey::default(), Headers::default());
-        let v4 = plain::parse_v4(frame, port, checks, &mut key, &mut headers);
-        v4.or_else(|| plain::parse_v6(frame, port, checks, &mut key, &mut headers))?;
+        let mut buffer = [&[0; HEADROOM], frame].concat();
+        let mut burst = Burst::new();
+        burst.push(&mut buffer, PortIdx(0), checks);
+        if let Some(head) = plain::head_v4(&burst.slots[0], BeginningV4::of(Some(port))) {
+            return Some((head.key(), head.headers()));
+        }
+        plain::parse_v6(frame, port, checks, &mut key, &mut headers)?;
         Some((key, headers))
     }
 
@@ -366,7 +374,8 @@ mod tests {
             } else if let Ok((Kind::Tuple, Some((key, headers)))) = close {
                 let header_len = if key.family == V6 { 40 } else { 20 };
                 let options = headers.l4 - headers.l3 > header_len;
-                prop_assert!(options || headers.l3 > 14, "missed a plain packet: {headers:?}");
+                let short = frame.len() < size_of::<HeadV4>();
+                prop_assert!(options || short || headers.l3 > 14, "missed a plain packet: {headers:?}");
             }
         }
     }

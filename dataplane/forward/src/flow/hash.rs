@@ -24,8 +24,14 @@ struct Blocks {
 /// Marks the hash of a client so that it tells nothing of the hash of a tuple.
 const CLIENT: u64 = 1 << 56;
 
+/// What a hash takes of a tuple beside its addresses.
+#[inline(always)]
+pub(crate) fn tail(ports: u32, protocol: u8, family: u8) -> u64 {
+    u64::from(ports) | u64::from(protocol) << 32 | u64::from(family) << 40
+}
+
 fn tuple_tail(key: &FlowKey) -> u64 {
-    u64::from(key.ports) | u64::from(key.protocol) << 32 | u64::from(key.family) << 40
+    tail(key.ports, key.protocol, key.family)
 }
 
 impl Blocks {
@@ -78,6 +84,12 @@ impl FlowHash {
         Self::Sip(sip)
     }
 
+    /// The keys of the hash, where it is by AES rounds.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn aes(&self) -> Option<&aes::Keys> {
+        if let Self::Aes(keys) = self { Some(keys) } else { None }
+    }
+
     /// The hash of one tuple.
     pub(crate) fn tuple(&self, key: &FlowKey) -> u64 {
         self.blocks(&Blocks::of_tuple(key))
@@ -88,17 +100,10 @@ impl FlowHash {
         self.blocks(&Blocks::of_client(client))
     }
 
-    /// The hashes of many tuples at once.
-    pub(crate) fn tuples(&self, keys: &[FlowKey], hashes: &mut [u64]) {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Self::Aes(aes) => aes.tuples(keys, hashes),
-            Self::Sip(_) => {
-                for (key, hash) in keys.iter().zip(hashes) {
-                    *hash = self.tuple(key);
-                }
-            }
-        }
+    /// The hash of an IPv4 tuple, whose words are at hand.
+    #[inline]
+    pub(crate) fn narrow(&self, addresses: u64, tail: u64) -> u64 {
+        self.blocks(&Blocks { words: [(addresses, tail), (0, 0), (0, 0)], count: 1 })
     }
 
     fn blocks(&self, blocks: &Blocks) -> u64 {
@@ -118,7 +123,7 @@ impl FlowHash {
 }
 
 #[cfg(target_arch = "x86_64")]
-mod aes {
+pub(crate) mod aes {
     use core::arch::x86_64::{
         __m128i, _mm_aesenc_si128, _mm_cvtsi128_si64, _mm_set_epi64x, _mm_setzero_si128,
         _mm_xor_si128,
@@ -127,11 +132,10 @@ mod aes {
 
     use siphasher::sip::SipHasher13;
 
-    use super::super::key::{FlowKey, V6};
-    use super::{Blocks, tuple_tail};
+    use super::Blocks;
 
     /// Five round keys. That a value exists proves that the CPU has AES rounds.
-    #[derive(Clone, Copy)]
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) struct Keys([(u64, u64); 5]);
 
     impl Keys {
@@ -159,27 +163,17 @@ mod aes {
             unsafe_code,
             reason = "a call across CPU features; SipHash costs 25 TSC cycles a packet more"
         )]
-        pub(super) fn tuples(&self, keys: &[FlowKey], hashes: &mut [u64]) {
-            // SAFETY: the callee needs AES rounds, and a `Keys` exists only where they were detected.
-            unsafe { tuples(self, keys, hashes) }
-        }
-
-        #[expect(unsafe_code, reason = "a call across CPU features; as above, for one tuple")]
         pub(super) fn blocks(&self, blocks: &Blocks) -> u64 {
             // SAFETY: the callee needs AES rounds, and a `Keys` exists only where they were detected.
             unsafe { digest(self, blocks) }
         }
     }
 
+    /// The hash of an IPv4 tuple.
     #[target_feature(enable = "aes")]
-    fn tuples(aes: &Keys, keys: &[FlowKey], hashes: &mut [u64]) {
-        for (key, hash) in keys.iter().zip(hashes) {
-            *hash = if key.family == V6 {
-                digest(aes, &Blocks::of_tuple(key))
-            } else {
-                finish(absorb(aes, _mm_setzero_si128(), (key.addresses, tuple_tail(key))))
-            };
-        }
+    #[inline]
+    pub(crate) fn narrow(aes: &Keys, addresses: u64, tail: u64) -> u64 {
+        finish(absorb(aes, _mm_setzero_si128(), (addresses, tail)))
     }
 
     #[target_feature(enable = "aes")]
@@ -251,13 +245,12 @@ mod tests {
     }
 
     #[test]
-    fn many_tuples_at_once_hash_as_one_by_one() {
-        let keys: Vec<_> =
-            (0..16).flat_map(|n| Family::BOTH.map(|family| key(family, n))).collect();
+    fn a_tuple_whose_words_are_at_hand_hashes_as_any() {
         for hash in [FlowHash::new(&[7; 32]), FlowHash::portable(&[7; 32])] {
-            let mut hashes = vec![0; keys.len()];
-            hash.tuples(&keys, &mut hashes);
-            assert!(keys.iter().zip(&hashes).all(|(key, h)| hash.tuple(key) == *h));
+            for key in (0..16).map(|n| key(Family::V4, n)) {
+                let tail = tail(key.ports, key.protocol, key.family);
+                assert_eq!(hash.tuple(&key), hash.narrow(key.addresses, tail));
+            }
         }
     }
 }

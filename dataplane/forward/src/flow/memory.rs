@@ -18,7 +18,7 @@ use super::key::{FlowKey, V4, V6, mirror_addresses, mirror_ports, mirror_wide};
 use super::state::{Direction, FlowState};
 use super::unproven::{self, Ring, Slot, ring_of};
 use crate::wire::checksum;
-use crate::{BackendId, ListenerSlot, Mode, Tick};
+use crate::{BackendId, ListenerSlot, Mode, Protocol, Tick};
 
 /// Entries in a bucket.
 pub(crate) const BUCKET_ENTRIES: usize = 8;
@@ -138,12 +138,7 @@ pub(crate) struct Bucket {
 pub(crate) struct FlowRecord {
     pub(crate) addresses: [u64; 2],
     pub(crate) ports: [u32; 2],
-    pub(crate) protocol: u8,
-    pub(crate) state: u8,
-    /// The family of the client's packets.
-    pub(crate) family: u8,
-    /// The [`Mode`], and from [`BACKEND_V6`] on whether the backend's family is IPv6: in tunnels it may differ.
-    mode: u8,
+    pub(crate) kind: FlowKind,
     pub(crate) last_seen: u32,
     pub(crate) listener: u32,
     pub(crate) backend: u32,
@@ -209,10 +204,13 @@ impl NewFlow {
         FlowRecord {
             addresses: [forward.addresses, reply.addresses],
             ports: [forward.ports, reply.ports],
-            protocol: forward.protocol,
-            state: self.state as u8,
-            family: forward.family,
-            mode: self.mode as u8 | if reply.family == V6 { BACKEND_V6 } else { 0 },
+            kind: FlowKind::new(
+                forward.protocol,
+                forward.family,
+                self.state,
+                self.mode,
+                reply.family,
+            ),
             last_seen: now.0,
             listener: self.listener.0,
             backend: self.backend.0,
@@ -253,8 +251,8 @@ impl<'m> Flow<'m> {
         let at = direction as usize;
         let differs = (self.addresses[at] ^ key.addresses)
             | u64::from(self.ports[at] ^ key.ports)
-            | u64::from(self.protocol ^ key.protocol)
-            | u64::from(self.family ^ key.family);
+            | u64::from(self.protocol() ^ key.protocol)
+            | u64::from(self.family() ^ key.family);
         differs == 0 && (key.family != V6 || self.wide.0[at] == key.wide)
     }
 
@@ -264,7 +262,7 @@ impl<'m> Flow<'m> {
         FlowKey {
             addresses: self.addresses[at],
             ports: self.ports[at],
-            protocol: self.protocol,
+            protocol: self.protocol(),
             family,
             wide: if family == V6 { self.wide.0[at] } else { [0; 32] }, // a line that IPv4 does without
         }
@@ -290,13 +288,75 @@ impl<'m> Flow<'m> {
     }
 }
 
+/// Protocol, family of the client's packets, [`FlowState`], and [`Mode`], of which from [`BACKEND_V6`] on whether the
+/// backend's family is IPv6: in tunnels it may differ. Four bytes that a steady packet compares as one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct FlowKind([u8; 4]);
+
+impl FlowKind {
+    /// That of a record that is no flow's.
+    const FREE: Self = Self([0; 4]);
+    /// Full NAT is mode 0, and DNAT 1.
+    const ANY_NAT: u32 = u32::from_ne_bytes([0xff, 0xff, 0xff, 0xfe]);
+
+    fn new(protocol: u8, family: u8, state: FlowState, mode: Mode, backend_family: u8) -> Self {
+        let backend_v6 = if backend_family == V6 { BACKEND_V6 } else { 0 };
+        Self([protocol, family, state as u8, mode as u8 | backend_v6])
+    }
+
+    /// Whether it is that of IPv4 flows in this state whose packets are rewritten.
+    #[inline(always)]
+    pub(crate) fn is_rewritten_v4(self, protocol: Protocol, state: FlowState) -> bool {
+        let wanted = u32::from_ne_bytes([protocol.number(), V4, state as u8, 0]);
+        u32::from_ne_bytes(self.0) & Self::ANY_NAT == wanted
+    }
+}
+
 impl FlowRecord {
+    #[inline(always)]
+    pub(crate) fn protocol(&self) -> u8 {
+        self.kind.0[0]
+    }
+
+    /// The family of the client's packets.
+    #[inline(always)]
+    pub(crate) fn family(&self) -> u8 {
+        self.kind.0[1]
+    }
+
+    fn mode_byte(&self) -> u8 {
+        self.kind.0[3]
+    }
+
+    /// The state, unless the record is free.
+    #[inline]
+    pub(crate) fn state(&self) -> Option<FlowState> {
+        FlowState::from_byte(self.kind.0[2])
+    }
+
+    #[inline]
+    pub(crate) fn is_established(&self) -> bool {
+        self.kind.0[2] == FlowState::Established as u8
+    }
+
+    #[inline]
+    pub(crate) fn set_state(&mut self, state: FlowState) {
+        self.kind.0[2] = state as u8;
+    }
+
+    /// Whether IPv4 packets with these ends are this flow's, if they are of its protocol.
+    #[inline(always)]
+    pub(crate) fn is_of_v4(&self, addresses: u64, ports: u32, way: usize) -> bool {
+        (self.addresses[way] ^ addresses) | u64::from(self.ports[way] ^ ports) == 0
+    }
+
     /// The family of packets of one direction: in tunnels the outer one's of what leaves for the backend.
     #[inline]
     pub(crate) fn family_of(&self, direction: Direction) -> u8 {
         match direction {
-            Direction::Forward => self.family,
-            Direction::Reply if self.mode & BACKEND_V6 != 0 => V6,
+            Direction::Forward => self.family(),
+            Direction::Reply if self.mode_byte() & BACKEND_V6 != 0 => V6,
             Direction::Reply => V4,
         }
     }
@@ -304,28 +364,24 @@ impl FlowRecord {
     /// How the flow's packets are changed.
     #[inline]
     pub(crate) fn mode(&self) -> Mode {
-        Mode::from_byte(self.mode & !BACKEND_V6)
+        Mode::from_byte(self.mode_byte() & !BACKEND_V6)
     }
 
     /// Whether the backend answers the client itself.
     #[inline]
     pub(crate) fn is_dsr(&self) -> bool {
-        self.mode & !BACKEND_V6 >= Mode::L2Dsr as u8
+        self.mode_byte() & !BACKEND_V6 >= Mode::L2Dsr as u8
     }
 
     /// IPv4 addresses and L4 ports of packets of one direction, as they leave.
-    #[inline]
-    pub(crate) fn rewritten_v4(&self, direction: Direction) -> (u64, u32) {
-        let other = 1 - direction as usize;
+    #[inline(always)]
+    pub(crate) fn rewritten_v4(&self, way: usize) -> (u64, u32) {
+        let other = way ^ 1;
         (mirror_addresses(self.addresses[other]), mirror_ports(self.ports[other]))
     }
 
     pub(crate) fn is_unproven(&self) -> bool {
         self.state().is_some_and(FlowState::is_unproven)
-    }
-
-    pub(crate) fn state(&self) -> Option<FlowState> {
-        FlowState::from_byte(self.state)
     }
 }
 
@@ -492,7 +548,7 @@ impl<'m> FlowMemory<'m> {
 
     /// Notes that a flow is unproven, the newest of its protocol.
     pub(crate) fn note_unproven(&mut self, record: u32) {
-        let protocol = self.records[record as usize].protocol;
+        let protocol = self.records[record as usize].protocol();
         let (mut ring, records) = self.ring_and_records(ring_of(protocol));
         ring.push(record, records);
     }
@@ -517,7 +573,7 @@ impl<'m> FlowMemory<'m> {
         let pool = usize::from(record as usize >= self.wide.len());
         let pool = &mut self.header.pools[pool];
         let freed = &mut self.records[record as usize];
-        freed.state = 0;
+        freed.kind = FlowKind::FREE;
         freed.link = pool.free;
         pool.free = record;
         self.header.live -= 1;

@@ -8,9 +8,11 @@
 
 use super::hash::FlowHash;
 use super::key::FlowKey;
-use super::memory::{BUCKET_ENTRIES, Bucket, Flow, FlowMemory, FlowRecord, NewFlow};
+use super::look_up::prefetch_at;
+pub(crate) use super::memory::Bucket;
+use super::memory::{BUCKET_ENTRIES, Flow, FlowMemory, FlowRecord, NewFlow};
 use super::state::{Direction, FlowState};
-use crate::counters::{BackendColumn, Counters, ListenerColumn, WorkerColumn};
+use crate::counters::{BackendColumn, Counters, ListenerColumn, Traffic, WorkerColumn};
 use crate::{BackendId, ListenerSlot, Tick};
 
 /// Records looked at, one after the other, when a full table needs one.
@@ -38,6 +40,12 @@ impl Entry {
     #[inline]
     pub(crate) fn direction(self) -> Direction {
         if self.0 & REPLY_BIT == 0 { Direction::Forward } else { Direction::Reply }
+    }
+
+    /// The direction as an index into the pairs of a record.
+    #[inline(always)]
+    pub(crate) fn way(self) -> usize {
+        (self.0 >> REPLY_BIT.trailing_zeros()) as usize
     }
 
     #[inline]
@@ -76,6 +84,12 @@ impl<'m> FlowTable<'m> {
         self.memory.header.live as usize
     }
 
+    /// The counters of what is forwarded.
+    #[inline(always)]
+    pub(crate) fn traffic(&self) -> Traffic<'m> {
+        self.counters.traffic()
+    }
+
     /// Sets the gauges of the table.
     pub(crate) fn count(&self) {
         let header = &*self.memory.header;
@@ -104,11 +118,24 @@ impl<'m> FlowTable<'m> {
         &self.memory.buckets[self.primary(hash) as usize]
     }
 
+    /// Asks for the primary bucket of a hash.
+    #[inline(always)]
+    pub(crate) fn ask_for_bucket(&self, hash: u64) {
+        let buckets = self.memory.buckets.as_ptr();
+        prefetch_at(buckets.wrapping_add(self.primary(hash) as usize));
+    }
+
     /// The first entry of the primary bucket whose tag fits: right nearly always, to be confirmed.
     #[inline]
     pub(crate) fn candidate(&self, hash: u64) -> Entry {
+        self.candidate_by(hash, tag_matches)
+    }
+
+    /// The same, by another way to compare tags.
+    #[inline(always)]
+    pub(crate) fn candidate_by(&self, hash: u64, tagged: impl Fn(&Bucket, u16) -> u32) -> Entry {
         let bucket = self.bucket(hash);
-        let tagged = tag_matches(bucket, tag_of(hash));
+        let tagged = tagged(bucket, tag_of(hash));
         if tagged == 0 {
             return Entry::NONE;
         }
@@ -225,7 +252,7 @@ impl<'m> FlowTable<'m> {
         if self.memory.records[record].is_unproven() {
             self.count_proven();
         }
-        self.memory.records[record].state = FlowState::Unlinked as u8;
+        self.memory.records[record].set_state(FlowState::Unlinked);
     }
 
     /// Notes that there is one unproven flow less.
@@ -379,7 +406,7 @@ fn tag_of(hash: u64) -> u16 {
     unsafe_code,
     reason = "a call across CPU features; left to itself, the compiler compares entry by entry"
 )]
-fn tag_matches(bucket: &Bucket, tag: u16) -> u32 {
+pub(crate) fn tag_matches(bucket: &Bucket, tag: u16) -> u32 {
     // SAFETY: the callee needs SSE2, which every x86-64 CPU has.
     unsafe { tag_matches_sse2(bucket, tag) }
 }
@@ -401,7 +428,7 @@ fn tag_matches_sse2(bucket: &Bucket, tag: u16) -> u32 {
 /// A bit for each entry whose tag is `tag`.
 #[inline]
 #[cfg(not(target_arch = "x86_64"))]
-fn tag_matches(bucket: &Bucket, tag: u16) -> u32 {
+pub(crate) fn tag_matches(bucket: &Bucket, tag: u16) -> u32 {
     bucket
         .tags
         .iter()

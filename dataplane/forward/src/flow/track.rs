@@ -4,6 +4,7 @@ use super::memory::FlowRecord;
 use super::state::{Direction, FlowState};
 use super::table::{Entry, FlowTable};
 use crate::journey::{Headers, Walk};
+use crate::parse::plain::HeadV4;
 use crate::snapshot::Snapshot;
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
 use crate::{BackendId, Burst, DropReason, Protocol, Tick};
@@ -33,6 +34,32 @@ pub(crate) fn track(
     }
 }
 
+/// Whether a plain segment leaves its flow as it is, but for the time and what it acknowledges.
+#[inline(always)]
+pub(crate) fn is_steady_tcp(flow: &FlowRecord, head: &HeadV4) -> bool {
+    flow.kind.is_rewritten_v4(Protocol::Tcp, FlowState::Established)
+        && head.tcp_flags() & (SYN | RST | FIN | ACK) == ACK
+}
+
+/// Notes what such a segment acknowledges.
+#[inline(always)]
+pub(crate) fn acknowledge_steady(flow: &mut FlowRecord, head: &HeadV4, way: usize) {
+    let [.., a, b, c, d] = head.numbers();
+    flow.acknowledged[way] = [a, b, c, d];
+}
+
+/// Whether a plain datagram leaves its flow as it is, but for the time: its backend serves for all that this snapshot
+/// says.
+#[inline(always)]
+pub(crate) fn is_steady_udp(flow: &FlowRecord, way: usize, snapshot_version: u32) -> bool {
+    let replied = flow.kind.is_rewritten_v4(Protocol::Udp, FlowState::UdpReplied);
+    if way == Direction::Reply as usize {
+        return replied;
+    }
+    let one_way = || flow.kind.is_rewritten_v4(Protocol::Udp, FlowState::UdpOneWay);
+    (replied || one_way()) && flow.link == snapshot_version
+}
+
 /// Moves the flow on. False if the flow was over, or its backend is gone: it is then out of the
 /// table, and the packet begins anew.
 #[inline]
@@ -45,7 +72,7 @@ pub(crate) fn follow(
 ) -> bool {
     let flow = flows.record_mut(entry);
     // Nearly every packet: data or an acknowledgement of an established connection, either way.
-    if flow.state == FlowState::Established as u8 && headers.tcp_flags & (SYN | RST | FIN) == 0 {
+    if flow.is_established() && headers.tcp_flags & (SYN | RST | FIN) == 0 {
         flow.last_seen = now.0;
         acknowledge(flow, entry.direction(), headers);
         return true;
@@ -59,7 +86,7 @@ pub(crate) fn follow(
             if flow.is_dsr() && flow.is_unproven() {
                 flow.acknowledged[Direction::Reply as usize] = sequence(headers).to_be_bytes();
             }
-            flow.state = state as u8;
+            flow.set_state(state);
             flow.last_seen = now.0;
             if state == FlowState::SynAcked {
                 expect_proof(flow, entry.direction(), headers);
@@ -84,7 +111,7 @@ fn next_state(
     // An earlier packet of this burst may have unlinked it.
     let state = flow.state().filter(|state| *state != FlowState::Unlinked)?;
     let from_client = direction == Direction::Forward;
-    if flow.protocol == Protocol::Udp.number() {
+    if flow.protocol() == Protocol::Udp.number() {
         let asks = from_client && flow.link != snapshot.version();
         let stays = !asks || still_serves(entry, flows, snapshot);
         return stays.then(|| state.after_udp(direction));

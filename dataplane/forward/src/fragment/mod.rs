@@ -200,7 +200,7 @@ pub(crate) fn rewrite(
 ) -> Option<()> {
     let l3 = usize::from(headers.l3);
     let packet = frame.get_mut(l3..l3 + usize::from(headers.ip_len))?;
-    let is_first = replace_id(packet, flow.family, learned.id)?;
+    let is_first = replace_id(packet, flow.family(), learned.id)?;
     crate::rewrite::piece(frame, headers, flow, direction, is_first)
 }
 
@@ -214,7 +214,7 @@ pub(crate) fn undo(
     id: u32,
 ) -> Option<()> {
     let packet = frame.get_mut(usize::from(headers.l3)..)?;
-    let is_first = replace_id(packet, flow.family, id)?;
+    let is_first = replace_id(packet, flow.family(), id)?;
     crate::rewrite::undo(frame, headers, flow, direction, is_first)
 }
 

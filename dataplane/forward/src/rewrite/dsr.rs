@@ -49,7 +49,7 @@ pub(crate) fn carry(
         return Err(Stuck::TooBig);
     }
     let overhead = tunnel::overhead(flow.mode(), flow.family_of(Direction::Reply));
-    let is_v6 = flow.family == V6;
+    let is_v6 = flow.family() == V6;
     let traffic_class = age(burst.frame_mut(at), headers, is_v6).ok_or(DropReason::Truncated)?;
     if overhead > 0 {
         let leaving = flow.key(Direction::Reply).mirror();

@@ -14,9 +14,10 @@ pub(crate) mod tunnel;
 
 use crate::Burst;
 use crate::Protocol;
-use crate::flow::{Direction, Flow, FlowTable, V6};
+use crate::flow::{Direction, Flow, FlowRecord, FlowTable, V6};
 use crate::fragment;
 use crate::journey::{Headers, Walk};
+use crate::parse::plain::HeadV4;
 use crate::wire::{checksum, ipv4, ipv6, tcp, udp};
 
 /// The room: every pinned packet gets its new headers, but those of DSR flows, which are only found.
@@ -87,14 +88,24 @@ pub(crate) fn undo(
 /// One IPv4 packet, by increments (RFC 1624): what was wrong stays wrong, and the payload is not read.
 #[inline]
 fn rewrite_v4(frame: &mut [u8], headers: &Headers, flow: Flow, direction: Direction) -> Option<()> {
-    let (addresses, ports) = flow.rewritten_v4(direction);
+    let (addresses, ports) = flow.rewritten_v4(direction as usize);
     let (ip, l4) = split_headers::<{ ipv4::MIN_HEADER_LEN }>(frame, headers)?;
-    rewrite_header_v4(ip, addresses, checksum::in_direction(flow.ip_delta, direction));
+    rewrite_header_v4(ip, addresses, checksum::in_direction(flow.ip_delta, direction as usize));
     rewrite_l4(l4, ports, flow, direction);
     Some(())
 }
 
-#[inline]
+/// The same of a plain packet, but for its L4 checksum.
+#[inline(always)]
+pub(crate) fn rewrite_head_v4(head: &mut HeadV4, flow: &FlowRecord, way: usize) {
+    let (addresses, ports) = flow.rewritten_v4(way);
+    rewrite_header_v4(&mut head.ip, addresses, checksum::in_direction(flow.ip_delta, way));
+    if let Some(field) = head.l4.first_chunk_mut() {
+        *field = ports.to_ne_bytes();
+    }
+}
+
+#[inline(always)]
 fn rewrite_header_v4(ip: &mut [u8; ipv4::MIN_HEADER_LEN], addresses: u64, delta: u16) {
     ip[8] -= 1; // parse let nothing through with less than two
     let checksum = checksum::update_header(u16::from_ne_bytes([ip[10], ip[11]]), delta);
@@ -127,7 +138,7 @@ pub(crate) fn piece(
     direction: Direction,
     is_first: bool,
 ) -> Option<()> {
-    let is_v6 = flow.family == V6;
+    let is_v6 = flow.family() == V6;
     if is_first {
         let whole = if is_v6 { rewrite_v6 } else { rewrite_v4 };
         return whole(frame, headers, flow, direction);
@@ -136,8 +147,8 @@ pub(crate) fn piece(
     if is_v6 {
         rewrite_header_v6(ip.first_chunk_mut()?, &flow.rewritten_v6(direction).0);
     } else {
-        let delta = checksum::in_direction(flow.ip_delta, direction);
-        rewrite_header_v4(ip.first_chunk_mut()?, flow.rewritten_v4(direction).0, delta);
+        let delta = checksum::in_direction(flow.ip_delta, direction as usize);
+        rewrite_header_v4(ip.first_chunk_mut()?, flow.rewritten_v4(direction as usize).0, delta);
     }
     Some(())
 }
@@ -147,8 +158,8 @@ fn rewrite_l4(l4: &mut [u8], ports: u32, flow: Flow, direction: Direction) {
     if let Some(field) = l4.first_chunk_mut() {
         *field = ports.to_ne_bytes();
     }
-    let delta = checksum::in_direction(flow.l4_delta, direction);
-    if flow.protocol == Protocol::Tcp.number() {
+    let delta = checksum::in_direction(flow.l4_delta, direction as usize);
+    if flow.protocol() == Protocol::Tcp.number() {
         update_tcp(l4, delta);
     } else {
         update_udp(l4, delta);
@@ -165,8 +176,8 @@ fn split_headers<'f, const IP: usize>(
     Some((ip, l4))
 }
 
-#[inline]
-fn update_tcp(l4: &mut [u8], delta: u16) {
+#[inline(always)]
+pub(crate) fn update_tcp(l4: &mut [u8], delta: u16) {
     if let Some(field) = l4.get_mut(tcp::CHECKSUM_AT..).and_then(|rest| rest.first_chunk_mut::<2>())
     {
         *field = checksum::update(u16::from_ne_bytes(*field), delta).to_ne_bytes();
@@ -175,8 +186,8 @@ fn update_tcp(l4: &mut [u8], delta: u16) {
 
 /// Zero means that the sender computed none (RFC 768) and stays so; a sum that comes out as zero is
 /// sent as its other form, 0xffff.
-#[inline]
-fn update_udp(l4: &mut [u8], delta: u16) {
+#[inline(always)]
+pub(crate) fn update_udp(l4: &mut [u8], delta: u16) {
     if let Some(field) = l4.get_mut(udp::CHECKSUM_AT..).and_then(|rest| rest.first_chunk_mut::<2>())
     {
         let before = u16::from_ne_bytes(*field);

@@ -64,14 +64,15 @@ impl Cells {
     }
 
     /// Every counter by name, summed over listeners and backends; without gauges, bytes, and the
-    /// counts of bursts and packets, which say nothing about one packet.
+    /// counts of bursts and packets, which say nothing about one packet, and of the lane it took.
     fn totals(&self) -> Vec<(String, u64)> {
         let mut totals = Vec::new();
         let columns =
             |prefix: &str, columns: &[(&str, &str)], cells: &[AtomicU64], totals: &mut Vec<_>| {
                 for (at, (name, _)) in columns.iter().enumerate() {
                     let quiet = name.contains("bytes")
-                        || ["flows", "flows_unproven", "bursts", "packets"].contains(name);
+                        || ["flows", "flows_unproven", "bursts", "packets", "express"]
+                            .contains(name);
                     if !quiet {
                         let sum = cells
                             .iter()
@@ -384,6 +385,12 @@ impl<'m> TestLb<'m> {
         let column = WORKER_COLUMNS.iter().position(|column| column.0 == name);
         let cells = &self.cells[usize::from(worker.0)].worker;
         cells[column.expect("a column of that name")].load(Relaxed)
+    }
+
+    /// Every counter of a worker that [`Self::check`] looks at, by name.
+    #[must_use]
+    pub fn counted(&self, worker: WorkerIdx) -> Vec<(String, u64)> {
+        self.cells[usize::from(worker.0)].totals()
     }
 
     /// The sum of a counter over workers, by its name in [`Self::check`], or of a gauge or byte count.

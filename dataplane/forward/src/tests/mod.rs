@@ -11,6 +11,7 @@ mod fragments;
 mod full_nat;
 mod icmp;
 mod kernel;
+mod lanes;
 mod lifetimes;
 mod limits;
 mod malformed;

@@ -3,10 +3,10 @@
 //! One's complement addition does not care about byte order, as long as it is the same throughout
 //! (RFC 1071 §2 (B)): all words here are 16 bits as they lie in memory.
 
-use crate::flow::{Direction, FlowKey, V6};
+use crate::flow::{FlowKey, V6};
 
 /// What one hop less adds to a header checksum: the TTL is the high byte of its word.
-const TTL_MINUS_ONE: u32 = u16::from_ne_bytes([0xfe, 0xff]) as u32;
+const TTL_MINUS_ONE: u16 = u16::from_ne_bytes([0xfe, 0xff]);
 
 /// The one's complement sum of `bytes`, not complemented; an odd last byte counts as a high byte.
 #[must_use]
@@ -52,8 +52,14 @@ const fn fold_wide(sum: u64) -> u16 {
 #[inline]
 #[must_use]
 pub const fn update(checksum: u16, delta: u16) -> u16 {
-    let sum = !checksum as u32 + delta as u32;
-    !((sum & 0xffff) + (sum >> 16)) as u16
+    !add(!checksum, delta)
+}
+
+/// The one's complement sum of two words.
+#[inline(always)]
+const fn add(one: u16, other: u16) -> u16 {
+    let (sum, carry) = one.overflowing_add(other);
+    sum + carry as u16 // a sum that carried is not the largest
 }
 
 /// `~m + m'` of two sums.
@@ -84,19 +90,17 @@ pub(crate) fn header_delta(before: &FlowKey, after: &FlowKey) -> u16 {
 
 /// A delta of the client's packets, for packets that go `direction`: a reply is rewritten the other way, from
 /// what the client's become to what they were, and in one's complement the negative is the complement.
-#[inline]
+#[inline(always)]
 #[must_use]
-pub(crate) const fn in_direction(delta: u16, direction: Direction) -> u16 {
-    delta ^ (direction as u16).wrapping_neg()
+pub(crate) const fn in_direction(delta: u16, way: usize) -> u16 {
+    delta ^ (way as u16).wrapping_neg()
 }
 
 /// The checksum of an IPv4 header after its addresses changed by `delta`, and one hop was taken.
 #[inline]
 #[must_use]
 pub(crate) const fn update_header(checksum: u16, delta: u16) -> u16 {
-    let sum = !checksum as u32 + delta as u32 + TTL_MINUS_ONE;
-    let sum = (sum & 0xffff) + (sum >> 16);
-    !((sum & 0xffff) + (sum >> 16)) as u16
+    !add(add(!checksum, delta), TTL_MINUS_ONE)
 }
 
 /// What the rewrite of `before` to `after` adds to a TCP or UDP checksum: the addresses of the

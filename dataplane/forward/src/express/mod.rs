@@ -1,0 +1,180 @@
+//! The way of nearly every packet: plainly IPv4, of an established flow, to a next hop whose MAC address is known.
+//!
+//! Three turns, so that cache misses overlap: headers to buckets, buckets to records, and, with the record at hand,
+//! the rest of the way in one turn. Whatever leaves a question open stays as it came, and takes the corridor of rooms.
+//! Each question here is a room's, asked at fixed offsets; property tests hold the two to one answer.
+//!
+//! ```text
+//!  first half    hash │ find │      send │
+//!  second half        │ hash │ find      │ send
+//! ```
+//! A burst goes in two halves, so that one is worked on while the lines of the other are on their way: at a million
+//! flows that takes a packet from 121 to 111 TSC cycles.
+
+mod cpu;
+
+use crate::counters::Traffic;
+use crate::exit::ShortExit;
+use crate::fib::Ready;
+use crate::flow::hash::tail;
+use crate::flow::look_up::prefetch;
+use crate::flow::{FlowTable, V4, track};
+use crate::journey::{PacketSet, Walk};
+use crate::parse::plain::{BeginningV4, HeadV4, head_v4};
+use crate::rewrite;
+use crate::snapshot::Snapshot;
+use crate::wire::checksum;
+use crate::{BURST, Burst, Protocol, Tick};
+
+use cpu::Cpu;
+pub(crate) use cpu::Lane;
+
+/// Packets that take a turn together.
+const HALF: usize = BURST / 2;
+const TCP: u8 = Protocol::Tcp.number();
+const UDP: u8 = Protocol::Udp.number();
+
+/// What the turns share of a worker and its snapshot.
+pub(crate) struct Way<'w, 'm> {
+    pub(crate) flows: &'w mut FlowTable<'m>,
+    pub(crate) snapshot: &'w Snapshot,
+    pub(crate) now: Tick,
+}
+
+/// The packets that have left this way. Of the others that are plain, `walk` then has the hashes and entries.
+#[inline(always)]
+fn express<C: Cpu>(cpu: C, burst: &mut Burst, walk: &mut Walk, way: Way) -> PacketSet {
+    let Way { flows, snapshot, now } = way;
+    let terms = Terms::of(snapshot, flows, now);
+    let halves = burst.len().div_ceil(HALF);
+    let mut sent = PacketSet::default();
+    for turn in 0..halves + 2 {
+        if turn < halves {
+            hash(turn * HALF, cpu, burst, walk, snapshot, flows);
+        }
+        if (1..=halves).contains(&turn) {
+            find(walk.plain.among((turn - 1) * HALF, HALF), cpu, walk, flows);
+        }
+        if turn >= 2 {
+            let half = walk.plain.among((turn - 2) * HALF, HALF);
+            sent = sent.or(send(half, burst, walk, flows, &terms));
+        }
+    }
+    sent
+}
+
+/// The first turn: which packets of the half that begins at `from` are plain, their hashes, and their buckets asked
+/// for.
+#[inline(always)]
+fn hash<C: Cpu>(
+    from: usize,
+    cpu: C,
+    burst: &Burst,
+    walk: &mut Walk,
+    snapshot: &Snapshot,
+    flows: &FlowTable,
+) {
+    let slots = burst.slots.iter().enumerate().skip(from).take(HALF);
+    let beginning = |ingress| BeginningV4::of(snapshot.port(ingress));
+    let Some((_, first)) = slots.clone().next() else { return };
+    let (mut ingress, mut ours) = (first.ingress, beginning(first.ingress));
+    for (at, slot) in slots {
+        if slot.ingress != ingress {
+            (ingress, ours) = (slot.ingress, beginning(slot.ingress));
+        }
+        let Some(head) = head_v4(slot, ours) else { continue };
+        let hash = cpu.hash(head.addresses(), tail(head.ports(), head.protocol(), V4));
+        flows.ask_for_bucket(hash);
+        walk.hashes[at % BURST] = hash;
+        walk.plain.insert(at);
+    }
+}
+
+/// The second turn: the entries that packets probably have, and their records asked for.
+#[inline(always)]
+fn find<C: Cpu>(half: PacketSet, cpu: C, walk: &mut Walk, flows: &FlowTable) {
+    for at in half.iter() {
+        let entry = flows.candidate_by(walk.hashes[at], |bucket, tag| cpu.tagged(bucket, tag));
+        prefetch(flows.record(entry));
+        walk.entries[at] = entry;
+    }
+}
+
+/// What packets are forwarded by, once a burst.
+struct Terms<'t, 'm> {
+    version: u32,
+    fib_version: u32,
+    hops: &'t [Ready],
+    traffic: Traffic<'m>,
+    now: Tick,
+}
+
+impl<'t, 'm> Terms<'t, 'm> {
+    #[inline(always)]
+    fn of(snapshot: &'t Snapshot, flows: &FlowTable<'m>, now: Tick) -> Self {
+        let fib = snapshot.fib();
+        Self {
+            version: snapshot.version(),
+            fib_version: fib.version(),
+            hops: fib.ready(),
+            traffic: flows.traffic(),
+            now,
+        }
+    }
+}
+
+/// The third turn: packets of established flows, rewritten and sent; which they are.
+#[inline(always)]
+fn send(
+    half: PacketSet,
+    burst: &mut Burst,
+    walk: &Walk,
+    flows: &mut FlowTable,
+    terms: &Terms,
+) -> PacketSet {
+    wait_for_records(half, walk, flows);
+    let mut sent = PacketSet::default();
+    for at in half.iter() {
+        let (entry, slot) = (walk.entries[at], &mut burst.slots[at]);
+        let Some(head) = HeadV4::of_mut(slot.buffer) else { continue };
+        let (record, way) = (flows.record_mut(entry), entry.way());
+        let Some(hop) = terms.hops.get(usize::from(record.hops[way])) else { continue };
+        let may_go = record.is_of_v4(head.addresses(), head.ports(), way)
+            && record.fib_version == terms.fib_version
+            && head.ip_len() <= hop.mtu
+            && head.ttl() > 1;
+        if !may_go {
+            continue;
+        }
+        let delta = checksum::in_direction(record.l4_delta, way);
+        match head.protocol() {
+            TCP if track::is_steady_tcp(record, head) => {
+                track::acknowledge_steady(record, head, way);
+                rewrite::update_tcp(&mut head.l4, delta);
+            }
+            UDP if track::is_steady_udp(record, way, terms.version) => {
+                rewrite::update_udp(&mut head.l4, delta);
+            }
+            _ => continue,
+        }
+        record.last_seen = terms.now.0;
+        rewrite::rewrite_head_v4(head, record, way);
+        head.link[..12].copy_from_slice(&hop.macs);
+        slot.exit = ShortExit::send(hop.port);
+        terms.traffic.add(record.listener, record.backend, way, slot.len);
+        sent.insert(at);
+    }
+    sent
+}
+
+/// Reads a word of each record. A CPU drops prefetches beyond what it can have under way, and whoever needs such a
+/// line then waits for it alone; these loads wait for all together. At a million flows, without them a packet costs
+/// twenty TSC cycles more.
+#[inline(always)]
+fn wait_for_records(half: PacketSet, walk: &Walk, flows: &FlowTable) {
+    let mut seen = 0;
+    for at in half.iter() {
+        seen ^= flows.record(walk.entries[at]).last_seen;
+    }
+    std::hint::black_box(seen);
+}
