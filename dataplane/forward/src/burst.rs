@@ -1,7 +1,6 @@
 //! Up to [`BURST`] packets that walk together, borrowed from whoever received them.
 
 use arrayvec::ArrayVec;
-use zerocopy::{Immutable, IntoBytes};
 
 use crate::exit::ShortExit;
 use crate::fragment::Learned;
@@ -14,8 +13,7 @@ pub const BURST: usize = 32;
 pub const HEADROOM: usize = 64;
 
 /// What the NIC already verified of a frame.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
-#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RxChecks {
     /// The IPv4 header checksum.
     pub ip: Checked,
@@ -23,18 +21,35 @@ pub struct RxChecks {
     pub l4: Checked,
 }
 
-impl RxChecks {
-    /// Whether neither checksum was found wrong.
-    #[inline(always)]
-    pub(crate) fn found_nothing_wrong(self) -> bool {
-        const BAD: u16 = u16::from_ne_bytes([Checked::Bad as u8; 2]); // a bit that the others do not have
-        let verdicts: u16 = zerocopy::transmute!(self);
-        verdicts & BAD == 0
+/// How a packet came: what nearly all packets of a burst have in common, in one word, to be compared with the last
+/// packet's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Arrival(u32);
+
+impl Arrival {
+    #[inline]
+    fn new(ingress: PortIdx, checks: RxChecks) -> Self {
+        Self(u32::from(ingress.0) | (checks.ip as u32) << 16 | (checks.l4 as u32) << 24)
+    }
+
+    #[inline]
+    pub(crate) fn ingress(self) -> PortIdx {
+        PortIdx(self.0 as u16)
+    }
+
+    pub(crate) fn checks(self) -> RxChecks {
+        let [.., ip, l4] = self.0.to_le_bytes();
+        let verdict = |byte| match byte {
+            1 => Checked::Good,
+            2 => Checked::Bad,
+            _ => Checked::Unknown,
+        };
+        RxChecks { ip: verdict(ip), l4: verdict(l4) }
     }
 }
 
 /// A verdict of the NIC on a checksum.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Checked {
     /// Nobody looked: an IPv4 header is verified here, an L4 checksum is left to the receiver,
@@ -61,6 +76,13 @@ impl<'b> Packet<'b> {
     #[inline]
     pub fn exit(&self) -> Exit {
         self.slot.exit.long().unwrap_or_else(|| self.burst.held(self.at))
+    }
+
+    /// The port to transmit it on, if that is its exit: [`Self::exit`] of nearly every packet, sooner told.
+    #[must_use]
+    #[inline]
+    pub fn sent_on(&self) -> Option<PortIdx> {
+        self.slot.exit.sent_on()
     }
 
     /// What is known of the datagram of which this is a piece; travels with it to its owner, for
@@ -101,7 +123,7 @@ impl<'b> Packet<'b> {
     #[must_use]
     #[inline]
     pub fn ingress(&self) -> PortIdx {
-        self.slot.ingress
+        self.slot.arrival.ingress()
     }
 }
 
@@ -114,8 +136,7 @@ pub(crate) struct Slot<'a> {
     pub(crate) len: u16,
     /// Where in its buffer it begins now.
     pub(crate) start: u16,
-    pub(crate) ingress: PortIdx,
-    pub(crate) checks: RxChecks,
+    pub(crate) arrival: Arrival,
     pub(crate) exit: ShortExit,
 }
 
@@ -183,7 +204,8 @@ impl<'a> Burst<'a> {
     pub fn push(&mut self, buffer: &'a mut [u8], ingress: PortIdx, checks: RxChecks) -> bool {
         let len = u16::try_from(buffer.len().saturating_sub(HEADROOM)).unwrap_or(u16::MAX);
         let (start, exit) = (HEADROOM as u16, ShortExit::default());
-        self.slots.try_push(Slot { buffer, len, start, ingress, checks, exit }).is_ok()
+        let arrival = Arrival::new(ingress, checks);
+        self.slots.try_push(Slot { buffer, len, start, arrival, exit }).is_ok()
     }
 
     /// Adds a frame as [`Self::push`] does, with what is known of it if it is a piece of a datagram: it was

@@ -101,9 +101,9 @@ pub(crate) struct Traffic<'m> {
 impl Traffic<'_> {
     /// Counts a packet of so many bytes: 0 is a client's, 1 a backend's.
     #[inline(always)]
-    pub(crate) fn add(self, listener: u32, backend: u32, way: usize, bytes: u16) {
+    pub(crate) fn add(self, listener: ListenerSlot, backend: BackendId, way: usize, bytes: u16) {
         let columns = |first: usize| first + 2 * (way & 1);
-        let rows = (self.listeners.get(listener as usize), self.backends.get(backend as usize));
+        let rows = (self.listeners.get(listener.0 as usize), self.backends.get(backend.0 as usize));
         if let Some(row) = rows.0 {
             add_traffic(row, columns(ListenerColumn::PacketsIn as usize), bytes.into());
         }

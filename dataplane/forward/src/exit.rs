@@ -63,6 +63,12 @@ impl ShortExit {
         Self(DROP | (reason as u32) << 8)
     }
 
+    /// The port of a packet that is sent.
+    #[inline]
+    pub(crate) const fn sent_on(self) -> Option<PortIdx> {
+        if self.0 & 0xff == SEND { Some(PortIdx((self.0 >> 8) as u16)) } else { None }
+    }
+
     /// Which of the kinds it is, `0..KINDS`.
     #[inline]
     pub(crate) const fn kind(self) -> usize {
@@ -84,7 +90,7 @@ impl ShortExit {
     pub(crate) fn long(self) -> Option<Exit> {
         let payload = self.0 >> 8;
         match self.0 & 0xff {
-            SEND => Some(Exit::Send(PortIdx(payload as u16))),
+            SEND => self.sent_on().map(Exit::Send),
             HAND_OVER => Some(Exit::HandOver(WorkerIdx(payload as u8))),
             AWAIT => Some(Exit::Await(DatagramIdx(payload))),
             DROP => self.reason().map(Exit::Drop),

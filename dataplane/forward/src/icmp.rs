@@ -159,7 +159,8 @@ fn rewrite_outer(ip: &mut [u8], ends: &Ends) -> Option<u16> {
     } else {
         ip[8] -= 1;
         let field = ip.get_mut(10..12)?;
-        let header = checksum::update_header(u16::from_ne_bytes([field[0], field[1]]), delta);
+        let delta = checksum::add(delta, checksum::ONE_HOP);
+        let header = checksum::update(u16::from_ne_bytes([field[0], field[1]]), delta);
         field.copy_from_slice(&header.to_ne_bytes());
     }
     Some(delta)

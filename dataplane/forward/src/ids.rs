@@ -15,6 +15,11 @@ pub struct WorkerIdx(pub u8);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ListenerSlot(pub u32);
 
+impl ListenerSlot {
+    /// The largest that a flow can name.
+    pub const MAX: Self = Self(u16::MAX as u32);
+}
+
 /// The stable number of a backend of a group: its row in the counter table. Given by the caller,
 /// who reuses it only once its gauge `flows` is zero on every worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -110,6 +110,11 @@ impl PacketSet {
         self.0 |= 1 << (at % BURST);
     }
 
+    #[inline]
+    pub(crate) fn remove(&mut self, at: usize) {
+        self.0 &= !(1 << (at % BURST));
+    }
+
     /// Whether it has the packet at a place.
     #[inline]
     pub(crate) fn contains(self, at: usize) -> bool {

@@ -11,7 +11,7 @@ use crate::journey::Walk;
 use crate::maglev::flow_hash;
 use crate::snapshot::Snapshot;
 use crate::wire::ethernet::{self, EthernetView};
-use crate::{BackendId, Burst, DropReason, Exit, ListenerSlot, Mode, NextHopKey};
+use crate::{BackendId, Burst, DropReason, Exit, Mode, NextHopKey};
 
 /// The room: every rewritten packet takes its exit, and is counted with its listener and backend.
 pub(crate) fn next_hop(
@@ -196,7 +196,7 @@ pub(crate) fn count(flow: Flow, direction: Direction, bytes: u64, counters: &Cou
         Direction::Forward => (ListenerColumn::PacketsIn, BackendColumn::PacketsTo),
         Direction::Reply => (ListenerColumn::PacketsOut, BackendColumn::PacketsFrom),
     };
-    counters.listener_traffic(ListenerSlot(flow.listener), listener, bytes);
+    counters.listener_traffic(flow.listener(), listener, bytes);
     counters.backend_traffic(BackendId(flow.backend), backend, bytes);
 }
 

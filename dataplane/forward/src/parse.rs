@@ -30,10 +30,13 @@ pub(crate) fn parse(rest: PacketSet, burst: &mut Burst, walk: &mut Walk, snapsho
     for at in rest.iter() {
         let slot = &mut burst.slots[at];
         let (key, headers) = (&mut walk.keys[at], &mut walk.headers[at]);
-        let kind = if walk.plain.contains(at) {
-            read_plain_v4(slot.buffer, key, headers)
-        } else {
-            parse_other(slot, snapshot, key, headers)
+        let plain = walk.plain.contains(at).then(|| read_plain_v4(slot.buffer, key, headers));
+        let kind = match plain.flatten() {
+            Some(kind) => Ok(kind),
+            None => {
+                walk.plain.remove(at);
+                parse_other(slot, snapshot, key, headers)
+            }
         };
         match kind {
             Ok(Kind::Tuple) => {
@@ -48,14 +51,10 @@ pub(crate) fn parse(rest: PacketSet, burst: &mut Burst, walk: &mut Walk, snapsho
     }
 }
 
-fn read_plain_v4(
-    buffer: &[u8],
-    key: &mut FlowKey,
-    headers: &mut Headers,
-) -> Result<Kind, ShortExit> {
-    let head = HeadV4::of(buffer).ok_or(DropReason::Truncated)?;
+fn read_plain_v4(buffer: &[u8], key: &mut FlowKey, headers: &mut Headers) -> Option<Kind> {
+    let head = HeadV4::of(buffer).filter(|head| head.has_l4())?;
     (*key, *headers) = (head.key(), head.headers());
-    Ok(headers.kind)
+    Some(headers.kind)
 }
 
 /// A packet that is not plainly IPv4.
@@ -66,10 +65,10 @@ fn parse_other(
     key: &mut FlowKey,
     headers: &mut Headers,
 ) -> Result<Kind, ShortExit> {
-    let port = snapshot.port(slot.ingress).ok_or(DropReason::UnknownPort)?;
-    match plain::parse_v6(slot.frame(), port, slot.checks, key, headers) {
+    let port = snapshot.port(slot.arrival.ingress()).ok_or(DropReason::UnknownPort)?;
+    match plain::parse_v6(slot.frame(), port, slot.arrival.checks(), key, headers) {
         Some(()) => Ok(Kind::Tuple),
-        None => look_closely(slot.frame(), slot.checks, port, key, headers),
+        None => look_closely(slot.frame(), slot.arrival.checks(), port, key, headers),
     }
 }
 
@@ -297,7 +296,7 @@ fn l4_header_reason(error: Malformed) -> DropReason {
 mod tests {
     use proptest::prelude::*;
 
-    use super::plain::BeginningV4;
+    use super::plain::ExpectedV4;
     use super::*;
     use crate::testing::{BOX_MAC, Family, TestPacket};
     use crate::{HEADROOM, PortIdx};
@@ -314,7 +313,9 @@ mod tests {
         let mut buffer = [&[0; HEADROOM], frame].concat();
         let mut burst = Burst::new();
         burst.push(&mut buffer, PortIdx(0), checks);
-        if let Some(head) = plain::head_v4(&burst.slots[0], BeginningV4::of(Some(port))) {
+        let slot = &burst.slots[0];
+        let head = plain::head_v4(slot, ExpectedV4::by(slot.arrival, Some(port)));
+        if let Some(head) = head.filter(|head| head.has_l4()) {
             return Some((head.key(), head.headers()));
         }
         plain::parse_v6(frame, port, checks, &mut key, &mut headers)?;

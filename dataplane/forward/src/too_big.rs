@@ -57,7 +57,7 @@ pub(crate) fn answer(
     }
     frame.first_chunk_mut::<12>()?.rotate_left(6);
     slot.len = u16::try_from(quote_at + quote).ok()?;
-    slot.exit = ShortExit::send(slot.ingress);
+    slot.exit = ShortExit::send(slot.arrival.ingress());
     Some(())
 }
 

@@ -27,6 +27,7 @@ use crate::config::Config;
 
 /// Listeners that can be counted at once.
 pub const LISTENER_ROWS: u32 = 4096;
+const _: () = assert!(LISTENER_ROWS - 1 <= penstock_forward::ListenerSlot::MAX.0);
 /// Backends that can be counted at once.
 pub const BACKEND_ROWS: u32 = 16_384;
 

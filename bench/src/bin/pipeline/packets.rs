@@ -6,7 +6,7 @@ use memmap2::{Advice, MmapMut};
 use penstock_forward::flow::FlowKey;
 use penstock_forward::testing::{Family, TestPacket};
 use penstock_forward::{
-    BURST, Burst, Exit, Forwarder, HEADROOM, PortIdx, Protocol, RxChecks, Snapshot, Tick,
+    BURST, Burst, Forwarder, HEADROOM, PortIdx, Protocol, RxChecks, Snapshot, Tick,
 };
 
 use crate::network::{BOX, VIP};
@@ -74,7 +74,7 @@ impl Packets {
                 burst.push(&mut buffer[..len], PortIdx(0), RxChecks::default());
             }
             forwarder.forward(&mut burst, snapshot, Tick(1));
-            sent += burst.iter().filter(|packet| matches!(packet.exit(), Exit::Send(_))).count();
+            sent += burst.iter().filter(|packet| packet.sent_on().is_some()).count();
         }
         let took = clock() - begin;
         assert_eq!(sent, PACKETS, "every packet is sent");

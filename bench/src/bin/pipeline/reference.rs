@@ -94,6 +94,23 @@ impl Table<'_> {
 
     /// A burst in three passes; how many packets were rewritten.
     fn forward(&mut self, frames: &mut [&mut [u8]]) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if x86::is_detected() {
+            return x86::forward(self, frames);
+        }
+        self.forward_by(frames, |bucket, key| {
+            bucket.0.iter().fold(0, |found, entry| {
+                found | if entry & KEY == key { (entry >> KEY_BITS) as usize } else { 0 }
+            })
+        })
+    }
+
+    #[inline(always)]
+    fn forward_by(
+        &mut self,
+        frames: &mut [&mut [u8]],
+        compare: impl Fn(&Bucket, u128) -> usize,
+    ) -> usize {
         let mask = self.buckets.len() - 1;
         let (mut keys, mut homes, mut found) = ([0; BURST], [0; BURST], [0; BURST]);
         for ((frame, key), home) in frames.iter().zip(&mut keys).zip(&mut homes) {
@@ -102,7 +119,7 @@ impl Table<'_> {
             prefetch(&self.buckets[*home]);
         }
         for ((key, home), found) in keys.iter().zip(homes).zip(&mut found).take(frames.len()) {
-            *found = self.find(*key, home);
+            *found = self.find(*key, home, &compare);
             prefetch(&self.states[*found]);
         }
         let rewrites = frames.iter_mut().zip(found);
@@ -110,14 +127,12 @@ impl Table<'_> {
     }
 
     /// The state of a key; 0 for none.
-    fn find(&self, key: u128, home: usize) -> usize {
+    #[inline(always)]
+    fn find(&self, key: u128, home: usize, compare: impl Fn(&Bucket, u128) -> usize) -> usize {
         for at in home.. {
-            let entries = &self.buckets[at & (self.buckets.len() - 1)].0;
-            // All four, without a branch.
-            let found = entries.iter().fold(0, |found, entry| {
-                found | if entry & KEY == key { (entry >> KEY_BITS) as usize } else { 0 }
-            });
-            if found != 0 || entries.contains(&0) {
+            let bucket = &self.buckets[at & (self.buckets.len() - 1)];
+            let found = compare(bucket, key);
+            if found != 0 || bucket.0.contains(&0) {
                 return found;
             }
         }
@@ -126,7 +141,7 @@ impl Table<'_> {
 }
 
 /// The 5-tuple of a TCP packet without IPv4 options.
-#[inline]
+#[inline(always)]
 fn key(frame: &[u8]) -> Option<u128> {
     let head: &[u8; 48] = frame.first_chunk()?;
     if head[12..15] != [8, 0, 0x45] {
@@ -137,7 +152,7 @@ fn key(frame: &[u8]) -> Option<u128> {
     Some(u128::from(addresses) | u128::from(ports) << 64 | u128::from(head[23]) << 96)
 }
 
-#[inline]
+#[inline(always)]
 fn hash(key: u128) -> usize {
     let (low, high) =
         (key as u64 ^ 0x9e37_79b9_7f4a_7c15, (key >> 64) as u64 ^ 0xd1b5_4a32_d192_ed03);
@@ -145,7 +160,7 @@ fn hash(key: u128) -> usize {
     (product as u64 ^ (product >> 64) as u64) as usize
 }
 
-#[inline]
+#[inline(always)]
 fn rewrite(frame: &mut [u8], state: &mut State) -> Option<()> {
     let head: &mut [u8; 54] = frame.first_chunk_mut()?;
     state.flags |= u16::from(head[47]);
@@ -172,7 +187,7 @@ fn cast<T: FromBytes + IntoBytes + KnownLayout>(memory: &mut MmapMut) -> Result<
     <[T]>::mut_from_bytes(memory).map_err(|error| Error::other(error.to_string()))
 }
 
-#[inline]
+#[inline(always)]
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "no safe prefetch exists, and the packet path prefetches too")]
 fn prefetch<T>(line: &T) {
@@ -184,3 +199,43 @@ fn prefetch<T>(line: &T) {
 #[inline]
 #[cfg(not(target_arch = "x86_64"))]
 fn prefetch<T>(_line: &T) {}
+
+/// The same with a bucket compared at once, where the CPU can.
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use core::arch::x86_64::{
+        _mm_set_epi64x, _mm512_broadcast_i32x4, _mm512_set_epi64, _mm512_testn_epi64_mask,
+        _mm512_xor_si512,
+    };
+
+    use super::{Bucket, KEY, KEY_BITS, Table};
+
+    pub(super) fn is_detected() -> bool {
+        is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("bmi2")
+    }
+
+    #[expect(unsafe_code, reason = "a call across CPU features, as the packet path's")]
+    pub(super) fn forward(table: &mut Table, frames: &mut [&mut [u8]]) -> usize {
+        // SAFETY: called where `is_detected` found both features.
+        unsafe { forward_avx512(table, frames) }
+    }
+
+    #[target_feature(enable = "avx512f,bmi1,bmi2,lzcnt,popcnt,movbe")]
+    fn forward_avx512(table: &mut Table, frames: &mut [&mut [u8]]) -> usize {
+        // A closure has the features of the function it is in.
+        table.forward_by(frames, |bucket, key| compare(bucket, key))
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn compare(bucket: &Bucket, key: u128) -> usize {
+        let [a, b, c, d, e, f, g, h]: [i64; 8] = zerocopy::transmute!(bucket.0);
+        let entries = _mm512_set_epi64(h, g, f, e, d, c, b, a);
+        let halves = |number: u128| _mm_set_epi64x((number >> 64) as i64, number as i64);
+        let differs = _mm512_xor_si512(entries, _mm512_broadcast_i32x4(halves(key)));
+        let equal = _mm512_testn_epi64_mask(differs, _mm512_broadcast_i32x4(halves(KEY)));
+        let both = u32::from(equal & equal >> 1 & 0b0101_0101);
+        let at = both.trailing_zeros() as usize / 2;
+        bucket.0.get(at).map_or(0, |entry| (entry >> KEY_BITS) as usize)
+    }
+}

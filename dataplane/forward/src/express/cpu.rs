@@ -5,14 +5,16 @@
 
 use super::{Way, express};
 use crate::Burst;
-use crate::flow::hash::FlowHash;
+use crate::flow::V4;
+use crate::flow::hash::{FlowHash, tail};
 use crate::flow::table::{self, Bucket};
 use crate::journey::{PacketSet, Walk};
+use crate::parse::plain::HeadV4;
 
 /// A kind of CPU.
 pub(super) trait Cpu: Copy {
-    /// The hash of an IPv4 tuple: its addresses, and the rest as a hash takes it.
-    fn hash(self, addresses: u64, tail: u64) -> u64;
+    /// The hash of a packet's tuple.
+    fn hash(self, head: &HeadV4) -> u64;
 
     /// A bit for each entry of `bucket` with `tag`.
     fn tagged(self, bucket: &Bucket, tag: u16) -> u32;
@@ -24,8 +26,8 @@ struct Portable<'h>(&'h FlowHash);
 
 impl Cpu for Portable<'_> {
     #[inline(always)]
-    fn hash(self, addresses: u64, tail: u64) -> u64 {
-        self.0.narrow(addresses, tail)
+    fn hash(self, head: &HeadV4) -> u64 {
+        self.0.narrow(head.addresses(), tail(head.ports(), head.protocol(), V4))
     }
 
     #[inline(always)]
@@ -95,15 +97,18 @@ impl Lane {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use core::arch::x86_64::{
-        __m128i, _mm_cmpeq_epi16, _mm_cmpeq_epi16_mask, _mm_movemask_epi8, _mm_packs_epi16,
-        _mm_set_epi64x, _mm_set1_epi16, _mm_setzero_si128,
+        __m128i, _mm_and_si128, _mm_cmpeq_epi16, _mm_cmpeq_epi16_mask, _mm_insert_epi8,
+        _mm_movemask_epi8, _mm_or_si128, _mm_packs_epi16, _mm_set_epi32, _mm_set_epi64x,
+        _mm_set1_epi16, _mm_setzero_si128,
     };
 
     use super::{Cpu, Way, express};
     use crate::Burst;
+    use crate::flow::V4;
     use crate::flow::hash::aes::{self, Keys};
     use crate::flow::table::Bucket;
     use crate::journey::{PacketSet, Walk};
+    use crate::parse::plain::HeadV4;
 
     macro_rules! cpu {
         ($(#[$doc:meta])* $name:ident { $($feature:tt)* } tagged by $tagged:ident) => {
@@ -131,9 +136,9 @@ mod x86 {
             impl Cpu for $name {
                 #[inline(always)]
                 #[expect(unsafe_code, reason = "as above, and inlined there")]
-                fn hash(self, addresses: u64, tail: u64) -> u64 {
+                fn hash(self, head: &HeadV4) -> u64 {
                     // SAFETY: as above.
-                    unsafe { aes::narrow(&self.0, addresses, tail) }
+                    unsafe { aes::block(&self.0, tuple(head)) }
                 }
 
                 #[inline(always)]
@@ -169,6 +174,17 @@ mod x86 {
     #[target_feature(enable = "avx512bw,avx512vl")]
     fn tagged_avx512(bucket: &Bucket, tag: u16) -> u32 {
         _mm_cmpeq_epi16_mask(tags(bucket), _mm_set1_epi16(tag.cast_signed())).into()
+    }
+
+    /// A tuple as a hash takes it: where it lies in the packet, but for the protocol and family behind it.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn tuple(head: &HeadV4) -> __m128i {
+        let [low, high]: [u64; 2] = zerocopy::transmute!(head.ends());
+        let ends = _mm_set_epi64x(high.cast_signed(), low.cast_signed());
+        let ends = _mm_and_si128(ends, _mm_set_epi32(0, -1, -1, -1));
+        let family = _mm_set_epi32(i32::from(V4) << 8, 0, 0, 0);
+        _mm_insert_epi8::<12>(_mm_or_si128(ends, family), head.protocol().into())
     }
 
     #[inline]

@@ -13,18 +13,18 @@
 
 mod cpu;
 
+use crate::burst::Arrival;
 use crate::counters::Traffic;
 use crate::exit::ShortExit;
 use crate::fib::Ready;
-use crate::flow::hash::tail;
 use crate::flow::look_up::prefetch;
-use crate::flow::{FlowTable, V4, track};
+use crate::flow::{FlowTable, track};
 use crate::journey::{PacketSet, Walk};
-use crate::parse::plain::{BeginningV4, HeadV4, head_v4};
+use crate::parse::plain::{ExpectedV4, HeadV4, head_v4};
 use crate::rewrite;
 use crate::snapshot::Snapshot;
 use crate::wire::checksum;
-use crate::{BURST, Burst, Protocol, Tick};
+use crate::{BURST, BackendId, Burst, Protocol, Tick};
 
 use cpu::Cpu;
 pub(crate) use cpu::Lane;
@@ -50,7 +50,8 @@ fn express<C: Cpu>(cpu: C, burst: &mut Burst, walk: &mut Walk, way: Way) -> Pack
     let mut sent = PacketSet::default();
     for turn in 0..halves + 2 {
         if turn < halves {
-            hash(turn * HALF, cpu, burst, walk, snapshot, flows);
+            let plain = hash(turn * HALF, cpu, burst, walk, snapshot, flows);
+            walk.plain = walk.plain.or(plain);
         }
         if (1..=halves).contains(&turn) {
             find(walk.plain.among((turn - 1) * HALF, HALF), cpu, walk, flows);
@@ -73,21 +74,23 @@ fn hash<C: Cpu>(
     walk: &mut Walk,
     snapshot: &Snapshot,
     flows: &FlowTable,
-) {
-    let slots = burst.slots.iter().enumerate().skip(from).take(HALF);
-    let beginning = |ingress| BeginningV4::of(snapshot.port(ingress));
-    let Some((_, first)) = slots.clone().next() else { return };
-    let (mut ingress, mut ours) = (first.ingress, beginning(first.ingress));
-    for (at, slot) in slots {
-        if slot.ingress != ingress {
-            (ingress, ours) = (slot.ingress, beginning(slot.ingress));
+) -> PacketSet {
+    let mut plain = PacketSet::default();
+    let slots = burst.slots.get(from..).unwrap_or_default();
+    let Some(first) = slots.first() else { return plain };
+    let expected_of = |arrival: Arrival| ExpectedV4::by(arrival, snapshot.port(arrival.ingress()));
+    let (mut arrival, mut expected) = (first.arrival, expected_of(first.arrival));
+    for (at, slot) in (from..from + HALF).zip(slots) {
+        if slot.arrival != arrival {
+            (arrival, expected) = (slot.arrival, expected_of(slot.arrival));
         }
-        let Some(head) = head_v4(slot, ours) else { continue };
-        let hash = cpu.hash(head.addresses(), tail(head.ports(), head.protocol(), V4));
+        let Some(head) = head_v4(slot, expected) else { continue };
+        let hash = cpu.hash(head);
         flows.ask_for_bucket(hash);
         walk.hashes[at % BURST] = hash;
-        walk.plain.insert(at);
+        plain.insert(at);
     }
+    plain
 }
 
 /// The second turn: the entries that packets probably have, and their records asked for.
@@ -152,7 +155,7 @@ fn send(
                 track::acknowledge_steady(record, head, way);
                 rewrite::update_tcp(&mut head.l4, delta);
             }
-            UDP if track::is_steady_udp(record, way, terms.version) => {
+            UDP if track::is_steady_udp(record, head, way, terms.version) => {
                 rewrite::update_udp(&mut head.l4, delta);
             }
             _ => continue,
@@ -161,7 +164,7 @@ fn send(
         rewrite::rewrite_head_v4(head, record, way);
         head.link[..12].copy_from_slice(&hop.macs);
         slot.exit = ShortExit::send(hop.port);
-        terms.traffic.add(record.listener, record.backend, way, slot.len);
+        terms.traffic.add(record.listener(), BackendId(record.backend), way, slot.len);
         sent.insert(at);
     }
     sent

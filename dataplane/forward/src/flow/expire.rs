@@ -97,7 +97,7 @@ impl FlowInfo {
             outside: reply.destination(),
             protocol: forward.protocol()?,
             state,
-            listener: ListenerSlot(flow.listener),
+            listener: flow.listener(),
             backend_id: BackendId(flow.backend),
             last_seen: Tick(flow.last_seen),
         })

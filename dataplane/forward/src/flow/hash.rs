@@ -169,18 +169,18 @@ pub(crate) mod aes {
         }
     }
 
-    /// The hash of an IPv4 tuple.
+    /// The hash of an IPv4 tuple: its block, addresses first.
     #[target_feature(enable = "aes")]
     #[inline]
-    pub(crate) fn narrow(aes: &Keys, addresses: u64, tail: u64) -> u64 {
-        finish(absorb(aes, _mm_setzero_si128(), (addresses, tail)))
+    pub(crate) fn block(aes: &Keys, block: __m128i) -> u64 {
+        finish(absorb(aes, _mm_setzero_si128(), block))
     }
 
     #[target_feature(enable = "aes")]
     fn digest(aes: &Keys, blocks: &Blocks) -> u64 {
         let mut state = _mm_setzero_si128();
         for words in blocks.words.iter().take(blocks.count) {
-            state = absorb(aes, state, *words);
+            state = absorb(aes, state, register(*words));
         }
         finish(state)
     }
@@ -188,9 +188,9 @@ pub(crate) mod aes {
     /// Four rounds over one block, chained as in CBC-MAC.
     #[target_feature(enable = "aes")]
     #[inline]
-    fn absorb(aes: &Keys, state: __m128i, (low, high): (u64, u64)) -> __m128i {
+    fn absorb(aes: &Keys, state: __m128i, block: __m128i) -> __m128i {
         let [whitening, rounds @ ..] = aes.0.map(|words| register(words));
-        let mut state = _mm_xor_si128(_mm_xor_si128(state, register((low, high))), whitening);
+        let mut state = _mm_xor_si128(_mm_xor_si128(state, block), whitening);
         for key in rounds {
             state = _mm_aesenc_si128(state, key);
         }

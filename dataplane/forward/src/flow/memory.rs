@@ -140,7 +140,6 @@ pub(crate) struct FlowRecord {
     pub(crate) ports: [u32; 2],
     pub(crate) kind: FlowKind,
     pub(crate) last_seen: u32,
-    pub(crate) listener: u32,
     pub(crate) backend: u32,
     /// The FIB version that `hops` belong to; 0 for none.
     pub(crate) fib_version: u32,
@@ -148,11 +147,12 @@ pub(crate) struct FlowRecord {
     pub(crate) acknowledged: [[u8; 4]; 2],
     /// Adjacencies by direction, [`NO_HOP`] where not looked up yet, or beyond what 16 bits hold.
     pub(crate) hops: [u16; 2],
-    /// What a rewrite of the client's packets adds to the IPv4 header checksum for the addresses. The other
-    /// way it is the same taken away: see [`checksum::in_direction`].
-    pub(crate) ip_delta: u16,
-    /// The same of the L4 checksum.
+    /// What a rewrite adds to the IPv4 header checksum by direction, for the addresses and for one hop less.
+    pub(crate) ip_deltas: [u16; 2],
+    /// What a rewrite of the client's packets adds to the L4 checksum. The other way it is the same taken away: see
+    /// [`checksum::in_direction`].
     pub(crate) l4_delta: u16,
+    listener: u16,
     /// In use: the snapshot in which the backend was last seen to serve. Free: the next free record.
     pub(crate) link: u32,
 }
@@ -212,12 +212,12 @@ impl NewFlow {
                 reply.family,
             ),
             last_seen: now.0,
-            listener: self.listener.0,
+            listener: self.listener.0.try_into().unwrap_or(u16::MAX),
             backend: self.backend.0,
             fib_version: 0,
             acknowledged: [[0; 4]; 2],
             hops: [NO_HOP; 2],
-            ip_delta: checksum::header_delta(forward, &to_backend),
+            ip_deltas: checksum::header_deltas(forward, &to_backend),
             l4_delta: checksum::l4_delta(forward, &to_backend),
             link: self.snapshot_version,
         }
@@ -349,6 +349,11 @@ impl FlowRecord {
     #[inline(always)]
     pub(crate) fn is_of_v4(&self, addresses: u64, ports: u32, way: usize) -> bool {
         (self.addresses[way] ^ addresses) | u64::from(self.ports[way] ^ ports) == 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn listener(&self) -> ListenerSlot {
+        ListenerSlot(self.listener.into())
     }
 
     /// The family of packets of one direction: in tunnels the outer one's of what leaves for the backend.

@@ -13,7 +13,7 @@ pub(crate) use super::memory::Bucket;
 use super::memory::{BUCKET_ENTRIES, Flow, FlowMemory, FlowRecord, NewFlow};
 use super::state::{Direction, FlowState};
 use crate::counters::{BackendColumn, Counters, ListenerColumn, Traffic, WorkerColumn};
-use crate::{BackendId, ListenerSlot, Tick};
+use crate::{BackendId, Tick};
 
 /// Records looked at, one after the other, when a full table needs one.
 const EVICTION_REACH: usize = 16;
@@ -246,7 +246,7 @@ impl<'m> FlowTable<'m> {
             self.displace(hash, Entry::new(record as u32, direction));
         }
         let backend = BackendId(self.memory.records[record].backend);
-        let listener = ListenerSlot(self.memory.records[record].listener);
+        let listener = self.memory.records[record].listener();
         self.counters.backend(backend, BackendColumn::Flows, u64::MAX); // minus one, wrapping
         self.counters.listener(listener, ListenerColumn::Flows, u64::MAX);
         if self.memory.records[record].is_unproven() {

@@ -39,6 +39,7 @@ pub(crate) fn track(
 pub(crate) fn is_steady_tcp(flow: &FlowRecord, head: &HeadV4) -> bool {
     flow.kind.is_rewritten_v4(Protocol::Tcp, FlowState::Established)
         && head.tcp_flags() & (SYN | RST | FIN | ACK) == ACK
+        && head.has_tcp()
 }
 
 /// Notes what such a segment acknowledges.
@@ -51,7 +52,15 @@ pub(crate) fn acknowledge_steady(flow: &mut FlowRecord, head: &HeadV4, way: usiz
 /// Whether a plain datagram leaves its flow as it is, but for the time: its backend serves for all that this snapshot
 /// says.
 #[inline(always)]
-pub(crate) fn is_steady_udp(flow: &FlowRecord, way: usize, snapshot_version: u32) -> bool {
+pub(crate) fn is_steady_udp(
+    flow: &FlowRecord,
+    head: &HeadV4,
+    way: usize,
+    snapshot_version: u32,
+) -> bool {
+    if !head.has_udp() {
+        return false;
+    }
     let replied = flow.kind.is_rewritten_v4(Protocol::Udp, FlowState::UdpReplied);
     if way == Direction::Reply as usize {
         return replied;

@@ -14,7 +14,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{TCP, UDP};
-use crate::burst::{Checked, HEADROOM, RxChecks, Slot};
+use crate::burst::{Arrival, Checked, HEADROOM, RxChecks, Slot};
 use crate::flow::{FlowKey, V4, V6};
 use crate::journey::{Headers, Kind};
 use crate::snapshot::PortConfig;
@@ -67,6 +67,12 @@ impl HeadV4 {
         self.ip[9]
     }
 
+    /// Addresses and L4 ports, then four bytes of L4 header.
+    #[inline(always)]
+    pub(crate) fn ends(&self) -> [u8; 16] {
+        field(self.as_bytes(), L3 + 12)
+    }
+
     /// Source and destination address, as in [`FlowKey`].
     #[inline(always)]
     pub(crate) fn addresses(&self) -> u64 {
@@ -92,7 +98,6 @@ impl HeadV4 {
     }
 
     /// Its tuple.
-    #[inline(always)]
     pub(crate) fn key(&self) -> FlowKey {
         FlowKey {
             addresses: self.addresses(),
@@ -112,69 +117,81 @@ impl HeadV4 {
         Headers { kind: Kind::Tuple, l3, l4, ip_len, ttl, tcp_flags, numbers }
     }
 
-    /// Whether the L4 header is there and within the packet.
-    #[inline(always)]
-    fn has_l4(&self) -> bool {
-        let len = usize::from(self.ip_len());
+    /// Whether it is of TCP or UDP, and that header is there and within the packet.
+    pub(crate) fn has_l4(&self) -> bool {
         match self.protocol() {
-            TCP => {
-                let header_len = usize::from(self.l4[12] & 0xf0) / 4;
-                header_len >= tcp::MIN_HEADER_LEN && ipv4::MIN_HEADER_LEN + header_len <= len
-            }
-            UDP => {
-                let claimed = usize::from(u16::from_be_bytes(field(&self.l4, 4)));
-                claimed >= udp::HEADER_LEN && ipv4::MIN_HEADER_LEN + claimed <= len
-            }
+            TCP => self.has_tcp(),
+            UDP => self.has_udp(),
             _ => false,
         }
     }
+
+    #[inline(always)]
+    pub(crate) fn has_tcp(&self) -> bool {
+        let header_len = u32::from(self.l4[12] & 0xf0) / 4;
+        header_len >= tcp::MIN_HEADER_LEN as u32 && self.has_behind_ip(header_len)
+    }
+
+    #[inline(always)]
+    pub(crate) fn has_udp(&self) -> bool {
+        let claimed = u32::from(u16::from_be_bytes(field(&self.l4, 4)));
+        claimed >= udp::HEADER_LEN as u32 && self.has_behind_ip(claimed)
+    }
+
+    /// Whether so many bytes lie behind the IP header.
+    #[inline(always)]
+    fn has_behind_ip(&self, len: u32) -> bool {
+        ipv4::MIN_HEADER_LEN as u32 + len <= u32::from(self.ip_len())
+    }
 }
 
-/// What begins every plain IPv4 frame to a port.
+/// What is expected of plain IPv4 frames that come so.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct BeginningV4 {
+pub(crate) struct ExpectedV4 {
+    /// The MAC address, as the first word of a frame has it.
     destination: u64,
+    /// Whether the header checksum is yet to be verified.
+    to_verify: bool,
 }
 
-impl BeginningV4 {
+impl ExpectedV4 {
     const DESTINATION: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
     /// The EtherType, and version 4 with a header of five words; the type of service does not matter.
-    const KIND: u64 = u64::from_ne_bytes([0, 0, 0, 0, 0x08, 0x00, 0x45, 0]);
-    const KIND_MASK: u64 = u64::from_ne_bytes([0, 0, 0, 0, 0xff, 0xff, 0xff, 0]);
+    const KIND: u32 = u32::from_ne_bytes([0x08, 0x00, 0x45, 0]);
+    const KIND_MASK: u32 = u32::from_ne_bytes([0xff, 0xff, 0xff, 0]);
     /// More fragments, and the fragment offset.
-    const PIECE: u64 = u64::from_ne_bytes([0, 0, 0, 0, 0x3f, 0xff, 0, 0]);
+    const PIECE: u16 = u16::from_ne_bytes([0x3f, 0xff]);
 
-    /// Nothing begins so if the port is not there, or tags its frames.
-    #[inline(always)]
-    pub(crate) fn of(port: Option<&PortConfig>) -> Self {
-        let untagged = port.filter(|port| port.vlan.is_none());
-        let destination = untagged.map_or(u64::MAX, |port| {
+    /// Nothing fits if the port is not there, or tags its frames, or the NIC found a checksum wrong.
+    #[inline(never)]
+    pub(crate) fn by(arrival: Arrival, port: Option<&PortConfig>) -> Self {
+        let RxChecks { ip, l4 } = arrival.checks();
+        let port = port.filter(|port| port.vlan.is_none());
+        let port = port.filter(|_| ip != Checked::Bad && l4 != Checked::Bad);
+        let destination = port.map_or(u64::MAX, |port| {
             let [a, b, c, d, e, f] = port.mac.0;
             u64::from_ne_bytes([a, b, c, d, e, f, 0, 0])
         });
-        Self { destination }
+        Self { destination, to_verify: ip != Checked::Good }
     }
 
     #[inline(always)]
-    fn begins(self, head: &HeadV4) -> bool {
+    fn fits(self, head: &HeadV4) -> bool {
         let bytes = head.as_bytes();
-        let word = |at| u64::from_ne_bytes(field(bytes, at));
-        let differs = (word(0) & Self::DESTINATION ^ self.destination)
-            | ((word(8) ^ Self::KIND) & Self::KIND_MASK)
-            | (word(16) & Self::PIECE);
-        differs == 0
+        u64::from_ne_bytes(field(bytes, 0)) & Self::DESTINATION == self.destination
+            && u32::from_ne_bytes(field(bytes, 12)) & Self::KIND_MASK == Self::KIND
+            && u16::from_ne_bytes(field(bytes, 20)) & Self::PIECE == 0
     }
 }
 
-/// The headers of a packet that is plainly IPv4.
+/// The headers of a packet that is plainly IPv4, as far as IP goes: whether there [is more](HeadV4::has_l4) is asked
+/// when it is known who wants it.
 #[inline(always)]
-pub(crate) fn head_v4<'s>(slot: &'s Slot, ours: BeginningV4) -> Option<&'s HeadV4> {
+pub(crate) fn head_v4<'s>(slot: &'s Slot, expected: ExpectedV4) -> Option<&'s HeadV4> {
     let head = HeadV4::of(slot.buffer)?;
-    let plain = ours.begins(head)
-        && slot.checks.found_nothing_wrong()
+    let plain = expected.fits(head)
         && L3 + usize::from(head.ip_len()) <= usize::from(slot.len)
-        && head.has_l4()
-        && (slot.checks.ip == Checked::Good || checksum::header_is_right(&head.ip));
+        && (!expected.to_verify || checksum::header_is_right(&head.ip));
     plain.then_some(head)
 }
 

@@ -69,7 +69,7 @@ fn age(frame: &mut [u8], headers: &Headers, is_v6: bool) -> Option<u8> {
         return Some(ip[0] << 4 | ip[1] >> 4);
     }
     ip[8] = ip[8].checked_sub(1)?;
-    let checksum = checksum::update_header(u16::from_ne_bytes([ip[10], ip[11]]), 0);
+    let checksum = checksum::update(u16::from_ne_bytes([ip[10], ip[11]]), checksum::ONE_HOP);
     [ip[10], ip[11]] = checksum.to_ne_bytes();
     Some(ip[1])
 }

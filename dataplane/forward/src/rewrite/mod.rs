@@ -90,7 +90,7 @@ pub(crate) fn undo(
 fn rewrite_v4(frame: &mut [u8], headers: &Headers, flow: Flow, direction: Direction) -> Option<()> {
     let (addresses, ports) = flow.rewritten_v4(direction as usize);
     let (ip, l4) = split_headers::<{ ipv4::MIN_HEADER_LEN }>(frame, headers)?;
-    rewrite_header_v4(ip, addresses, checksum::in_direction(flow.ip_delta, direction as usize));
+    rewrite_header_v4(ip, addresses, flow.ip_deltas[direction as usize]);
     rewrite_l4(l4, ports, flow, direction);
     Some(())
 }
@@ -99,7 +99,7 @@ fn rewrite_v4(frame: &mut [u8], headers: &Headers, flow: Flow, direction: Direct
 #[inline(always)]
 pub(crate) fn rewrite_head_v4(head: &mut HeadV4, flow: &FlowRecord, way: usize) {
     let (addresses, ports) = flow.rewritten_v4(way);
-    rewrite_header_v4(&mut head.ip, addresses, checksum::in_direction(flow.ip_delta, way));
+    rewrite_header_v4(&mut head.ip, addresses, flow.ip_deltas[way]);
     if let Some(field) = head.l4.first_chunk_mut() {
         *field = ports.to_ne_bytes();
     }
@@ -108,7 +108,7 @@ pub(crate) fn rewrite_head_v4(head: &mut HeadV4, flow: &FlowRecord, way: usize) 
 #[inline(always)]
 fn rewrite_header_v4(ip: &mut [u8; ipv4::MIN_HEADER_LEN], addresses: u64, delta: u16) {
     ip[8] -= 1; // parse let nothing through with less than two
-    let checksum = checksum::update_header(u16::from_ne_bytes([ip[10], ip[11]]), delta);
+    let checksum = checksum::update(u16::from_ne_bytes([ip[10], ip[11]]), delta);
     ip[10..12].copy_from_slice(&checksum.to_ne_bytes());
     ip[12..20].copy_from_slice(&addresses.to_ne_bytes());
 }
@@ -147,7 +147,7 @@ pub(crate) fn piece(
     if is_v6 {
         rewrite_header_v6(ip.first_chunk_mut()?, &flow.rewritten_v6(direction).0);
     } else {
-        let delta = checksum::in_direction(flow.ip_delta, direction as usize);
+        let delta = flow.ip_deltas[direction as usize];
         rewrite_header_v4(ip.first_chunk_mut()?, flow.rewritten_v4(direction as usize).0, delta);
     }
     Some(())

@@ -44,7 +44,7 @@ pub(crate) fn answer(slot: &mut Slot, headers: &Headers, key: &FlowKey) -> Optio
     l4[tcp::CHECKSUM_AT..][..2].copy_from_slice(&checksum.to_ne_bytes());
     padding.fill(0);
     slot.len = u16::try_from(len).ok()?;
-    slot.exit = ShortExit::send(slot.ingress);
+    slot.exit = ShortExit::send(slot.arrival.ingress());
     Some(())
 }
 

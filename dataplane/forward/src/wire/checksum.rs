@@ -6,7 +6,7 @@
 use crate::flow::{FlowKey, V6};
 
 /// What one hop less adds to a header checksum: the TTL is the high byte of its word.
-const TTL_MINUS_ONE: u16 = u16::from_ne_bytes([0xfe, 0xff]);
+pub(crate) const ONE_HOP: u16 = u16::from_ne_bytes([0xfe, 0xff]);
 
 /// The one's complement sum of `bytes`, not complemented; an odd last byte counts as a high byte.
 #[must_use]
@@ -57,7 +57,7 @@ pub const fn update(checksum: u16, delta: u16) -> u16 {
 
 /// The one's complement sum of two words.
 #[inline(always)]
-const fn add(one: u16, other: u16) -> u16 {
+pub(crate) const fn add(one: u16, other: u16) -> u16 {
     let (sum, carry) = one.overflowing_add(other);
     sum + carry as u16 // a sum that carried is not the largest
 }
@@ -88,19 +88,19 @@ pub(crate) fn header_delta(before: &FlowKey, after: &FlowKey) -> u16 {
     fold_wide(address_delta(before, after))
 }
 
+/// The same and one hop less, for the client's packets and, taken away, for replies.
+#[must_use]
+pub(crate) fn header_deltas(before: &FlowKey, after: &FlowKey) -> [u16; 2] {
+    let delta = header_delta(before, after);
+    [add(delta, ONE_HOP), add(in_direction(delta, 1), ONE_HOP)]
+}
+
 /// A delta of the client's packets, for packets that go `direction`: a reply is rewritten the other way, from
 /// what the client's become to what they were, and in one's complement the negative is the complement.
 #[inline(always)]
 #[must_use]
 pub(crate) const fn in_direction(delta: u16, way: usize) -> u16 {
     delta ^ (way as u16).wrapping_neg()
-}
-
-/// The checksum of an IPv4 header after its addresses changed by `delta`, and one hop was taken.
-#[inline]
-#[must_use]
-pub(crate) const fn update_header(checksum: u16, delta: u16) -> u16 {
-    !add(add(!checksum, delta), TTL_MINUS_ONE)
 }
 
 /// What the rewrite of `before` to `after` adds to a TCP or UDP checksum: the addresses of the
