@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use foldhash::fast::FixedState;
 
 use crate::flow::NO_HOP;
-use crate::{MacAddr, NextHopKey, PortConfig, PortIdx};
+use crate::{HEADROOM, MacAddr, NextHopKey, PortConfig, PortIdx};
 
 /// A prefix: an address and how many of its leading bits count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +76,8 @@ pub struct Adjacency {
 
 impl Adjacency {
     fn ready(&self) -> Ready {
-        let mtu = if self.vlan.is_none() { self.mtu } else { 0 };
+        let most = u16::MAX - HEADROOM as u16; // and with all that may come before it a frame still has a length
+        let mtu = if self.vlan.is_none() { self.mtu.min(most) } else { 0 };
         Ready { macs: self.macs, port: self.port, mtu }
     }
 }

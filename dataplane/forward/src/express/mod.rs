@@ -13,15 +13,15 @@
 
 mod cpu;
 
-use crate::burst::Arrival;
+use crate::burst::{Arrival, Slot};
 use crate::counters::Traffic;
 use crate::exit::ShortExit;
 use crate::fib::Ready;
 use crate::flow::look_up::prefetch;
-use crate::flow::{FlowTable, track};
+use crate::flow::{FlowRecord, FlowTable, track};
 use crate::journey::{PacketSet, Walk};
 use crate::parse::plain::{ExpectedV4, HeadV4, head_v4};
-use crate::rewrite;
+use crate::rewrite::{self, dsr};
 use crate::snapshot::Snapshot;
 use crate::wire::checksum;
 use crate::{BURST, BackendId, Burst, Protocol, Tick};
@@ -158,6 +158,12 @@ fn send(
             UDP if track::is_steady_udp(record, head, way, terms.version) => {
                 rewrite::update_udp(&mut head.l4, delta);
             }
+            _ if record.is_dsr() => {
+                if send_dsr(slot, record, hop, terms) {
+                    sent.insert(at);
+                }
+                continue;
+            }
             _ => continue,
         }
         record.last_seen = terms.now.0;
@@ -168,6 +174,24 @@ fn send(
         sent.insert(at);
     }
     sent
+}
+
+/// A packet of a DSR flow, on its way to the backend if the flow is steady and the outer header IPv4; whether it is.
+#[inline(never)]
+fn send_dsr(slot: &mut Slot, record: &mut FlowRecord, hop: &Ready, terms: &Terms) -> bool {
+    let Some(head) = HeadV4::of(slot.buffer) else { return false };
+    if !track::is_steady_dsr(record, head, terms.version) {
+        return false;
+    }
+    let sequence = head.sequence();
+    if dsr::carry_plain(slot, record, hop).is_none() {
+        return false;
+    }
+    track::advance_steady_dsr(record, sequence);
+    record.last_seen = terms.now.0;
+    slot.exit = ShortExit::send(hop.port);
+    terms.traffic.add(record.listener(), BackendId(record.backend), 0, slot.len);
+    true
 }
 
 /// Reads a word of each record. A CPU drops prefetches beyond what it can have under way, and whoever needs such a

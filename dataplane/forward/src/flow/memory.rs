@@ -17,6 +17,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::key::{FlowKey, V4, V6, mirror_addresses, mirror_ports, mirror_wide};
 use super::state::{Direction, FlowState};
 use super::unproven::{self, Ring, Slot, ring_of};
+use crate::rewrite::tunnel;
 use crate::wire::checksum;
 use crate::{BackendId, ListenerSlot, Mode, Protocol, Tick};
 
@@ -147,7 +148,8 @@ pub(crate) struct FlowRecord {
     pub(crate) acknowledged: [[u8; 4]; 2],
     /// Adjacencies by direction, [`NO_HOP`] where not looked up yet, or beyond what 16 bits hold.
     pub(crate) hops: [u16; 2],
-    /// What a rewrite adds to the IPv4 header checksum by direction, for the addresses and for one hop less.
+    /// What a rewrite adds to the IPv4 header checksum by direction, for the addresses and for one hop less. Of flows
+    /// in a tunnel: the sum of what does not vary in its IPv4 header.
     pub(crate) ip_deltas: [u16; 2],
     /// What a rewrite of the client's packets adds to the L4 checksum. The other way it is the same taken away: see
     /// [`checksum::in_direction`].
@@ -200,7 +202,7 @@ impl NewFlow {
     /// Its record as it begins.
     pub(crate) fn record(&self, now: Tick) -> FlowRecord {
         let [forward, reply] = &self.keys;
-        let to_backend = if self.mode.is_dsr() { *forward } else { reply.mirror() };
+        let (is_dsr, to_backend) = (self.mode.is_dsr(), reply.mirror());
         FlowRecord {
             addresses: [forward.addresses, reply.addresses],
             ports: [forward.ports, reply.ports],
@@ -217,8 +219,11 @@ impl NewFlow {
             fib_version: 0,
             acknowledged: [[0; 4]; 2],
             hops: [NO_HOP; 2],
-            ip_deltas: checksum::header_deltas(forward, &to_backend),
-            l4_delta: checksum::l4_delta(forward, &to_backend),
+            ip_deltas: match is_dsr {
+                true => [tunnel::constant_sum(self.mode, forward.family, &to_backend), 0],
+                false => checksum::header_deltas(forward, &to_backend),
+            },
+            l4_delta: if is_dsr { 0 } else { checksum::l4_delta(forward, &to_backend) },
             link: self.snapshot_version,
         }
     }
@@ -305,6 +310,14 @@ impl FlowKind {
         Self([protocol, family, state as u8, mode as u8 | backend_v6])
     }
 
+    /// Whether it is that of flows in this state of IPv4 clients, whatever their mode.
+    #[inline(always)]
+    pub(crate) fn is_v4(self, protocol: Protocol, state: FlowState) -> bool {
+        const ANY_MODE: u32 = u32::from_ne_bytes([0xff, 0xff, 0xff, 0]);
+        let wanted = u32::from_ne_bytes([protocol.number(), V4, state as u8, 0]);
+        u32::from_ne_bytes(self.0) & ANY_MODE == wanted
+    }
+
     /// Whether it is that of IPv4 flows in this state whose packets are rewritten.
     #[inline(always)]
     pub(crate) fn is_rewritten_v4(self, protocol: Protocol, state: FlowState) -> bool {
@@ -370,6 +383,12 @@ impl FlowRecord {
     #[inline]
     pub(crate) fn mode(&self) -> Mode {
         Mode::from_byte(self.mode_byte() & !BACKEND_V6)
+    }
+
+    /// The sum of what does not vary in the IPv4 header of its tunnel.
+    #[inline]
+    pub(crate) fn constant_sum(&self) -> u16 {
+        self.ip_deltas[0]
     }
 
     /// Whether the backend answers the client itself.

@@ -69,6 +69,29 @@ pub(crate) fn is_steady_udp(
     (replied || one_way()) && flow.link == snapshot_version
 }
 
+/// Whether a plain packet of a DSR flow's client leaves it, which is one of those, as it is, but for the time and how
+/// far the client is.
+#[inline(always)]
+pub(crate) fn is_steady_dsr(flow: &FlowRecord, head: &HeadV4, snapshot_version: u32) -> bool {
+    if flow.kind.is_v4(Protocol::Tcp, FlowState::Established) {
+        return head.protocol() == Protocol::Tcp.number()
+            && head.tcp_flags() & (SYN | RST | FIN | ACK) == ACK
+            && head.has_tcp();
+    }
+    flow.kind.is_v4(Protocol::Udp, FlowState::UdpOneWay)
+        && head.protocol() == Protocol::Udp.number()
+        && head.has_udp()
+        && flow.link == snapshot_version
+}
+
+/// Notes how far a DSR flow's client is, by a segment that leaves the flow as it is.
+#[inline(always)]
+pub(crate) fn advance_steady_dsr(flow: &mut FlowRecord, sequence: u32) {
+    if flow.protocol() == Protocol::Tcp.number() {
+        advance(flow, sequence);
+    }
+}
+
 /// Moves the flow on. False if the flow was over, or its backend is gone: it is then out of the
 /// table, and the packet begins anew.
 #[inline]
@@ -126,8 +149,8 @@ fn next_state(
         return stays.then(|| state.after_udp(direction));
     }
     if flow.is_dsr() {
-        if headers.tcp_flags & (RST | FIN) != 0 && !state.is_half_open() && !is_next(flow, headers)
-        {
+        let is_next = is_next(flow, sequence(headers));
+        if headers.tcp_flags & (RST | FIN) != 0 && !state.is_half_open() && !is_next {
             return Some(state);
         }
         let opens = headers.tcp_flags & (SYN | ACK | RST) == SYN;
@@ -180,25 +203,30 @@ fn is_blind(flow: &FlowRecord, direction: Direction, state: FlowState, headers: 
     !state.is_half_open() && sequence(headers).wrapping_sub(expected) >= WINDOW
 }
 
-/// Of DSR flows, whose backends are not heard: notes the number of the client's segment, if it follows the last.
+/// Notes what a segment acknowledges; of DSR flows, whose backends are not heard, how far the client is.
 #[inline]
 fn acknowledge(flow: &mut FlowRecord, direction: Direction, headers: &Headers) {
     if flow.is_dsr() {
-        if is_next(flow, headers) {
-            flow.acknowledged[Direction::Reply as usize] = sequence(headers).to_be_bytes();
-        }
-        return;
+        return advance(flow, sequence(headers));
     }
     let [.., a, b, c, d] = headers.numbers;
     flow.acknowledged[direction as usize] = [a, b, c, d];
 }
 
+/// Of DSR flows: notes the number of the client's segment, if it follows the last.
+#[inline]
+fn advance(flow: &mut FlowRecord, sequence: u32) {
+    if is_next(flow, sequence) {
+        flow.acknowledged[Direction::Reply as usize] = sequence.to_be_bytes();
+    }
+}
+
 /// Whether a segment of a DSR flow's client follows the last, as far as that is known: a backend's packets, which
 /// would tell what comes next, take another way.
 #[inline]
-fn is_next(flow: &FlowRecord, headers: &Headers) -> bool {
+fn is_next(flow: &FlowRecord, sequence: u32) -> bool {
     let last = u32::from_be_bytes(flow.acknowledged[Direction::Reply as usize]);
-    sequence(headers).wrapping_sub(last) < WINDOW
+    sequence.wrapping_sub(last) < WINDOW
 }
 
 /// Whether a SYN of the client belongs to the flow as it is. If not, the flow is unlinked.

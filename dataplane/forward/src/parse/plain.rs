@@ -91,6 +91,12 @@ impl HeadV4 {
         self.l4[13]
     }
 
+    /// The sequence number of a TCP segment.
+    #[inline(always)]
+    pub(crate) fn sequence(&self) -> u32 {
+        u32::from_be_bytes(field(&self.l4, 4))
+    }
+
     /// Sequence and acknowledgement number of a TCP segment.
     #[inline(always)]
     pub(crate) fn numbers(&self) -> [u8; 8] {

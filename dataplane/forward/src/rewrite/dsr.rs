@@ -4,12 +4,13 @@
 use super::tunnel::{self, Inner};
 use crate::burst::Slot;
 use crate::counters::Counters;
-use crate::fib::Hop;
-use crate::flow::{Direction, Flow, FlowKey, FlowTable, V6};
+use crate::fib::{Hop, Ready};
+use crate::flow::{Direction, Flow, FlowRecord, FlowTable, V6};
 use crate::journey::{Headers, Walk};
 use crate::next_hop;
+use crate::parse::plain::HeadV4;
 use crate::snapshot::Snapshot;
-use crate::wire::{checksum, ethernet};
+use crate::wire::{checksum, ethernet, ipv4};
 use crate::{Burst, DropReason, HEADROOM, Mode};
 
 /// Why a packet does not leave.
@@ -52,9 +53,8 @@ pub(crate) fn carry(
     let is_v6 = flow.family() == V6;
     let traffic_class = age(burst.frame_mut(at), headers, is_v6).ok_or(DropReason::Truncated)?;
     if overhead > 0 {
-        let leaving = flow.key(Direction::Reply).mirror();
         let inner = Inner { is_v6, traffic_class, len: headers.ip_len };
-        encapsulate(burst, at, headers, flow.mode(), &leaving, inner)
+        encapsulate(&mut burst.slots[at], headers.l3.into(), flow, inner)
             .ok_or(DropReason::MtuExceeded)?;
     }
     let ip_len = headers.ip_len + overhead as u16;
@@ -63,65 +63,100 @@ pub(crate) fn carry(
 
 /// One hop less; the packet's type of service or traffic class.
 fn age(frame: &mut [u8], headers: &Headers, is_v6: bool) -> Option<u8> {
-    let ip = frame.get_mut(usize::from(headers.l3)..)?.first_chunk_mut::<12>()?;
+    let ip = frame.get_mut(usize::from(headers.l3)..)?.first_chunk_mut()?; // IPv6 has more
     if is_v6 {
-        ip[7] = ip[7].checked_sub(1)?;
+        ip[7] -= 1; // nothing without two hops left gets this far
         return Some(ip[0] << 4 | ip[1] >> 4);
     }
-    ip[8] = ip[8].checked_sub(1)?;
-    let checksum = checksum::update(u16::from_ne_bytes([ip[10], ip[11]]), checksum::ONE_HOP);
-    [ip[10], ip[11]] = checksum.to_ne_bytes();
+    age_v4(ip);
     Some(ip[1])
 }
 
-/// The packet within another; Ethernet padding is cut off.
-fn encapsulate(
-    burst: &mut Burst,
-    at: usize,
-    headers: &Headers,
-    mode: Mode,
-    leaving: &FlowKey,
-    inner: Inner,
+/// A plain packet of a steady DSR flow, on its way to the backend, if what it travels in is IPv4; whether it is: one
+/// that does not fit is left as it was.
+#[inline(always)]
+pub(crate) fn carry_plain(slot: &mut Slot, flow: &FlowRecord, hop: &Ready) -> Option<()> {
+    if flow.family_of(Direction::Reply) == V6 {
+        return None;
+    }
+    match flow.mode() {
+        Mode::L2Dsr => carry_plain_in::<0>(slot, flow, hop),
+        Mode::Ipip => carry_plain_in::<20>(slot, flow, hop),
+        Mode::Gue => carry_plain_in::<28>(slot, flow, hop),
+        Mode::GueVariant0 => carry_plain_in::<32>(slot, flow, hop),
+        Mode::FullNat | Mode::Dnat => None,
+    }
+}
+
+#[inline(always)]
+fn carry_plain_in<const OUTER: usize>(
+    slot: &mut Slot,
+    flow: &FlowRecord,
+    hop: &Ready,
 ) -> Option<()> {
+    const LINK: usize = ethernet::HEADER_LEN;
+    let head = HeadV4::of_mut(slot.buffer)?;
+    if usize::from(head.ip_len()) + OUTER > usize::from(hop.mtu) {
+        return None;
+    }
+    let inner = Inner { is_v6: false, traffic_class: head.ip[1], len: head.ip_len() };
+    age_v4(&mut head.ip);
+    let before_inner = slot.buffer.first_chunk_mut::<{ HEADROOM + LINK }>()?;
+    if OUTER > 0 {
+        tunnel::write_in_v4(before_inner.last_chunk_mut::<OUTER>()?, flow, inner)?;
+        slot.start = (HEADROOM - OUTER) as u16;
+        slot.len = inner.len + (LINK + OUTER) as u16; // an MTU leaves room for that
+    }
+    let link = before_inner.get_mut(HEADROOM - OUTER..)?.first_chunk_mut::<LINK>()?;
+    *link.first_chunk_mut()? = hop.macs;
+    *link.last_chunk_mut()? = ethernet::IPV4.to_be_bytes();
+    Some(())
+}
+
+#[inline]
+fn age_v4(ip: &mut [u8; ipv4::MIN_HEADER_LEN]) {
+    ip[8] -= 1;
+    let checksum = checksum::update(u16::from_ne_bytes([ip[10], ip[11]]), checksum::ONE_HOP);
+    [ip[10], ip[11]] = checksum.to_ne_bytes();
+}
+
+/// The packet within another; Ethernet padding is cut off.
+#[cold]
+fn encapsulate(slot: &mut Slot, link: usize, flow: Flow, inner: Inner) -> Option<()> {
     const UNTAGGED: usize = ethernet::HEADER_LEN;
     const TAGGED: usize = UNTAGGED + ethernet::TAG_LEN;
-    let wrap = match (usize::from(headers.l3), tunnel::overhead(mode, leaving.family)) {
-        (UNTAGGED, 20) => wrap::<UNTAGGED, 20>,
-        (UNTAGGED, 28) => wrap::<UNTAGGED, 28>,
-        (UNTAGGED, 32) => wrap::<UNTAGGED, 32>,
-        (UNTAGGED, 40) => wrap::<UNTAGGED, 40>,
-        (UNTAGGED, 48) => wrap::<UNTAGGED, 48>,
-        (UNTAGGED, 52) => wrap::<UNTAGGED, 52>,
-        (TAGGED, 20) => wrap::<TAGGED, 20>,
-        (TAGGED, 28) => wrap::<TAGGED, 28>,
-        (TAGGED, 32) => wrap::<TAGGED, 32>,
-        (TAGGED, 40) => wrap::<TAGGED, 40>,
-        (TAGGED, 48) => wrap::<TAGGED, 48>,
-        (TAGGED, 52) => wrap::<TAGGED, 52>,
-        _ => return None,
-    };
-    wrap(&mut burst.slots[at], mode, leaving, inner)
+    match (link, tunnel::overhead(flow.mode(), flow.family_of(Direction::Reply))) {
+        (UNTAGGED, 20) => wrap::<UNTAGGED, 20>(slot, flow, inner),
+        (UNTAGGED, 28) => wrap::<UNTAGGED, 28>(slot, flow, inner),
+        (UNTAGGED, 32) => wrap::<UNTAGGED, 32>(slot, flow, inner),
+        (UNTAGGED, 40) => wrap::<UNTAGGED, 40>(slot, flow, inner),
+        (UNTAGGED, 48) => wrap::<UNTAGGED, 48>(slot, flow, inner),
+        (UNTAGGED, 52) => wrap::<UNTAGGED, 52>(slot, flow, inner),
+        (TAGGED, 20) => wrap::<TAGGED, 20>(slot, flow, inner),
+        (TAGGED, 28) => wrap::<TAGGED, 28>(slot, flow, inner),
+        (TAGGED, 32) => wrap::<TAGGED, 32>(slot, flow, inner),
+        (TAGGED, 40) => wrap::<TAGGED, 40>(slot, flow, inner),
+        (TAGGED, 48) => wrap::<TAGGED, 48>(slot, flow, inner),
+        (TAGGED, 52) => wrap::<TAGGED, 52>(slot, flow, inner),
+        _ => None,
+    }
 }
 
 /// The link header moves to the front, and outer headers come behind it: all of a length known beforehand, since
 /// copies of any length cost thirty TSC cycles more (bench `l4_ipip/64B/64_flows`).
 fn wrap<const LINK: usize, const OUTER: usize>(
     slot: &mut Slot,
-    mode: Mode,
-    leaving: &FlowKey,
+    flow: Flow,
     inner: Inner,
 ) -> Option<()> {
-    let (headroom, frame) = slot.buffer.split_first_chunk_mut::<HEADROOM>()?;
-    let mut link: [u8; LINK] = *frame.first_chunk()?;
-    let family = if leaving.family == V6 { ethernet::IPV6 } else { ethernet::IPV4 };
-    *link.last_chunk_mut()? = family.to_be_bytes();
-    let mut outer = [0; OUTER];
-    tunnel::write(&mut outer, mode, leaving, inner)?;
-    let (in_headroom, over_link) = outer.split_at_checked(OUTER - LINK)?;
-    frame.first_chunk_mut::<LINK>()?.copy_from_slice(over_link);
-    let front = headroom.last_chunk_mut::<OUTER>()?;
-    front.first_chunk_mut::<LINK>()?.copy_from_slice(&link);
-    front.get_mut(LINK..)?.copy_from_slice(in_headroom);
+    let before_inner = slot.buffer.get_mut(..HEADROOM + LINK)?;
+    let link: [u8; LINK] = *before_inner.last_chunk()?;
+    tunnel::write(before_inner.last_chunk_mut::<OUTER>()?, flow, inner)?;
+    let front = before_inner.get_mut(HEADROOM - OUTER..)?.first_chunk_mut::<LINK>()?;
+    *front = link;
+    let is_v6 = flow.family_of(Direction::Reply) == V6;
+    let family = if is_v6 { ethernet::IPV6 } else { ethernet::IPV4 };
+    *front.last_chunk_mut()? = family.to_be_bytes();
     slot.start = (HEADROOM - OUTER) as u16;
     slot.len = inner.len.checked_add((LINK + OUTER) as u16)?;
     Some(())

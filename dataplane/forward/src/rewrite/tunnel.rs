@@ -12,7 +12,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::flow::{FlowKey, V6};
+use crate::flow::{Direction, Flow, FlowKey, FlowRecord, V6};
 use crate::wire::{checksum, ipv4, ipv6, udp};
 use crate::{DropReason, Mode, Protocol};
 
@@ -22,6 +22,8 @@ const GUE_PORT: u16 = 6080;
 const GUE_LEN: usize = 4;
 /// Hops that the outer packet may go.
 const TTL: u8 = 64;
+/// The byte of flags in an IPv4 header.
+const DO_NOT_FRAGMENT: u8 = 0x40;
 /// Where ephemeral ports begin (RFC 6335 §6).
 const FIRST_SOURCE_PORT: u16 = 0xc000;
 /// Protocol numbers of an inner packet.
@@ -48,6 +50,7 @@ pub(crate) fn reply_key(
 }
 
 /// The bytes that a mode adds to a packet for a backend of this family.
+#[inline]
 pub(super) fn overhead(mode: Mode, outer_family: u8) -> usize {
     let ip = if outer_family == V6 { ipv6::HEADER_LEN } else { ipv4::MIN_HEADER_LEN };
     match mode {
@@ -69,60 +72,101 @@ pub(super) struct Inner {
     pub(super) len: u16,
 }
 
-/// Writes the headers before an inner packet, from outer source to backend, into the first [`overhead`] bytes;
+impl Inner {
+    /// Its protocol number.
+    #[inline(always)]
+    fn number(self) -> u8 {
+        if self.is_v6 { IPV6_INSIDE } else { IPV4_INSIDE }
+    }
+}
+
+/// Writes the headers before an inner packet, from outer source to backend, into the [`overhead`] bytes given;
 /// nothing if outer and inner together are more than a packet can be.
-pub(super) fn write(headers: &mut [u8], mode: Mode, leaving: &FlowKey, inner: Inner) -> Option<()> {
-    let number = if inner.is_v6 { IPV6_INSIDE } else { IPV4_INSIDE };
+pub(super) fn write(headers: &mut [u8], flow: Flow, inner: Inner) -> Option<()> {
+    if flow.family_of(Direction::Reply) != V6 {
+        return write_in_v4(headers, &flow, inner);
+    }
     let len = u16::try_from(headers.len() + usize::from(inner.len)).ok()?;
-    let ip_len = overhead(Mode::Ipip, leaving.family);
-    let (ip, udp) = headers.split_at_mut_checked(ip_len)?;
-    let protocol = if udp.is_empty() { number } else { Protocol::Udp.number() };
-    if leaving.family == V6 {
-        write_v6(ip.first_chunk_mut()?, leaving, inner, len - ipv6::HEADER_LEN as u16, protocol);
-    } else {
-        write_v4(ip.first_chunk_mut()?, leaving, inner, len, protocol);
-    }
-    if let Some((udp, gue)) = udp.split_first_chunk_mut::<{ udp::HEADER_LEN }>() {
-        let [.., high, low] = (len - ip_len as u16).to_be_bytes();
-        let [source_high, source_low, ..] = leaving.ports.to_ne_bytes();
-        let [port_high, port_low] = GUE_PORT.to_be_bytes();
-        *udp = [source_high, source_low, port_high, port_low, high, low, 0, 0];
-        if mode == Mode::GueVariant0 {
-            *gue.first_chunk_mut()? = [0, number, 0, 0]; // no control message, no optional fields
-        }
-    }
+    let (ip, udp) = headers.split_first_chunk_mut::<{ ipv6::HEADER_LEN }>()?;
+    let payload_len = len - ipv6::HEADER_LEN as u16;
+    let next = protocol(!udp.is_empty(), inner);
+    write_v6(ip, flow, inner, payload_len, next);
+    write_udp(udp, &flow, inner, payload_len);
     Some(())
 }
 
+/// The same where the outer header is IPv4.
+#[inline(always)]
+pub(super) fn write_in_v4(headers: &mut [u8], flow: &FlowRecord, inner: Inner) -> Option<()> {
+    let len = u16::try_from(headers.len() + usize::from(inner.len)).ok()?;
+    let (ip, udp) = headers.split_first_chunk_mut::<{ ipv4::MIN_HEADER_LEN }>()?;
+    write_v4(ip, flow, inner, len, protocol(!udp.is_empty(), inner));
+    write_udp(udp, flow, inner, len - ipv4::MIN_HEADER_LEN as u16);
+    Some(())
+}
+
+/// What follows the outer IP header.
+#[inline(always)]
+fn protocol(in_udp: bool, inner: Inner) -> u8 {
+    if in_udp { Protocol::Udp.number() } else { inner.number() }
+}
+
+/// The UDP header and that of GUE variant 0, as far as the mode has them.
+#[inline(always)]
+fn write_udp(headers: &mut [u8], flow: &FlowRecord, inner: Inner, len: u16) {
+    let Some((udp, gue)) = headers.split_first_chunk_mut::<{ udp::HEADER_LEN }>() else { return };
+    let ([source_high, source_low], [high, low]) = (source_port(flow), len.to_be_bytes());
+    let [port_high, port_low] = GUE_PORT.to_be_bytes();
+    *udp = [source_high, source_low, port_high, port_low, high, low, 0, 0];
+    if let Some(gue) = gue.first_chunk_mut() {
+        *gue = [0, inner.number(), 0, 0]; // no control message, no optional fields
+    }
+}
+
+/// What varies from flow to flow, as it lies in a UDP header.
+#[inline(always)]
+fn source_port(flow: &FlowRecord) -> [u8; 2] {
+    let (_, ports) = flow.rewritten_v4(Direction::Forward as usize);
+    let [high, low, ..] = ports.to_ne_bytes();
+    [high, low]
+}
+
+#[inline(always)]
 fn write_v4(
     ip: &mut [u8; ipv4::MIN_HEADER_LEN],
-    leaving: &FlowKey,
+    flow: &FlowRecord,
     inner: Inner,
     len: u16,
     protocol: u8,
 ) {
-    *ip = [0; ipv4::MIN_HEADER_LEN];
-    (ip[0], ip[1]) = (0x45, inner.traffic_class);
-    ip[2..4].copy_from_slice(&len.to_be_bytes());
-    ip[6] = 0x40; // do not fragment
-    (ip[8], ip[9]) = (TTL, protocol);
-    ip[12..20].copy_from_slice(&leaving.addresses.to_ne_bytes());
-    let checksum = !checksum::sum(ip);
-    ip[10..12].copy_from_slice(&checksum.to_ne_bytes());
+    let (addresses, _) = flow.rewritten_v4(Direction::Forward as usize);
+    let (class, [len_high, len_low]) = (inner.traffic_class, len.to_be_bytes());
+    let sum = checksum::add(flow.constant_sum(), u16::from_ne_bytes([0, class]));
+    let sum = checksum::add(sum, u16::from_ne_bytes([len_high, len_low]));
+    let [sum_first, sum_last] = (!sum).to_ne_bytes();
+    let (front, rest) = ip.split_at_mut(8);
+    front.copy_from_slice(&[0x45, class, len_high, len_low, 0, 0, DO_NOT_FRAGMENT, 0]);
+    let (hops, ends) = rest.split_at_mut(4);
+    hops.copy_from_slice(&[TTL, protocol, sum_first, sum_last]);
+    ends.copy_from_slice(&addresses.to_ne_bytes());
 }
 
-fn write_v6(
-    ip: &mut [u8; ipv6::HEADER_LEN],
-    leaving: &FlowKey,
-    inner: Inner,
-    payload_len: u16,
-    next: u8,
-) {
-    let [label_high, label_low, ..] = leaving.ports.to_ne_bytes();
-    let class = inner.traffic_class;
-    *ip = [0; ipv6::HEADER_LEN];
-    [ip[0], ip[1], ip[2], ip[3]] = [0x60 | class >> 4, class << 4, label_high, label_low];
-    ip[4..6].copy_from_slice(&payload_len.to_be_bytes());
-    (ip[6], ip[7]) = (next, TTL);
-    ip[8..40].copy_from_slice(&leaving.wide);
+/// The sum of all that does not vary in the IPv4 headers of one flow: all but length and type of service.
+pub(crate) fn constant_sum(mode: Mode, inner_family: u8, leaving: &FlowKey) -> u16 {
+    let inner = Inner { is_v6: inner_family == V6, traffic_class: 0, len: 0 };
+    let protocol = protocol(mode != Mode::Ipip, inner);
+    let constant = [0x45, 0, DO_NOT_FRAGMENT, 0, TTL, protocol];
+    let addresses = leaving.addresses.to_ne_bytes();
+    checksum::add(checksum::sum(&constant), checksum::sum(&addresses))
+}
+
+#[inline(always)]
+fn write_v6(ip: &mut [u8; ipv6::HEADER_LEN], flow: Flow, inner: Inner, payload_len: u16, next: u8) {
+    let [label_high, label_low] = source_port(&flow);
+    let ([len_high, len_low], class) = (payload_len.to_be_bytes(), inner.traffic_class);
+    let (front, ends) = ip.split_at_mut(8);
+    let version = [0x60 | class >> 4, class << 4, label_high, label_low];
+    front[..4].copy_from_slice(&version);
+    front[4..].copy_from_slice(&[len_high, len_low, next, TTL]);
+    ends.copy_from_slice(&flow.rewritten_v6(Direction::Forward).0);
 }
