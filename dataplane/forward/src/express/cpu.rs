@@ -9,12 +9,15 @@ use crate::flow::V4;
 use crate::flow::hash::{FlowHash, tail};
 use crate::flow::table::{self, Bucket};
 use crate::journey::{PacketSet, Walk};
-use crate::parse::plain::HeadV4;
+use crate::parse::plain::{Head, HeadV4, HeadV6};
 
 /// A kind of CPU.
 pub(super) trait Cpu: Copy {
     /// The hash of a packet's tuple.
-    fn hash(self, head: &HeadV4) -> u64;
+    fn hash_v4(self, head: &HeadV4) -> u64;
+
+    /// The hash of a packet's tuple.
+    fn hash_v6(self, head: &HeadV6) -> u64;
 
     /// A bit for each entry of `bucket` with `tag`.
     fn tagged(self, bucket: &Bucket, tag: u16) -> u32;
@@ -26,8 +29,13 @@ struct Portable<'h>(&'h FlowHash);
 
 impl Cpu for Portable<'_> {
     #[inline(always)]
-    fn hash(self, head: &HeadV4) -> u64 {
-        self.0.narrow(head.addresses(), tail(head.ports(), head.protocol(), V4))
+    fn hash_v4(self, head: &HeadV4) -> u64 {
+        self.0.narrow(head.addresses(), tail(head.l4().ports(), head.protocol(), V4))
+    }
+
+    #[inline(always)]
+    fn hash_v6(self, head: &HeadV6) -> u64 {
+        self.0.tuple(&head.key())
     }
 
     #[inline(always)]
@@ -104,11 +112,12 @@ mod x86 {
 
     use super::{Cpu, Way, express};
     use crate::Burst;
-    use crate::flow::V4;
     use crate::flow::hash::aes::{self, Keys};
+    use crate::flow::hash::tail;
     use crate::flow::table::Bucket;
+    use crate::flow::{V4, V6};
     use crate::journey::{PacketSet, Walk};
-    use crate::parse::plain::HeadV4;
+    use crate::parse::plain::{Head, HeadV4, HeadV6};
 
     macro_rules! cpu {
         ($(#[$doc:meta])* $name:ident { $($feature:tt)* } tagged by $tagged:ident) => {
@@ -136,9 +145,16 @@ mod x86 {
             impl Cpu for $name {
                 #[inline(always)]
                 #[expect(unsafe_code, reason = "as above, and inlined there")]
-                fn hash(self, head: &HeadV4) -> u64 {
+                fn hash_v4(self, head: &HeadV4) -> u64 {
                     // SAFETY: as above.
-                    unsafe { aes::block(&self.0, tuple(head)) }
+                    unsafe { aes::blocks(&self.0, [tuple_v4(head)]) }
+                }
+
+                #[inline(always)]
+                #[expect(unsafe_code, reason = "as above, and inlined there")]
+                fn hash_v6(self, head: &HeadV6) -> u64 {
+                    // SAFETY: as above.
+                    unsafe { aes::blocks(&self.0, tuple_v6(head)) }
                 }
 
                 #[inline(always)]
@@ -179,12 +195,22 @@ mod x86 {
     /// A tuple as a hash takes it: where it lies in the packet, but for the protocol and family behind it.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn tuple(head: &HeadV4) -> __m128i {
+    fn tuple_v4(head: &HeadV4) -> __m128i {
         let [low, high]: [u64; 2] = zerocopy::transmute!(head.ends());
         let ends = _mm_set_epi64x(high.cast_signed(), low.cast_signed());
         let ends = _mm_and_si128(ends, _mm_set_epi32(0, -1, -1, -1));
         let family = _mm_set_epi32(i32::from(V4) << 8, 0, 0, 0);
         _mm_insert_epi8::<12>(_mm_or_si128(ends, family), head.protocol().into())
+    }
+
+    /// The same: source, destination, and the rest.
+    #[inline]
+    #[target_feature(enable = "sse2")]
+    fn tuple_v6(head: &HeadV6) -> [__m128i; 3] {
+        let [a, b, c, d]: [u64; 4] = zerocopy::transmute!(head.addresses());
+        let tail = tail(head.l4().ports(), head.protocol(), V6);
+        [(a, b), (c, d), (0, tail)]
+            .map(|(low, high)| _mm_set_epi64x(high.cast_signed(), low.cast_signed()))
     }
 
     #[inline]

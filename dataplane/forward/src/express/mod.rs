@@ -1,4 +1,4 @@
-//! The way of nearly every packet: plainly IPv4, of an established flow, to a next hop whose MAC address is known.
+//! The way of nearly every packet: plain, of an established flow, to a next hop whose MAC address is known.
 //!
 //! Three turns, so that cache misses overlap: headers to buckets, buckets to records, and, with the record at hand,
 //! the rest of the way in one turn. Whatever leaves a question open stays as it came, and takes the corridor of rooms.
@@ -18,9 +18,9 @@ use crate::counters::Traffic;
 use crate::exit::ShortExit;
 use crate::fib::Ready;
 use crate::flow::look_up::prefetch;
-use crate::flow::{FlowRecord, FlowTable, track};
+use crate::flow::{Flow, FlowRecord, FlowTable, Wide, track};
 use crate::journey::{PacketSet, Walk};
-use crate::parse::plain::{ExpectedV4, HeadV4, head_v4};
+use crate::parse::plain::{Expected, Head, HeadV4, HeadV6};
 use crate::rewrite::{self, dsr};
 use crate::snapshot::Snapshot;
 use crate::wire::checksum;
@@ -50,15 +50,14 @@ fn express<C: Cpu>(cpu: C, burst: &mut Burst, walk: &mut Walk, way: Way) -> Pack
     let mut sent = PacketSet::default();
     for turn in 0..halves + 2 {
         if turn < halves {
-            let plain = hash(turn * HALF, cpu, burst, walk, snapshot, flows);
-            walk.plain = walk.plain.or(plain);
+            hash(turn * HALF, cpu, burst, walk, snapshot, flows);
         }
         if (1..=halves).contains(&turn) {
             find(walk.plain.among((turn - 1) * HALF, HALF), cpu, walk, flows);
         }
         if turn >= 2 {
             let half = walk.plain.among((turn - 2) * HALF, HALF);
-            sent = sent.or(send(half, burst, walk, flows, &terms));
+            sent = sent.or(send_half(half, burst, walk, flows, &terms));
         }
     }
     sent
@@ -74,23 +73,51 @@ fn hash<C: Cpu>(
     walk: &mut Walk,
     snapshot: &Snapshot,
     flows: &FlowTable,
-) -> PacketSet {
-    let mut plain = PacketSet::default();
+) {
+    let (mut plain, mut others) = (PacketSet::default(), PacketSet::default());
     let slots = burst.slots.get(from..).unwrap_or_default();
-    let Some(first) = slots.first() else { return plain };
-    let expected_of = |arrival: Arrival| ExpectedV4::by(arrival, snapshot.port(arrival.ingress()));
+    let Some(first) = slots.first() else { return };
+    let expected_of = |arrival: Arrival| Expected::by(arrival, snapshot.port(arrival.ingress()));
     let (mut arrival, mut expected) = (first.arrival, expected_of(first.arrival));
     for (at, slot) in (from..from + HALF).zip(slots) {
         if slot.arrival != arrival {
             (arrival, expected) = (slot.arrival, expected_of(slot.arrival));
         }
-        let Some(head) = head_v4(slot, expected) else { continue };
-        let hash = cpu.hash(head);
+        let Some(head) = HeadV4::of_plain(slot, &expected) else {
+            others.insert(at);
+            continue;
+        };
+        let hash = cpu.hash_v4(head);
         flows.ask_for_bucket(hash);
         walk.hashes[at % BURST] = hash;
         plain.insert(at);
     }
-    plain
+    walk.plain = walk.plain.or(plain);
+    if !others.is_empty() {
+        hash_v6(others, cpu, burst, walk, snapshot, flows);
+    }
+}
+
+/// The same of what is not plainly IPv4: in a turn of its own, so that IPv4 does not pay for IPv6.
+#[inline(never)]
+fn hash_v6<C: Cpu>(
+    packets: PacketSet,
+    cpu: C,
+    burst: &Burst,
+    walk: &mut Walk,
+    snapshot: &Snapshot,
+    flows: &FlowTable,
+) {
+    for at in packets.iter() {
+        let slot = &burst.slots[at];
+        let expected = Expected::by(slot.arrival, snapshot.port(slot.arrival.ingress()));
+        let Some(head) = HeadV6::of_plain(slot, &expected) else { continue };
+        let hash = cpu.hash_v6(head);
+        flows.ask_for_bucket(hash);
+        walk.hashes[at] = hash;
+        walk.plain.insert(at);
+        walk.wide.insert(at);
+    }
 }
 
 /// The second turn: the entries that packets probably have, and their records asked for.
@@ -100,6 +127,9 @@ fn find<C: Cpu>(half: PacketSet, cpu: C, walk: &mut Walk, flows: &FlowTable) {
         let entry = flows.candidate_by(walk.hashes[at], |bucket, tag| cpu.tagged(bucket, tag));
         prefetch(flows.record(entry));
         walk.entries[at] = entry;
+    }
+    for at in half.and(walk.wide).iter() {
+        prefetch(flows.flow(walk.entries[at]).wide());
     }
 }
 
@@ -128,7 +158,7 @@ impl<'t, 'm> Terms<'t, 'm> {
 
 /// The third turn: packets of established flows, rewritten and sent; which they are.
 #[inline(always)]
-fn send(
+fn send_half(
     half: PacketSet,
     burst: &mut Burst,
     walk: &Walk,
@@ -136,30 +166,54 @@ fn send(
     terms: &Terms,
 ) -> PacketSet {
     wait_for_records(half, walk, flows);
+    let sent = send::<HeadV4>(half.without(walk.wide), burst, walk, flows, terms);
+    let wide = half.and(walk.wide);
+    if wide.is_empty() { sent } else { sent.or(send_v6(wide, burst, walk, flows, terms)) }
+}
+
+#[inline(never)]
+fn send_v6(
+    packets: PacketSet,
+    burst: &mut Burst,
+    walk: &Walk,
+    flows: &mut FlowTable,
+    terms: &Terms,
+) -> PacketSet {
+    send::<HeadV6>(packets, burst, walk, flows, terms)
+}
+
+#[inline(always)]
+fn send<H: Head>(
+    packets: PacketSet,
+    burst: &mut Burst,
+    walk: &Walk,
+    flows: &mut FlowTable,
+    terms: &Terms,
+) -> PacketSet {
     let mut sent = PacketSet::default();
-    for at in half.iter() {
+    for at in packets.iter() {
         let (entry, slot) = (walk.entries[at], &mut burst.slots[at]);
-        let Some(head) = HeadV4::of_mut(slot.buffer) else { continue };
-        let (record, way) = (flows.record_mut(entry), entry.way());
+        let Some(head) = H::of_mut(slot.buffer) else { continue };
+        let ((record, wide), way) = (flows.flow_mut(entry), entry.way());
         let Some(hop) = terms.hops.get(usize::from(record.hops[way])) else { continue };
-        let may_go = record.is_of_v4(head.addresses(), head.ports(), way)
+        let may_go = head.is_of(Flow::new(record, wide), way)
             && record.fib_version == terms.fib_version
             && head.ip_len() <= hop.mtu
-            && head.ttl() > 1;
+            && head.hops_left() > 1;
         if !may_go {
             continue;
         }
         let delta = checksum::in_direction(record.l4_delta, way);
         match head.protocol() {
             TCP if track::is_steady_tcp(record, head) => {
-                track::acknowledge_steady(record, head, way);
-                rewrite::update_tcp(&mut head.l4, delta);
+                record.acknowledged[way] = head.l4().acknowledged();
+                rewrite::update_tcp(&mut head.l4_mut().0, delta);
             }
             UDP if track::is_steady_udp(record, head, way, terms.version) => {
-                rewrite::update_udp(&mut head.l4, delta);
+                rewrite::update_udp(&mut head.l4_mut().0, delta);
             }
             _ if record.is_dsr() => {
-                if send_dsr(slot, record, hop, terms) {
+                if send_dsr::<H>(slot, record, wide, hop, terms) {
                     sent.insert(at);
                 }
                 continue;
@@ -167,8 +221,8 @@ fn send(
             _ => continue,
         }
         record.last_seen = terms.now.0;
-        rewrite::rewrite_head_v4(head, record, way);
-        head.link[..12].copy_from_slice(&hop.macs);
+        head.replace_ends(Flow::new(record, wide), way);
+        head.link_mut()[..12].copy_from_slice(&hop.macs);
         slot.exit = ShortExit::send(hop.port);
         terms.traffic.add(record.listener(), BackendId(record.backend), way, slot.len);
         sent.insert(at);
@@ -176,15 +230,21 @@ fn send(
     sent
 }
 
-/// A packet of a DSR flow, on its way to the backend if the flow is steady and the outer header IPv4; whether it is.
+/// A packet of a DSR flow, on its way to the backend if the flow is steady; whether it is.
 #[inline(never)]
-fn send_dsr(slot: &mut Slot, record: &mut FlowRecord, hop: &Ready, terms: &Terms) -> bool {
-    let Some(head) = HeadV4::of(slot.buffer) else { return false };
+fn send_dsr<H: Head>(
+    slot: &mut Slot,
+    record: &mut FlowRecord,
+    wide: &Wide,
+    hop: &Ready,
+    terms: &Terms,
+) -> bool {
+    let Some(head) = H::of(slot.buffer) else { return false };
     if !track::is_steady_dsr(record, head, terms.version) {
         return false;
     }
-    let sequence = head.sequence();
-    if dsr::carry_plain(slot, record, hop).is_none() {
+    let sequence = head.l4().sequence();
+    if dsr::carry_plain::<H>(slot, Flow::new(record, wide), hop).is_none() {
         return false;
     }
     track::advance_steady_dsr(record, sequence);

@@ -169,11 +169,15 @@ pub(crate) mod aes {
         }
     }
 
-    /// The hash of an IPv4 tuple: its block, addresses first.
+    /// The hash of a tuple's blocks: one of IPv4, three of IPv6.
     #[target_feature(enable = "aes")]
     #[inline]
-    pub(crate) fn block(aes: &Keys, block: __m128i) -> u64 {
-        finish(absorb(aes, _mm_setzero_si128(), block))
+    pub(crate) fn blocks<const N: usize>(aes: &Keys, blocks: [__m128i; N]) -> u64 {
+        let mut state = _mm_setzero_si128();
+        for block in blocks {
+            state = absorb(aes, state, block);
+        }
+        finish(state)
     }
 
     #[target_feature(enable = "aes")]

@@ -164,6 +164,9 @@ pub(crate) struct FlowRecord {
 #[repr(C, align(64))]
 pub(crate) struct Wide([[u8; 32]; 2]);
 
+/// That of records which have none.
+static NO_WIDE: Wide = Wide([[0; 32]; 2]);
+
 /// In the mode's byte: the backend's family is IPv6.
 const BACKEND_V6: u8 = 0x80;
 
@@ -276,9 +279,15 @@ impl<'m> Flow<'m> {
     /// IPv6 addresses and L4 ports of packets of one direction, as they leave: the mirror image of
     /// what arrives the other way.
     #[inline]
-    pub(crate) fn rewritten_v6(&self, direction: Direction) -> ([u8; 32], u32) {
-        let other = 1 - direction as usize;
+    pub(crate) fn rewritten_v6(&self, way: usize) -> ([u8; 32], u32) {
+        let other = way ^ 1;
         (mirror_wide(self.wide.0[other]), mirror_ports(self.ports[other]))
+    }
+
+    /// Whether its IPv6 packets that go this way have these addresses.
+    #[inline(always)]
+    pub(crate) fn has_wide(&self, addresses: &[u8; 32], way: usize) -> bool {
+        self.wide.0[way] == *addresses
     }
 
     /// Its two lines, for who has to let go of the table.
@@ -302,27 +311,29 @@ pub(crate) struct FlowKind([u8; 4]);
 impl FlowKind {
     /// That of a record that is no flow's.
     const FREE: Self = Self([0; 4]);
-    /// Full NAT is mode 0, and DNAT 1.
-    const ANY_NAT: u32 = u32::from_ne_bytes([0xff, 0xff, 0xff, 0xfe]);
 
     fn new(protocol: u8, family: u8, state: FlowState, mode: Mode, backend_family: u8) -> Self {
         let backend_v6 = if backend_family == V6 { BACKEND_V6 } else { 0 };
         Self([protocol, family, state as u8, mode as u8 | backend_v6])
     }
 
-    /// Whether it is that of flows in this state of IPv4 clients, whatever their mode.
+    /// Whether it is that of flows in this state, whatever their mode.
     #[inline(always)]
-    pub(crate) fn is_v4(self, protocol: Protocol, state: FlowState) -> bool {
+    pub(crate) fn is_any(self, protocol: Protocol, family: u8, state: FlowState) -> bool {
         const ANY_MODE: u32 = u32::from_ne_bytes([0xff, 0xff, 0xff, 0]);
-        let wanted = u32::from_ne_bytes([protocol.number(), V4, state as u8, 0]);
+        let wanted = u32::from_ne_bytes([protocol.number(), family, state as u8, 0]);
         u32::from_ne_bytes(self.0) & ANY_MODE == wanted
     }
 
-    /// Whether it is that of IPv4 flows in this state whose packets are rewritten.
+    /// Whether it is that of flows in this state whose packets are rewritten.
     #[inline(always)]
-    pub(crate) fn is_rewritten_v4(self, protocol: Protocol, state: FlowState) -> bool {
-        let wanted = u32::from_ne_bytes([protocol.number(), V4, state as u8, 0]);
-        u32::from_ne_bytes(self.0) & Self::ANY_NAT == wanted
+    pub(crate) fn is_rewritten(self, protocol: Protocol, family: u8, state: FlowState) -> bool {
+        // DNAT is taken as full NAT: they differ in nothing that a packet sees. Both ends are of one family.
+        const ANY_NAT: u32 =
+            u32::from_ne_bytes([0xff, 0xff, 0xff, !BACKEND_V6 & !(Mode::Dnat as u8)]);
+        let wanted =
+            u32::from_ne_bytes([protocol.number(), family, state as u8, Mode::FullNat as u8]);
+        u32::from_ne_bytes(self.0) & ANY_NAT == wanted
     }
 }
 
@@ -356,12 +367,6 @@ impl FlowRecord {
     #[inline]
     pub(crate) fn set_state(&mut self, state: FlowState) {
         self.kind.0[2] = state as u8;
-    }
-
-    /// Whether IPv4 packets with these ends are this flow's, if they are of its protocol.
-    #[inline(always)]
-    pub(crate) fn is_of_v4(&self, addresses: u64, ports: u32, way: usize) -> bool {
-        (self.addresses[way] ^ addresses) | u64::from(self.ports[way] ^ ports) == 0
     }
 
     #[inline(always)]
@@ -415,7 +420,7 @@ pub struct FlowMemory<'m> {
     pub(crate) header: &'m mut Header,
     pub(crate) buckets: &'m mut [Bucket],
     pub(crate) records: &'m mut [FlowRecord],
-    /// Of records by number, as far as they have one; that of record 0, which is no flow's, stays zero.
+    /// Of records by number, as far as they have one.
     wide: &'m mut [Wide],
     unproven: [&'m mut [Slot]; 2],
 }
@@ -545,7 +550,13 @@ impl<'m> FlowMemory<'m> {
 
     #[inline]
     pub(crate) fn flow(&self, record: usize) -> Flow<'_> {
-        Flow::new(&self.records[record], self.wide.get(record).unwrap_or(&self.wide[0]))
+        Flow::new(&self.records[record], self.wide.get(record).unwrap_or(&NO_WIDE))
+    }
+
+    /// A flow whose record is to be written, and its wide line.
+    #[inline(always)]
+    pub(crate) fn flow_mut(&mut self, record: usize) -> (&mut FlowRecord, &Wide) {
+        (&mut self.records[record], self.wide.get(record).unwrap_or(&NO_WIDE))
     }
 
     /// Takes a record for a flow, if there is one: of those without a wide line first, where it needs none.

@@ -25,6 +25,6 @@ pub use expire::FlowInfo;
 pub use key::FlowKey;
 pub(crate) use key::{V4, V6};
 pub use memory::{CacheLine, FlowCapacity, FlowMemory, FlowMemoryError, MAX_CAPACITY};
-pub(crate) use memory::{Flow, FlowRecord, NO_HOP, NewFlow};
+pub(crate) use memory::{Flow, FlowRecord, NO_HOP, NewFlow, Wide};
 pub use state::{Direction, FlowState, Timeouts};
 pub(crate) use table::{Entry, FlowTable};

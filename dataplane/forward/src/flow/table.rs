@@ -10,7 +10,7 @@ use super::hash::FlowHash;
 use super::key::FlowKey;
 use super::look_up::prefetch_at;
 pub(crate) use super::memory::Bucket;
-use super::memory::{BUCKET_ENTRIES, Flow, FlowMemory, FlowRecord, NewFlow};
+use super::memory::{BUCKET_ENTRIES, Flow, FlowMemory, FlowRecord, NewFlow, Wide};
 use super::state::{Direction, FlowState};
 use crate::counters::{BackendColumn, Counters, ListenerColumn, Traffic, WorkerColumn};
 use crate::{BackendId, Tick};
@@ -151,6 +151,12 @@ impl<'m> FlowTable<'m> {
     #[inline]
     pub(crate) fn flow(&self, entry: Entry) -> Flow<'_> {
         self.memory.flow(entry.record())
+    }
+
+    /// A flow whose record is to be written, and its wide line.
+    #[inline(always)]
+    pub(crate) fn flow_mut(&mut self, entry: Entry) -> (&mut FlowRecord, &Wide) {
+        self.memory.flow_mut(entry.record())
     }
 
     #[inline]

@@ -4,7 +4,7 @@ use super::memory::FlowRecord;
 use super::state::{Direction, FlowState};
 use super::table::{Entry, FlowTable};
 use crate::journey::{Headers, Walk};
-use crate::parse::plain::HeadV4;
+use crate::parse::plain::Head;
 use crate::snapshot::Snapshot;
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
 use crate::{BackendId, Burst, DropReason, Protocol, Tick};
@@ -36,49 +36,42 @@ pub(crate) fn track(
 
 /// Whether a plain segment leaves its flow as it is, but for the time and what it acknowledges.
 #[inline(always)]
-pub(crate) fn is_steady_tcp(flow: &FlowRecord, head: &HeadV4) -> bool {
-    flow.kind.is_rewritten_v4(Protocol::Tcp, FlowState::Established)
-        && head.tcp_flags() & (SYN | RST | FIN | ACK) == ACK
+pub(crate) fn is_steady_tcp<H: Head>(flow: &FlowRecord, head: &H) -> bool {
+    flow.kind.is_rewritten(Protocol::Tcp, H::FAMILY, FlowState::Established)
+        && head.l4().flags() & (SYN | RST | FIN | ACK) == ACK
         && head.has_tcp()
-}
-
-/// Notes what such a segment acknowledges.
-#[inline(always)]
-pub(crate) fn acknowledge_steady(flow: &mut FlowRecord, head: &HeadV4, way: usize) {
-    let [.., a, b, c, d] = head.numbers();
-    flow.acknowledged[way] = [a, b, c, d];
 }
 
 /// Whether a plain datagram leaves its flow as it is, but for the time: its backend serves for all that this snapshot
 /// says.
 #[inline(always)]
-pub(crate) fn is_steady_udp(
+pub(crate) fn is_steady_udp<H: Head>(
     flow: &FlowRecord,
-    head: &HeadV4,
+    head: &H,
     way: usize,
     snapshot_version: u32,
 ) -> bool {
     if !head.has_udp() {
         return false;
     }
-    let replied = flow.kind.is_rewritten_v4(Protocol::Udp, FlowState::UdpReplied);
+    let replied = flow.kind.is_rewritten(Protocol::Udp, H::FAMILY, FlowState::UdpReplied);
     if way == Direction::Reply as usize {
         return replied;
     }
-    let one_way = || flow.kind.is_rewritten_v4(Protocol::Udp, FlowState::UdpOneWay);
+    let one_way = || flow.kind.is_rewritten(Protocol::Udp, H::FAMILY, FlowState::UdpOneWay);
     (replied || one_way()) && flow.link == snapshot_version
 }
 
 /// Whether a plain packet of a DSR flow's client leaves it, which is one of those, as it is, but for the time and how
 /// far the client is.
 #[inline(always)]
-pub(crate) fn is_steady_dsr(flow: &FlowRecord, head: &HeadV4, snapshot_version: u32) -> bool {
-    if flow.kind.is_v4(Protocol::Tcp, FlowState::Established) {
+pub(crate) fn is_steady_dsr<H: Head>(flow: &FlowRecord, head: &H, snapshot_version: u32) -> bool {
+    if flow.kind.is_any(Protocol::Tcp, H::FAMILY, FlowState::Established) {
         return head.protocol() == Protocol::Tcp.number()
-            && head.tcp_flags() & (SYN | RST | FIN | ACK) == ACK
+            && head.l4().flags() & (SYN | RST | FIN | ACK) == ACK
             && head.has_tcp();
     }
-    flow.kind.is_v4(Protocol::Udp, FlowState::UdpOneWay)
+    flow.kind.is_any(Protocol::Udp, H::FAMILY, FlowState::UdpOneWay)
         && head.protocol() == Protocol::Udp.number()
         && head.has_udp()
         && flow.link == snapshot_version

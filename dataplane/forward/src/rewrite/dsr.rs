@@ -5,12 +5,12 @@ use super::tunnel::{self, Inner};
 use crate::burst::Slot;
 use crate::counters::Counters;
 use crate::fib::{Hop, Ready};
-use crate::flow::{Direction, Flow, FlowRecord, FlowTable, V6};
+use crate::flow::{Direction, Flow, FlowTable, V4, V6};
 use crate::journey::{Headers, Walk};
 use crate::next_hop;
-use crate::parse::plain::HeadV4;
+use crate::parse::plain::{Head, LINK_LEN};
 use crate::snapshot::Snapshot;
-use crate::wire::{checksum, ethernet, ipv4};
+use crate::wire::{ethernet, ipv4};
 use crate::{Burst, DropReason, HEADROOM, Mode};
 
 /// Why a packet does not leave.
@@ -68,56 +68,56 @@ fn age(frame: &mut [u8], headers: &Headers, is_v6: bool) -> Option<u8> {
         ip[7] -= 1; // nothing without two hops left gets this far
         return Some(ip[0] << 4 | ip[1] >> 4);
     }
-    age_v4(ip);
+    ipv4::age(ip);
     Some(ip[1])
 }
 
-/// A plain packet of a steady DSR flow, on its way to the backend, if what it travels in is IPv4; whether it is: one
-/// that does not fit is left as it was.
+/// A plain packet of a steady DSR flow, on its way to the backend; whether it is: one that does not fit is left as it
+/// was.
 #[inline(always)]
-pub(crate) fn carry_plain(slot: &mut Slot, flow: &FlowRecord, hop: &Ready) -> Option<()> {
-    if flow.family_of(Direction::Reply) == V6 {
-        return None;
-    }
-    match flow.mode() {
-        Mode::L2Dsr => carry_plain_in::<0>(slot, flow, hop),
-        Mode::Ipip => carry_plain_in::<20>(slot, flow, hop),
-        Mode::Gue => carry_plain_in::<28>(slot, flow, hop),
-        Mode::GueVariant0 => carry_plain_in::<32>(slot, flow, hop),
-        Mode::FullNat | Mode::Dnat => None,
+pub(crate) fn carry_plain<H: Head>(slot: &mut Slot, flow: Flow, hop: &Ready) -> Option<()> {
+    match (flow.mode(), flow.family_of(Direction::Reply)) {
+        (Mode::L2Dsr, _) => carry_plain_in::<H, 0>(slot, flow, hop),
+        (Mode::Ipip, V4) => carry_plain_in::<H, 20>(slot, flow, hop),
+        (Mode::Gue, V4) => carry_plain_in::<H, 28>(slot, flow, hop),
+        (Mode::GueVariant0, V4) => carry_plain_in::<H, 32>(slot, flow, hop),
+        (Mode::Ipip, _) => carry_plain_in::<H, 40>(slot, flow, hop),
+        (Mode::Gue, _) => carry_plain_in::<H, 48>(slot, flow, hop),
+        (Mode::GueVariant0, _) => carry_plain_in::<H, 52>(slot, flow, hop),
+        (Mode::FullNat | Mode::Dnat, _) => None,
     }
 }
 
 #[inline(always)]
-fn carry_plain_in<const OUTER: usize>(
+fn carry_plain_in<H: Head, const OUTER: usize>(
     slot: &mut Slot,
-    flow: &FlowRecord,
+    flow: Flow,
     hop: &Ready,
 ) -> Option<()> {
-    const LINK: usize = ethernet::HEADER_LEN;
-    let head = HeadV4::of_mut(slot.buffer)?;
+    let head = H::of_mut(slot.buffer)?;
     if usize::from(head.ip_len()) + OUTER > usize::from(hop.mtu) {
         return None;
     }
-    let inner = Inner { is_v6: false, traffic_class: head.ip[1], len: head.ip_len() };
-    age_v4(&mut head.ip);
-    let before_inner = slot.buffer.first_chunk_mut::<{ HEADROOM + LINK }>()?;
+    let (is_v6, traffic_class, len) = (H::FAMILY == V6, head.traffic_class(), head.ip_len());
+    head.age();
+    let before_inner = slot.buffer.first_chunk_mut::<{ HEADROOM + LINK_LEN }>()?;
     if OUTER > 0 {
-        tunnel::write_in_v4(before_inner.last_chunk_mut::<OUTER>()?, flow, inner)?;
+        let inner = Inner { is_v6, traffic_class, len };
+        tunnel::write(before_inner.last_chunk_mut::<OUTER>()?, flow, inner)?;
         slot.start = (HEADROOM - OUTER) as u16;
-        slot.len = inner.len + (LINK + OUTER) as u16; // an MTU leaves room for that
+        slot.len = len + (LINK_LEN + OUTER) as u16; // an MTU leaves room for that
     }
-    let link = before_inner.get_mut(HEADROOM - OUTER..)?.first_chunk_mut::<LINK>()?;
+    let link = before_inner.get_mut(HEADROOM - OUTER..)?.first_chunk_mut::<LINK_LEN>()?;
     *link.first_chunk_mut()? = hop.macs;
-    *link.last_chunk_mut()? = ethernet::IPV4.to_be_bytes();
+    *link.last_chunk_mut()? = leaving_type(flow).to_be_bytes();
     Some(())
 }
 
-#[inline]
-fn age_v4(ip: &mut [u8; ipv4::MIN_HEADER_LEN]) {
-    ip[8] -= 1;
-    let checksum = checksum::update(u16::from_ne_bytes([ip[10], ip[11]]), checksum::ONE_HOP);
-    [ip[10], ip[11]] = checksum.to_ne_bytes();
+/// The EtherType of what leaves for the backend: in L2 DSR, of the client's packet, whose family the backend has.
+#[inline(always)]
+fn leaving_type(flow: Flow) -> u16 {
+    let is_v6 = flow.family_of(Direction::Reply) == V6;
+    if is_v6 { ethernet::IPV6 } else { ethernet::IPV4 }
 }
 
 /// The packet within another; Ethernet padding is cut off.
@@ -154,9 +154,7 @@ fn wrap<const LINK: usize, const OUTER: usize>(
     tunnel::write(before_inner.last_chunk_mut::<OUTER>()?, flow, inner)?;
     let front = before_inner.get_mut(HEADROOM - OUTER..)?.first_chunk_mut::<LINK>()?;
     *front = link;
-    let is_v6 = flow.family_of(Direction::Reply) == V6;
-    let family = if is_v6 { ethernet::IPV6 } else { ethernet::IPV4 };
-    *front.last_chunk_mut()? = family.to_be_bytes();
+    *front.last_chunk_mut()? = leaving_type(flow).to_be_bytes();
     slot.start = (HEADROOM - OUTER) as u16;
     slot.len = inner.len.checked_add((LINK + OUTER) as u16)?;
     Some(())

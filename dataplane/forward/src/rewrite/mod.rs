@@ -14,10 +14,9 @@ pub(crate) mod tunnel;
 
 use crate::Burst;
 use crate::Protocol;
-use crate::flow::{Direction, Flow, FlowRecord, FlowTable, V6};
+use crate::flow::{Direction, Flow, FlowTable, V6};
 use crate::fragment;
 use crate::journey::{Headers, Walk};
-use crate::parse::plain::HeadV4;
 use crate::wire::{checksum, ipv4, ipv6, tcp, udp};
 
 /// The room: every pinned packet gets its new headers, but those of DSR flows, which are only found.
@@ -90,44 +89,20 @@ pub(crate) fn undo(
 fn rewrite_v4(frame: &mut [u8], headers: &Headers, flow: Flow, direction: Direction) -> Option<()> {
     let (addresses, ports) = flow.rewritten_v4(direction as usize);
     let (ip, l4) = split_headers::<{ ipv4::MIN_HEADER_LEN }>(frame, headers)?;
-    rewrite_header_v4(ip, addresses, flow.ip_deltas[direction as usize]);
+    ipv4::replace_addresses(ip, addresses, flow.ip_deltas[direction as usize]);
     rewrite_l4(l4, ports, flow, direction);
     Some(())
-}
-
-/// The same of a plain packet, but for its L4 checksum.
-#[inline(always)]
-pub(crate) fn rewrite_head_v4(head: &mut HeadV4, flow: &FlowRecord, way: usize) {
-    let (addresses, ports) = flow.rewritten_v4(way);
-    rewrite_header_v4(&mut head.ip, addresses, flow.ip_deltas[way]);
-    if let Some(field) = head.l4.first_chunk_mut() {
-        *field = ports.to_ne_bytes();
-    }
-}
-
-#[inline(always)]
-fn rewrite_header_v4(ip: &mut [u8; ipv4::MIN_HEADER_LEN], addresses: u64, delta: u16) {
-    ip[8] -= 1; // parse let nothing through with less than two
-    let checksum = checksum::update(u16::from_ne_bytes([ip[10], ip[11]]), delta);
-    ip[10..12].copy_from_slice(&checksum.to_ne_bytes());
-    ip[12..20].copy_from_slice(&addresses.to_ne_bytes());
 }
 
 /// One IPv6 packet: the same, but that its header has no checksum. Extension headers, which lie
 /// between the two, stay as they are.
 #[inline]
 fn rewrite_v6(frame: &mut [u8], headers: &Headers, flow: Flow, direction: Direction) -> Option<()> {
-    let (addresses, ports) = flow.rewritten_v6(direction);
+    let (addresses, ports) = flow.rewritten_v6(direction as usize);
     let (ip, l4) = split_headers::<{ ipv6::HEADER_LEN }>(frame, headers)?;
-    rewrite_header_v6(ip, &addresses);
+    ipv6::replace_addresses(ip, &addresses);
     rewrite_l4(l4, ports, flow, direction);
     Some(())
-}
-
-#[inline]
-fn rewrite_header_v6(ip: &mut [u8; ipv6::HEADER_LEN], addresses: &[u8; 32]) {
-    ip[7] -= 1; // as above
-    ip[8..40].copy_from_slice(addresses);
 }
 
 /// The headers of a piece of a datagram: what is not the first has none of L4.
@@ -145,10 +120,14 @@ pub(crate) fn piece(
     }
     let ip = frame.get_mut(usize::from(headers.l3)..)?;
     if is_v6 {
-        rewrite_header_v6(ip.first_chunk_mut()?, &flow.rewritten_v6(direction).0);
+        ipv6::replace_addresses(ip.first_chunk_mut()?, &flow.rewritten_v6(direction as usize).0);
     } else {
         let delta = flow.ip_deltas[direction as usize];
-        rewrite_header_v4(ip.first_chunk_mut()?, flow.rewritten_v4(direction as usize).0, delta);
+        ipv4::replace_addresses(
+            ip.first_chunk_mut()?,
+            flow.rewritten_v4(direction as usize).0,
+            delta,
+        );
     }
     Some(())
 }

@@ -82,10 +82,16 @@ impl Inner {
 
 /// Writes the headers before an inner packet, from outer source to backend, into the [`overhead`] bytes given;
 /// nothing if outer and inner together are more than a packet can be.
+#[inline(always)]
 pub(super) fn write(headers: &mut [u8], flow: Flow, inner: Inner) -> Option<()> {
-    if flow.family_of(Direction::Reply) != V6 {
-        return write_in_v4(headers, &flow, inner);
+    match flow.family_of(Direction::Reply) {
+        V6 => write_in_v6(headers, flow, inner),
+        _ => write_in_v4(headers, &flow, inner),
     }
+}
+
+#[inline(always)]
+fn write_in_v6(headers: &mut [u8], flow: Flow, inner: Inner) -> Option<()> {
     let len = u16::try_from(headers.len() + usize::from(inner.len)).ok()?;
     let (ip, udp) = headers.split_first_chunk_mut::<{ ipv6::HEADER_LEN }>()?;
     let payload_len = len - ipv6::HEADER_LEN as u16;
@@ -95,9 +101,8 @@ pub(super) fn write(headers: &mut [u8], flow: Flow, inner: Inner) -> Option<()> 
     Some(())
 }
 
-/// The same where the outer header is IPv4.
 #[inline(always)]
-pub(super) fn write_in_v4(headers: &mut [u8], flow: &FlowRecord, inner: Inner) -> Option<()> {
+fn write_in_v4(headers: &mut [u8], flow: &FlowRecord, inner: Inner) -> Option<()> {
     let len = u16::try_from(headers.len() + usize::from(inner.len)).ok()?;
     let (ip, udp) = headers.split_first_chunk_mut::<{ ipv4::MIN_HEADER_LEN }>()?;
     write_v4(ip, flow, inner, len, protocol(!udp.is_empty(), inner));
@@ -168,5 +173,5 @@ fn write_v6(ip: &mut [u8; ipv6::HEADER_LEN], flow: Flow, inner: Inner, payload_l
     let version = [0x60 | class >> 4, class << 4, label_high, label_low];
     front[..4].copy_from_slice(&version);
     front[4..].copy_from_slice(&[len_high, len_low, next, TTL]);
-    ends.copy_from_slice(&flow.rewritten_v6(Direction::Forward).0);
+    ends.copy_from_slice(&flow.rewritten_v6(Direction::Forward as usize).0);
 }

@@ -7,6 +7,28 @@ pub const MIN_HEADER_LEN: usize = 20;
 /// Where the identification lies.
 const ID_AT: usize = 4;
 
+/// One hop less, which there must be.
+#[inline(always)]
+pub(crate) fn age(header: &mut [u8; MIN_HEADER_LEN]) {
+    header[8] -= 1;
+    update_checksum(header, checksum::ONE_HOP);
+}
+
+/// Other addresses, source and destination as they lie there, and one hop less, which there must be; `delta` is what
+/// both add to the checksum.
+#[inline(always)]
+pub(crate) fn replace_addresses(header: &mut [u8; MIN_HEADER_LEN], addresses: u64, delta: u16) {
+    header[8] -= 1;
+    update_checksum(header, delta);
+    header[12..].copy_from_slice(&addresses.to_ne_bytes());
+}
+
+#[inline(always)]
+fn update_checksum(header: &mut [u8; MIN_HEADER_LEN], delta: u16) {
+    let checksum = checksum::update(u16::from_ne_bytes([header[10], header[11]]), delta);
+    [header[10], header[11]] = checksum.to_ne_bytes();
+}
+
 /// An IPv4 datagram seen in place: a borrowed slice and accessors, nothing copied.
 ///
 /// [`Ipv4View::new`] makes the checks of RFC 1812 §5.2.2 except the header checksum, which `parse`

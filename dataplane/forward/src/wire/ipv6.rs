@@ -28,6 +28,13 @@ pub const MAX_EXTENSIONS: usize = 8;
 /// The most bytes of them together.
 pub const MAX_EXTENSIONS_LEN: usize = 256;
 
+/// Other addresses, source and destination as they lie there, and one hop less, which there must be.
+#[inline(always)]
+pub(crate) fn replace_addresses(header: &mut [u8; HEADER_LEN], addresses: &[u8; 32]) {
+    header[7] -= 1;
+    header[8..].copy_from_slice(addresses);
+}
+
 /// An IPv6 packet seen in place.
 #[derive(Clone, Copy, Debug)]
 pub struct Ipv6View<'a> {
