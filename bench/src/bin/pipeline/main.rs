@@ -8,6 +8,8 @@
 //!
 //! * `l4_…/N_flows`: packets of established connections; the header checksum is verified in software, as with a
 //!   NIC that offers no help
+//! * `l4_…/N_flows/LANE`: the same by an express lane built for another CPU (`avx2`, `portable`), or by none (`closed`:
+//!   every packet takes the corridor)
 //! * `l4_…/new_flow`: SYNs of connections that are not in a table half full of a million
 //! * `reference/N_flows`: a small loop that parses, looks up, notes state and rewrites, and does nothing else
 //! * `flow_memory/…`: what 20 million connections take
@@ -57,17 +59,33 @@ fn main() -> Result<()> {
         (Family::V4, Mode::Gue, "l4_gue/64B"),
     ] {
         for (size, flows) in SIZES {
-            report(format!("{bench}/{size}"), &|| established(family, mode, flows))?;
+            report(format!("{bench}/{size}"), &|| established(family, mode, flows, None))?;
         }
         report(format!("{bench}/new_flow"), &|| new_flows(family, mode))?;
+    }
+    for lane in other_lanes()? {
+        for (size, flows) in SIZES {
+            let name = format!("l4_full_nat/64B/{size}/{lane}");
+            report(name, &|| established(Family::V4, Mode::FullNat, flows, Some(lane)))?;
+        }
     }
     flow_memory::report(&filter, &mut out)
 }
 
-/// Packets of established connections.
-fn established(family: Family, mode: Mode, flows: usize) -> Result<Spread> {
+/// Lanes that this CPU can take beside the best, and none.
+fn other_lanes() -> Result<Vec<&'static str>> {
+    let (mut memory, cells) = (map(1)?, Cells::new());
+    let mut forwarder = forwarder(&mut memory, 1, &cells)?;
+    let best = forwarder.lane();
+    let lanes = ["avx2", "portable", "closed"].into_iter();
+    Ok(lanes.filter(|lane| *lane != best && forwarder.take_lane(lane)).collect())
+}
+
+/// Packets of established connections; by the best lane, if none is named.
+fn established(family: Family, mode: Mode, flows: usize, lane: Option<&str>) -> Result<Spread> {
     let (mut memory, cells) = (map(flows)?, Cells::new());
     let mut forwarder = forwarder(&mut memory, flows, &cells)?;
+    assert!(lane.is_none_or(|lane| forwarder.take_lane(lane)), "the CPU takes it");
     let snapshot = network::snapshot(family, mode);
     let mut packets = Packets::new(family)?;
     let clients = (0..flows).map(|n| client_key(family, n)).collect();
