@@ -6,7 +6,7 @@
 //! with the version of the FIB, so the search runs once a flow and version.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use foldhash::fast::FixedState;
 
@@ -127,7 +127,37 @@ pub struct Fib {
     adjacencies: Vec<Adjacency>,
     /// The same, as far as a flow can cache them.
     ready: Box<[Ready]>,
-    on_link: HashMap<(PortIdx, IpAddr, u16), u32, FixedState>,
+    on_link: OnLink,
+}
+
+/// Neighbours by port, address and MTU, with their adjacencies. Those with IPv4 addresses have a map of their own,
+/// whose keys are one word: each new connection asks for its backend's.
+#[derive(Clone, Debug, Default)]
+struct OnLink {
+    v4: HashMap<u64, u32, FixedState>,
+    v6: HashMap<(PortIdx, u128, u16), u32, FixedState>,
+}
+
+impl OnLink {
+    fn key_v4(port: PortIdx, address: Ipv4Addr, mtu: u16) -> u64 {
+        u64::from(address.to_bits()) << 32 | u64::from(port.0) << 16 | u64::from(mtu)
+    }
+
+    #[inline]
+    fn get(&self, port: PortIdx, address: IpAddr, mtu: u16) -> Option<u32> {
+        match address {
+            IpAddr::V4(v4) => self.v4.get(&Self::key_v4(port, v4, mtu)),
+            IpAddr::V6(v6) => self.v6.get(&(port, v6.to_bits(), mtu)),
+        }
+        .copied()
+    }
+
+    fn insert(&mut self, port: PortIdx, address: IpAddr, mtu: u16, adjacency: u32) {
+        match address {
+            IpAddr::V4(v4) => self.v4.insert(Self::key_v4(port, v4, mtu), adjacency),
+            IpAddr::V6(v6) => self.v6.insert((port, v6.to_bits(), mtu), adjacency),
+        };
+    }
 }
 
 impl Fib {
@@ -171,9 +201,9 @@ impl Fib {
         self.version
     }
 
-    /// The next hop towards `destination`; `flow_hash` chooses among several.
+    /// The next hop towards `destination`; `flow_hash` chooses where there are several, and is asked for only there.
     #[must_use]
-    pub fn look_up(&self, destination: IpAddr, flow_hash: u64) -> Hop {
+    pub fn look_up(&self, destination: IpAddr, flow_hash: impl FnOnce() -> u64) -> Hop {
         let route = match destination {
             IpAddr::V4(v4) => self.v4.find(v4.to_bits()),
             IpAddr::V6(v6) => self.v6.find(v6.to_bits()),
@@ -184,8 +214,8 @@ impl Fib {
         match choose(shares, flow_hash) {
             Some(SharedHop::Gateway(hop)) => hop,
             Some(SharedHop::OnLink { port, mtu }) => {
-                match self.on_link.get(&(port, destination, mtu)) {
-                    Some(adjacency) => Hop::Ready(AdjacencyIdx(*adjacency)),
+                match self.on_link.get(port, destination, mtu) {
+                    Some(adjacency) => Hop::Ready(AdjacencyIdx(adjacency)),
                     None => Hop::Unresolved(NextHopKey { port, address: destination }),
                 }
             }
@@ -250,24 +280,26 @@ impl Fib {
         config: &PortConfig,
         mtu: u16,
     ) -> u32 {
-        let adjacencies = &mut self.adjacencies;
-        *self.on_link.entry((port, address, mtu)).or_insert_with(|| {
-            let mut macs = [0; 12];
-            macs[..6].copy_from_slice(&mac.0);
-            macs[6..].copy_from_slice(&config.mac.0);
-            adjacencies.push(Adjacency { macs, port, mtu, vlan: config.vlan, address });
-            u32::try_from(adjacencies.len() - 1).unwrap_or(u32::MAX)
-        })
+        if let Some(known) = self.on_link.get(port, address, mtu) {
+            return known;
+        }
+        let mut macs = [0; 12];
+        macs[..6].copy_from_slice(&mac.0);
+        macs[6..].copy_from_slice(&config.mac.0);
+        let index = u32::try_from(self.adjacencies.len()).unwrap_or(u32::MAX);
+        self.adjacencies.push(Adjacency { macs, port, mtu, vlan: config.vlan, address });
+        self.on_link.insert(port, address, mtu, index);
+        index
     }
 }
 
 /// The next hop whose share of `0..total` the hash falls in.
-fn choose(shares: &[Share], flow_hash: u64) -> Option<SharedHop> {
-    let total = u64::from(shares.last()?.up_to);
-    if shares.len() == 1 {
-        return Some(shares[0].hop);
+fn choose(shares: &[Share], flow_hash: impl FnOnce() -> u64) -> Option<SharedHop> {
+    if let [only] = shares {
+        return Some(only.hop);
     }
-    let point = ((u128::from(flow_hash) * u128::from(total)) >> 64) as u64;
+    let total = u64::from(shares.last()?.up_to);
+    let point = ((u128::from(flow_hash()) * u128::from(total)) >> 64) as u64;
     shares.iter().find(|share| point < u64::from(share.up_to)).map(|share| share.hop)
 }
 

@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::flow::FlowKey;
 use crate::maglev::{self, MaglevError, Weighted};
-use crate::{BackendId, Protocol, maglev::flow_hash};
+use crate::maglev::{flow_hash, slot_of};
+use crate::{BackendId, Protocol};
 
 /// A backend of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +108,7 @@ impl Group {
         if self.slots.is_empty() {
             return Pick::Refused;
         }
-        let slot = (flow_hash(key) % self.slots.len() as u64) as usize;
+        let slot = slot_of(flow_hash(key), self.slots.len());
         self.members.get(usize::from(self.slots[slot])).map_or(Pick::Refused, Pick::Backend)
     }
 

@@ -94,7 +94,7 @@ pub enum MaglevError {
     },
 }
 
-/// Fills `slots` so that `slots[hash % slots.len()]` is the index in `members` of a flow's backend.
+/// Fills `slots` so that `slots[`[`slot_of`]`(hash, slots.len())]` is the index in `members` of a flow's backend.
 ///
 /// * `slots`: M entries, M prime, at least 100 × the members, so that equal shares differ by
 ///   about 1 %.
@@ -333,19 +333,26 @@ pub fn digest(slots: &[u16]) -> u64 {
     hash.digest()
 }
 
+/// The slot of a flow's hash: as far into the table as the hash is into its range.
+#[inline]
+#[must_use]
+pub fn slot_of(hash: u64, slots: usize) -> usize {
+    ((u128::from(hash) * slots as u128) >> 64) as usize
+}
+
 /// The hash by which a flow picks its slot: a fixed function of the 5-tuple, the same on every box.
 #[must_use]
 pub fn flow_hash(key: &FlowKey) -> u64 {
-    let mut bytes = [0; 38];
-    let [protocol, family, rest @ ..] = &mut bytes;
-    (*protocol, *family) = (key.protocol, key.family);
-    rest[..4].copy_from_slice(&key.ports.to_ne_bytes());
+    // Words of eight bytes, as they are read again.
+    let ports = u32::from_le_bytes(key.ports.to_ne_bytes());
+    let head = u64::from(ports) | u64::from(key.protocol) << 32 | u64::from(key.family) << 40;
     if key.family == V6 {
-        rest[4..].copy_from_slice(&key.wide);
-        return xxh3_64_with_seed(&bytes, FLOW_SEED);
+        let [a, b, c, d]: [[u8; 8]; 4] = zerocopy::transmute!(key.wide);
+        let words = [head.to_le_bytes(), a, b, c, d];
+        return xxh3_64_with_seed(words.as_flattened(), FLOW_SEED);
     }
-    rest[4..12].copy_from_slice(&key.addresses.to_ne_bytes());
-    xxh3_64_with_seed(&bytes[..14], FLOW_SEED)
+    let words = [head.to_le_bytes(), key.addresses.to_ne_bytes()];
+    xxh3_64_with_seed(words.as_flattened(), FLOW_SEED)
 }
 
 #[cfg(test)]

@@ -118,7 +118,7 @@ pub(crate) fn flow_route(flow: Flow, direction: Direction, fib: &Fib) -> Hop {
 /// The next hop of a packet as it leaves.
 pub(crate) fn route(leaving: &FlowKey, fib: &Fib) -> Hop {
     let destination: IpAddr = leaving.destination().ip();
-    fib.look_up(destination, flow_hash(leaving))
+    fib.look_up(destination, || flow_hash(leaving))
 }
 
 #[inline]
@@ -212,7 +212,7 @@ pub(crate) fn resume(
     let fib = snapshot.fib();
     let destination = leaving.destination().ip();
     let hop = if snapshot.is_vip(destination) || snapshot.is_departed_vip(destination) {
-        fib.look_up(next_hop.address, flow_hash(leaving))
+        fib.look_up(next_hop.address, || flow_hash(leaving))
     } else {
         route(leaving, fib)
     };

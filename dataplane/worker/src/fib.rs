@@ -196,7 +196,7 @@ mod tests {
             ("an IPv6 hint", "2001:db8:5::5", "2001:db8::7"),
         ];
         for (promise, destination, expected) in rows {
-            let found = match fib.look_up(ip(destination), 0) {
+            let found = match fib.look_up(ip(destination), || 0) {
                 Hop::Ready(_) => "ready".to_owned(),
                 Hop::Unresolved(next_hop) => next_hop.address.to_string(),
                 Hop::Unreachable => "unreachable".to_owned(),

@@ -26,7 +26,7 @@ impl InUse {
         let members = state.groups.values().flat_map(|group| group.members.keys());
         let hints = state.next_hops.values().map(|hint| hint.via);
         let hosts: BTreeSet<IpAddr> = members.map(SocketAddr::ip).chain(hints).collect();
-        let missing = hosts.iter().filter_map(|host| match fib.look_up(*host, 0) {
+        let missing = hosts.iter().filter_map(|host| match fib.look_up(*host, || 0) {
             Hop::Unresolved(next_hop) => Some((next_hop.port.0, next_hop.address)),
             Hop::Ready(_) | Hop::Unreachable => None,
         });

@@ -36,7 +36,7 @@ fn neighbour(port: u16, ip: &str, last: u8) -> Neighbour {
 
 /// The last byte of the destination MAC, the port and the MTU of the answer.
 fn resolved(fib: &Fib, destination: &str, hash: u64) -> Option<(u8, u16, u16)> {
-    match fib.look_up(address(destination), hash) {
+    match fib.look_up(address(destination), || hash) {
         Hop::Ready(index) => {
             fib.adjacency(index).map(|found| (found.macs[5], found.port.0, found.mtu))
         }
@@ -69,23 +69,31 @@ fn the_longest_prefix_decides_and_its_next_hop_answers() {
     };
     assert_eq!(resolved(&fib, "8.8.8.8", 0), Some((1, 0, 1500)), "the default route");
     assert_eq!(resolved(&fib, "10.0.0.1", 0), Some((2, 1, 9000)), "on-link, by the route's port");
-    assert_eq!(fib.look_up(address("10.0.0.9"), 0), key(1, "10.0.0.9"), "on-link, not resolved");
+    assert_eq!(fib.look_up(address("10.0.0.9"), || 0), key(1, "10.0.0.9"), "on-link, not resolved");
     assert_eq!(
-        fib.look_up(address("10.1.0.9"), 0),
+        fib.look_up(address("10.1.0.9"), || 0),
         key(0, "192.0.2.9"),
         "by a gateway, not resolved"
     );
     assert_eq!(
-        fib.look_up(address("10.1.2.3"), 0),
+        fib.look_up(address("10.1.2.3"), || 0),
         Hop::Unreachable,
         "an unreachable route hides the wider"
     );
     assert_eq!(resolved(&fib, "2001:db8::5", 0), Some((4, 1, 9000)), "IPv6 on-link");
-    assert_eq!(fib.look_up(address("2001:db9::5"), 0), Hop::Unreachable, "no IPv6 default route");
+    assert_eq!(
+        fib.look_up(address("2001:db9::5"), || 0),
+        Hop::Unreachable,
+        "no IPv6 default route"
+    );
     assert_eq!(resolved(&fib, "203.0.113.1", 0), Some((2, 1, 1200)), "the route's MTU");
     assert_eq!(resolved(&fib, "203.0.113.9", 0), Some((1, 0, 1500)), "but never above the port's");
-    assert_eq!(fib.look_up(address("198.51.100.1"), 0), Hop::Unreachable, "a port we do not have");
-    assert_eq!(Fib::default().look_up(address("10.0.0.1"), 0), Hop::Unreachable);
+    assert_eq!(
+        fib.look_up(address("198.51.100.1"), || 0),
+        Hop::Unreachable,
+        "a port we do not have"
+    );
+    assert_eq!(Fib::default().look_up(address("10.0.0.1"), || 0), Hop::Unreachable);
 }
 
 #[test]
@@ -147,7 +155,7 @@ fn check(prefixes: &[(u128, u8)], probes: &[u128], width: u32) {
         let expected = naive(prefixes, probe, width).map_or(Hop::Unreachable, |at| {
             Hop::Unresolved(NextHopKey { port: PortIdx(0), address: gateway(at) })
         });
-        assert_eq!(fib.look_up(ip(probe), 0), expected, "{}", ip(probe));
+        assert_eq!(fib.look_up(ip(probe), || 0), expected, "{}", ip(probe));
     }
 }
 
