@@ -10,11 +10,12 @@ use zerocopy::little_endian::{U16, U64};
 use crate::digest::Digest;
 use crate::encode::{
     IPPROTO_TCP, IPPROTO_UDP, MODE_DNAT, MODE_FULL_NAT, MODE_GUE, MODE_GUE_VARIANT_0, MODE_IPIP,
-    MODE_L2_DSR,
+    MODE_L2_DSR, ON_EXHAUSTION_DROP, ON_EXHAUSTION_ICMP, ON_EXHAUSTION_RESET, ON_REMOVAL_EXPIRE,
+    ON_REMOVAL_KEEP, ON_REMOVAL_RESET, ON_UNKNOWN_DROP, ON_UNKNOWN_RESET,
 };
 use crate::model::{
     Affinity, Change, Listener, Member, Mode, Name, NextHop, ObjectError, ObjectId, ObjectKind,
-    PortRange, Protocol,
+    OnExhaustion, OnRemoval, OnUnknown, Policies, PortRange, Protocol,
 };
 use crate::record::{
     AckBody, AckErrorBody, AckRecord, Address, Begin, BeginBody, Commit, CommitBody, FEED_VERSION,
@@ -220,6 +221,7 @@ impl<'a> Body<'a> {
             0 => Affinity::Tuple,
             bits => Affinity::source(bits, vip).ok_or_else(|| self.value("affinity", &bits))?,
         };
+        let policies = self.policies(&part)?;
         let ports = PortRange::new(part.first.get(), part.last.get())
             .map_err(|bad| self.value("ports", &bad))?;
         let name = self.name_of(part.name_length)?;
@@ -230,8 +232,34 @@ impl<'a> Body<'a> {
         };
         Ok(Change::PutListener {
             name,
-            listener: Listener { vip, protocol, ports, mode, affinity, group, snat_pool },
+            listener: Listener { vip, protocol, ports, mode, affinity, policies, group, snat_pool },
         })
+    }
+
+    fn policies(&self, part: &ListenerBody) -> Result<Policies, DecodeError> {
+        let on_removal = match (part.on_removal, part.grace_ms.get()) {
+            (ON_REMOVAL_KEEP, 0) => OnRemoval::Keep,
+            (ON_REMOVAL_RESET, 0) => OnRemoval::Reset,
+            (ON_REMOVAL_EXPIRE, grace_ms) => {
+                OnRemoval::expire(grace_ms).ok_or_else(|| self.value("grace_ms", &grace_ms))?
+            }
+            (ON_REMOVAL_KEEP | ON_REMOVAL_RESET, grace_ms) => {
+                return Err(self.value("grace_ms", &grace_ms));
+            }
+            (other, _) => return Err(self.value("on_removal", &other)),
+        };
+        let on_exhaustion = match part.on_exhaustion {
+            ON_EXHAUSTION_RESET => OnExhaustion::Reset,
+            ON_EXHAUSTION_ICMP => OnExhaustion::Icmp,
+            ON_EXHAUSTION_DROP => OnExhaustion::Drop,
+            other => return Err(self.value("on_exhaustion", &other)),
+        };
+        let on_unknown = match part.on_unknown {
+            ON_UNKNOWN_DROP => OnUnknown::Drop,
+            ON_UNKNOWN_RESET => OnUnknown::Reset,
+            other => return Err(self.value("on_unknown", &other)),
+        };
+        Ok(Policies { on_removal, on_exhaustion, on_unknown })
     }
 
     fn member(&mut self) -> Result<Change, DecodeError> {

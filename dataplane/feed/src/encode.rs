@@ -10,7 +10,7 @@ use zerocopy::little_endian::{U16, U32, U64, U128};
 
 use crate::model::{
     Affinity, Change, Listener, Member, Mode, Name, NextHop, ObjectError, ObjectId, ObjectKind,
-    Protocol,
+    OnExhaustion, OnRemoval, OnUnknown, Protocol,
 };
 use crate::record::{
     AckBody, AckErrorBody, AckRecord, Address, BeginBody, CommitBody, FEED_VERSION, Fixed,
@@ -113,6 +113,11 @@ fn named(kind: Kind, name: &Name, out: &mut Vec<u8>) -> Kind {
 }
 
 pub(crate) fn listener_body(name: &Name, listener: &Listener, out: &mut Vec<u8>) -> Kind {
+    let (on_removal, grace_ms) = match listener.policies.on_removal {
+        OnRemoval::Keep => (ON_REMOVAL_KEEP, 0),
+        OnRemoval::Reset => (ON_REMOVAL_RESET, 0),
+        OnRemoval::Expire { grace_ms } => (ON_REMOVAL_EXPIRE, grace_ms),
+    };
     fixed(
         out,
         &ListenerBody {
@@ -132,6 +137,17 @@ pub(crate) fn listener_body(name: &Name, listener: &Listener, out: &mut Vec<u8>)
             affinity: match listener.affinity {
                 Affinity::Tuple => 0,
                 Affinity::Source { bits } => bits,
+            },
+            on_removal,
+            grace_ms: U32::new(grace_ms),
+            on_exhaustion: match listener.policies.on_exhaustion {
+                OnExhaustion::Reset => ON_EXHAUSTION_RESET,
+                OnExhaustion::Icmp => ON_EXHAUSTION_ICMP,
+                OnExhaustion::Drop => ON_EXHAUSTION_DROP,
+            },
+            on_unknown: match listener.policies.on_unknown {
+                OnUnknown::Drop => ON_UNKNOWN_DROP,
+                OnUnknown::Reset => ON_UNKNOWN_RESET,
             },
             first: U16::new(listener.ports.first()),
             last: U16::new(listener.ports.last()),
@@ -230,6 +246,14 @@ pub(crate) const MODE_L2_DSR: u8 = 3;
 pub(crate) const MODE_IPIP: u8 = 4;
 pub(crate) const MODE_GUE: u8 = 5;
 pub(crate) const MODE_GUE_VARIANT_0: u8 = 6;
+pub(crate) const ON_REMOVAL_KEEP: u8 = 0;
+pub(crate) const ON_REMOVAL_RESET: u8 = 1;
+pub(crate) const ON_REMOVAL_EXPIRE: u8 = 2;
+pub(crate) const ON_EXHAUSTION_RESET: u8 = 0;
+pub(crate) const ON_EXHAUSTION_ICMP: u8 = 1;
+pub(crate) const ON_EXHAUSTION_DROP: u8 = 2;
+pub(crate) const ON_UNKNOWN_DROP: u8 = 0;
+pub(crate) const ON_UNKNOWN_RESET: u8 = 1;
 
 impl From<IpAddr> for Address {
     fn from(address: IpAddr) -> Self {

@@ -71,7 +71,8 @@ pub use digest::Digest;
 pub use encode::encode;
 pub use model::{
     Affinity, BadName, BadPortRange, Change, Group, Listener, Member, Mode, Name, NextHop,
-    ObjectError, ObjectId, ObjectKind, PortRange, Protocol, SnatPool, State,
+    ObjectError, ObjectId, ObjectKind, OnExhaustion, OnRemoval, OnUnknown, Policies, PortRange,
+    Protocol, SnatPool, State,
 };
 pub use producer::{ConnectError, Disconnected, Producer, PublishError, Published, PublishedKind};
 pub use record::{

@@ -13,6 +13,7 @@
 mod change;
 mod check;
 mod name;
+mod policy;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -25,6 +26,7 @@ use crate::digest::Digest;
 
 pub use change::Change;
 pub use name::{BadName, Name};
+pub use policy::{OnExhaustion, OnRemoval, OnUnknown, Policies};
 
 /// How many objects of each kind a state may hold: what bounds a data plane's memory.
 pub mod limits {
@@ -253,6 +255,8 @@ pub struct Listener {
     pub mode: Mode,
     /// By what of a packet its backend is chosen.
     pub affinity: Affinity,
+    /// What it does where it cannot do what is asked.
+    pub policies: Policies,
     /// The [`Group`] that serves; it must exist in the same state.
     pub group: Name,
     /// The [`SnatPool`] for full NAT; `None` means the box's own SNAT addresses.

@@ -18,7 +18,7 @@ use crate::digest::Digest;
 use crate::model::{Change, ObjectError};
 
 /// The version of the encoding and of the hand-shake. Both ends must speak the same.
-pub const FEED_VERSION: u8 = 2;
+pub const FEED_VERSION: u8 = 3;
 
 /// The largest record with its header and padding: a listener with three of the longest names fits.
 pub const MAX_RECORD_BYTES: usize = 2048;
@@ -134,7 +134,8 @@ fixed_parts! {
     CommitBody { generation: U64, digest: U128, changes: U64 }
     /// Followed by the names of the listener, its group and (unless its length is 0) its SNAT pool.
     ListenerBody {
-        vip: Address, protocol: u8, mode: u8, affinity: u8, first: U16, last: U16,
+        vip: Address, protocol: u8, mode: u8, affinity: u8, on_removal: u8, grace_ms: U32,
+        on_exhaustion: u8, on_unknown: u8, first: U16, last: U16,
         name_length: U16, group_length: U16, pool_length: U16,
     }
     /// Followed by the group's name.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use penstock_feed::model::{
-    Affinity, Group, Listener, Member, Mode, Name, PortRange, Protocol, State,
+    Affinity, Group, Listener, Member, Mode, Name, Policies, PortRange, Protocol, State,
 };
 use penstock_feed::{Ack, Producer};
 use serde::Serialize;
@@ -120,6 +120,7 @@ fn state(
             ports: PortRange::single(vip.port())?,
             mode: Mode::FullNat,
             affinity: Affinity::Tuple,
+            policies: Policies::default(),
             group: name.clone(),
             snat_pool: None,
         };

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use penstock_feed::model::{Group, Listener, Mode, Name, PortRange, Protocol, State, limits};
+use penstock_feed::model::{
+    Group, Listener, Mode, Name, Policies, PortRange, Protocol, State, limits,
+};
 
 use super::gateway::Plan as GatewayPlan;
 use super::listener::{Plan as ListenerPlan, Serves};
@@ -98,7 +100,8 @@ impl Register<'_> {
         self.put_group(&group_name, group)?;
         let (vip, protocol, ports) = (address, serves.protocol, serves.ports);
         let group = group_name;
-        let record = Listener { vip, protocol, ports, mode, affinity, group, snat_pool: None };
+        let (policies, snat_pool) = (Policies::default(), None);
+        let record = Listener { vip, protocol, ports, mode, affinity, policies, group, snat_pool };
         self.state.listeners.insert(name.clone(), record);
         self.owners.insert((address, protocol, ports), name.clone());
         Ok(name)

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::decode::{decode, record_bytes};
 use crate::digest::Digest;
-use crate::model::{Affinity, PortRange};
+use crate::model::{Affinity, Policies, PortRange};
 use crate::record::{Begin, Commit, MAX_RECORD_BYTES};
 
 fn name(text: &str) -> Name {
@@ -15,14 +15,30 @@ fn any_name() -> impl Strategy<Value = Name> {
         .prop_filter_map("a control character", |text| Name::new(&text).ok())
 }
 
+fn any_policies() -> impl Strategy<Value = Policies> {
+    let most = OnRemoval::MOST_GRACE_MS;
+    let on_removal = prop_oneof![
+        Just(OnRemoval::Keep),
+        Just(OnRemoval::Reset),
+        (1..=most).prop_map(|grace_ms| OnRemoval::Expire { grace_ms }),
+    ];
+    let others = (prop::sample::select(&OnExhaustion::ALL), prop::sample::select(&OnUnknown::ALL));
+    (on_removal, others).prop_map(|(on_removal, (on_exhaustion, on_unknown))| Policies {
+        on_removal,
+        on_exhaustion,
+        on_unknown,
+    })
+}
+
 fn any_change() -> impl Strategy<Value = Change> {
     let listener = (
         any_name(),
-        any::<(IpAddr, u8, bool, usize, u16, u16)>(),
+        (any::<(IpAddr, u8, bool, usize, u16, u16)>(), any_policies()),
         any_name(),
         prop::option::of(any_name()),
     );
-    let listener = listener.prop_map(|(name, (vip, bits, udp, mode, a, b), group, snat_pool)| {
+    let listener = listener.prop_map(|(name, (fixed, policies), group, snat_pool)| {
+        let (vip, bits, udp, mode, a, b) = fixed;
         let (first, last) = (a.min(b).max(1), a.max(b).max(1));
         let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
         let mode = Mode::ALL[mode % Mode::ALL.len()];
@@ -30,7 +46,7 @@ fn any_change() -> impl Strategy<Value = Change> {
         let ports = PortRange::new(first, last).unwrap();
         Change::PutListener {
             name,
-            listener: Listener { vip, protocol, ports, mode, affinity, group, snat_pool },
+            listener: Listener { vip, protocol, ports, mode, affinity, policies, group, snat_pool },
         }
     });
     let address = || any::<(IpAddr, u16)>().prop_map(SocketAddr::from);
@@ -142,9 +158,9 @@ fn a_wrong_byte_is_named() {
             "another version",
             0,
             9,
-            "a record of version 9, this end speaks feed 2: upgrade the older of the two",
+            "a record of version 9, this end speaks feed 3: upgrade the older of the two",
         ),
-        ("an unknown kind", 1, 200, "kind 200 is no record of feed 2"),
+        ("an unknown kind", 1, 200, "kind 200 is no record of feed 3"),
         (
             "something in the reserved bytes",
             3,
@@ -186,6 +202,42 @@ fn a_wrong_byte_is_named() {
     assert_eq!(truncated.to_string(), "a record of 39 bytes ends early: 40 are needed");
 }
 
+/// Where the policies of a listener lie, and what they cannot be.
+#[test]
+fn a_policy_that_nobody_knows_is_named() {
+    let listener = Listener {
+        vip: [192, 0, 2, 10].into(),
+        protocol: Protocol::Tcp,
+        ports: PortRange::single(80).unwrap(),
+        mode: Mode::FullNat,
+        affinity: Affinity::Tuple,
+        policies: Policies {
+            on_removal: OnRemoval::Expire { grace_ms: 30_000 },
+            on_exhaustion: OnExhaustion::Icmp,
+            on_unknown: OnUnknown::Reset,
+        },
+        group: name("g"),
+        snat_pool: None,
+    };
+    let mut bytes = Vec::new();
+    encode(&Record::Change(Change::PutListener { name: name("l"), listener }), &mut bytes);
+    assert_eq!(bytes[27..35], [0, 2, 0x30, 0x75, 0, 0, 1, 1], "affinity, then policies");
+    for (promise, changes, expected) in [
+        ("another removal", &[(28, 3)][..], "Listener: field on_removal holds 3"),
+        ("a grace of nothing", &[(29, 0), (30, 0)], "Listener: field grace_ms holds 0"),
+        ("a grace of 49 days", &[(32, 0xff)], "Listener: field grace_ms holds 4278220080"),
+        ("a grace of what is kept", &[(28, 0)], "Listener: field grace_ms holds 30000"),
+        ("a grace of what is reset", &[(28, 1)], "Listener: field grace_ms holds 30000"),
+        ("another exhaustion", &[(33, 3)], "Listener: field on_exhaustion holds 3"),
+        ("another unknown", &[(34, 2)], "Listener: field on_unknown holds 2"),
+    ] {
+        let mut bytes = bytes.clone();
+        changes.iter().for_each(|(at, byte)| bytes[*at] = *byte);
+        assert_eq!(decode(&bytes).unwrap_err().to_string(), expected, "{promise}");
+    }
+    assert!(decode(&bytes).is_ok());
+}
+
 #[test]
 fn a_message_too_long_is_cut_between_characters() {
     let object = ObjectId { kind: ObjectKind::Group, name: name("g") };
@@ -196,13 +248,13 @@ fn a_message_too_long_is_cut_between_characters() {
     assert_eq!(error.message, message[..1023]);
 }
 
-/// The bytes of feed version 2, so that no release changes them unawares.
+/// The bytes of feed version 3, so that no release changes them unawares.
 #[test]
 fn the_encoding_is_this() {
     assert_eq!(
         a_member(),
         [
-            &[2, 20, 0, 0, 29, 0, 0, 0][..],
+            &[3, 20, 0, 0, 29, 0, 0, 0][..],
             &[4, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
             &[80, 0, 7, 0, 0, 0, 1],
             b"group\0\0\0",

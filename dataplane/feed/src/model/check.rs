@@ -120,7 +120,7 @@ fn bad_member(address: SocketAddr) -> Option<&'static str> {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::{Affinity, Group, Member, Mode, NextHop, PortRange, SnatPool};
+    use super::super::{Affinity, Group, Member, Mode, NextHop, Policies, PortRange, SnatPool};
     use super::*;
 
     fn name(text: &str) -> Name {
@@ -135,6 +135,7 @@ mod tests {
             mode: Mode::Dnat,
             group: name("g"),
             affinity: Affinity::Tuple,
+            policies: Policies::default(),
             snat_pool: None,
         };
         state.listeners.insert(name(at), listener);

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use penstock_feed::state_file::encode_file;
 use penstock_feed::{
-    AckRecord, Begin, Commit, Digest, NextHop, ObjectError, ObjectId, ObjectKind, Record, SnatPool,
-    State, encode,
+    AckRecord, Begin, Commit, Digest, NextHop, ObjectError, ObjectId, ObjectKind, OnExhaustion,
+    OnRemoval, OnUnknown, Policies, Record, SnatPool, State, encode,
 };
 
 use crate::support::{a_state, name};
@@ -20,6 +20,11 @@ fn a_rich_state() -> Arc<State> {
     state.next_hops.insert([10, 0, 0, 1].into(), NextHop { via: [10, 0, 2, 1].into() });
     for listener in state.listeners.values_mut() {
         listener.snat_pool = Some(name("pool"));
+        listener.policies = Policies {
+            on_removal: OnRemoval::Expire { grace_ms: 30_000 },
+            on_exhaustion: OnExhaustion::Icmp,
+            on_unknown: OnUnknown::Reset,
+        };
     }
     Arc::new(state)
 }

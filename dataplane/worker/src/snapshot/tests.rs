@@ -67,6 +67,7 @@ fn listener(vip: &str, mode: feed::Mode, group: &str) -> FedListener {
         mode,
         group: name(group),
         affinity: feed::Affinity::Tuple,
+        policies: feed::Policies::default(),
         snat_pool: None,
     }
 }

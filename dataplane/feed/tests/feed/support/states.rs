@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use penstock_feed::{
-    Affinity, Group, Listener, Member, Mode, Name, NextHop, PortRange, Protocol, SnatPool, State,
+    Affinity, Group, Listener, Member, Mode, Name, NextHop, OnExhaustion, OnRemoval, OnUnknown,
+    Policies, PortRange, Protocol, SnatPool, State,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
@@ -23,6 +24,7 @@ pub(crate) fn a_state(members: u32) -> Arc<State> {
         mode: Mode::FullNat,
         group: name("default/route/0"),
         affinity: Affinity::Tuple,
+        policies: Policies::default(),
         snat_pool: None,
     };
     state.listeners.insert(name("default/web/http"), listener);
@@ -75,6 +77,11 @@ pub(crate) fn any_state() -> impl Strategy<Value = Arc<State>> {
                     Affinity::Source { bits: n % 32 + 1 }
                 } else {
                     Affinity::Tuple
+                },
+                policies: Policies {
+                    on_removal: OnRemoval::expire(n.into()).unwrap_or_default(),
+                    on_exhaustion: OnExhaustion::ALL[usize::from(n) % 3],
+                    on_unknown: OnUnknown::ALL[usize::from(n) % 2],
                 },
                 group: group.get(&state.groups.keys().collect::<Vec<_>>()).to_owned().clone(),
                 snat_pool: state.snat_pools.keys().next().filter(|_| pool).cloned(),
