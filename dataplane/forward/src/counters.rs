@@ -29,8 +29,9 @@ columns! {
         BytesIn "bytes_in" "Bytes of those, from the Ethernet header on, without FCS."
         PacketsOut "packets_out" "Packets to clients that were forwarded."
         BytesOut "bytes_out" "Bytes of those, from the Ethernet header on, without FCS."
-        Refused "refused" "Connections refused by RST: no backend was to take them."
-        NoBackend "no_backend" "Datagrams dropped: no backend was to take them."
+        Refused "refused" "Connections refused by RST: no backend was to take them, or no SNAT port was free."
+        NoBackend "no_backend" "Datagrams that got no flow: no backend was to take them."
+        Exhausted "exhausted" "Connections and datagrams that got no flow: no SNAT address, or no port towards their backend, was free."
     }
 }
 
@@ -67,6 +68,9 @@ columns! {
         FlowsEvicted "flows_evicted" "Flows that gave way to newer ones: unproven, or over."
         Refused "refused" "Connections refused by RST."
         TooBig "too_big" "Packets answered by ICMP, too large for the way to their backend or client."
+        Exhausted "exhausted" "New connections and datagrams for which no SNAT address, or no port towards their backend, was free."
+        UnknownReset "unknown_reset" "Segments of no flow answered by RST."
+        Unreachable "unreachable" "Packets answered by ICMP: nobody could take a new connection or a datagram."
     }
 }
 

@@ -2,7 +2,9 @@
 
 mod dsr;
 mod pieces;
+mod refusal;
 
+use crate::answer::{self, Allowance};
 use crate::classify::{Class, classify};
 use crate::counters::{Counters, WorkerColumn};
 use crate::exit::{self, ShortExit};
@@ -19,12 +21,16 @@ use crate::journey::{Kind, PacketSet, Walk};
 use crate::next_hop;
 use crate::owner::{owner_of_client, owner_of_snat_port};
 use crate::parse::{self, parse};
-use crate::pin::{Pinning, Refusal};
+use crate::pin::Pinning;
+use crate::rewrite;
 use crate::rewrite::port_walk::PortWalks;
-use crate::rewrite::{self, reset};
 use crate::snapshot::{Listener, Snapshot};
-use crate::too_big::Allowance;
 use crate::{BURST, Burst, DropReason, Exit, NextHopKey, Tick, WorkerIdx};
+
+/// RSTs for segments of no flow that one worker sends at once, and how many more each millisecond: enough for
+/// the connections of before to begin anew within seconds of a restart.
+pub(crate) const RST_AT_ONCE: u32 = 1000;
+const RST_PER_MS: u32 = 10;
 
 /// One worker's state between bursts.
 pub struct Forwarder<'m> {
@@ -35,7 +41,8 @@ pub struct Forwarder<'m> {
     walks: PortWalks,
     sweep: Sweep,
     datagrams: Datagrams,
-    allowance: Allowance,
+    icmp_allowance: Allowance,
+    rst_allowance: Allowance,
     walk: Box<Walk>,
     lane: Lane,
 }
@@ -60,7 +67,8 @@ impl<'m> Forwarder<'m> {
             me,
             workers,
             datagrams: Datagrams::new(me, workers, &hash),
-            allowance: Allowance::new(),
+            icmp_allowance: Allowance::new(answer::AT_ONCE, 1),
+            rst_allowance: Allowance::new(RST_AT_ONCE, RST_PER_MS),
             flows: FlowTable::new(memory, hash, counters),
             counters,
             walks: PortWalks::new(),
@@ -153,7 +161,10 @@ impl<'m> Forwarder<'m> {
         match (owner, class) {
             (Some(owner), _) if owner != self.me => burst.leave(at, ShortExit::hand_over(owner)),
             (_, Class::Listener(listener)) => self.pin(at, listener, burst, snapshot, now),
-            (_, Class::FullNatReply) => burst.leave(at, DropReason::NoFlow.into()),
+            (_, Class::FullNatReply) => {
+                let (policy, exit) = (snapshot.snat_on_unknown(), DropReason::NoFlow.into());
+                self.leave_unknown(at, burst, policy, exit, snapshot, now);
+            }
             (_, Class::Departed(exit) | Class::DnatReply(exit) | Class::Leave(exit)) => {
                 burst.leave(at, exit);
             }
@@ -232,13 +243,7 @@ impl<'m> Forwarder<'m> {
                 self.walk.entries[at] = entry;
                 self.walk.pinned.insert(at);
             }
-            Err(Refusal::Exit(exit)) => burst.leave(at, exit),
-            Err(Refusal::Stateless(flow)) => self.carry_stateless(at, burst, &flow, snapshot, now),
-            Err(Refusal::Reset) => {
-                if reset::answer(&mut burst.slots[at], &headers, &key).is_none() {
-                    burst.leave(at, DropReason::Truncated.into());
-                }
-            }
+            Err(refusal) => self.refuse(at, burst, refusal, snapshot, now),
         }
     }
 

@@ -26,13 +26,14 @@
 //! * `classify`, [`snapshot`], [`owner`]: whose packet it is
 //! * `pin`, [`group`], [`maglev`]: a backend for a new flow
 //! * `rewrite`: `full_nat`, `dnat`, their `port_walk`, and the `reset` that refuses a connection
-//! * `next_hop`, [`fib`]: where it leaves; `icmp`: errors about it, to the end that sent it
+//! * `next_hop`, [`fib`]: where it leaves; `icmp`: errors about it, to the end that sent it; `answer`: errors of ours
 //! * [`exit`](Exit), [`drop`](DropReason), [`counters`]: what became of it
 //! * [`explain`](Explanation): what would become of one; [`traced`](Traced): how far one came
 //!
 //! Times are [`Tick`]s and randomness comes from the secret given at start, so the same packets with
 //! the same arguments leave the same way.
 
+mod answer;
 mod burst;
 mod classify;
 pub mod counters;
@@ -53,6 +54,7 @@ mod next_hop;
 pub mod owner;
 mod parse;
 mod pin;
+mod policy;
 mod rewrite;
 pub mod snapshot;
 #[cfg(any(test, feature = "test-support"))]
@@ -60,7 +62,6 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 mod tick;
-mod too_big;
 mod traced;
 pub mod wire;
 
@@ -78,6 +79,7 @@ pub use forwarder::Forwarder;
 pub use fragment::{DatagramIdx, Learned, Settled, WAITING};
 pub use group::{Affinity, Group, Member};
 pub use ids::{BackendId, ListenerSlot, MacAddr, Mode, PortIdx, Protocol, WorkerIdx};
+pub use policy::{OnExhaustion, OnUnknown};
 pub use snapshot::{L4Ports, Listener, PortConfig, Snapshot, SnapshotBuilder, SnapshotError};
 pub use tick::Tick;
 pub use traced::{Traced, tuple_of};

@@ -13,7 +13,7 @@ use crate::rewrite::port_walk::PortWalks;
 use crate::rewrite::{dnat, full_nat, tunnel};
 use crate::snapshot::{Listener, Snapshot};
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
-use crate::{DropReason, Mode, Protocol, Tick, WorkerIdx};
+use crate::{DropReason, Mode, OnExhaustion, OnUnknown, Protocol, Tick, WorkerIdx};
 
 /// What one worker needs to pin a flow.
 pub(crate) struct Pinning<'p, 'm> {
@@ -33,6 +33,10 @@ pub(crate) enum Refusal {
     Exit(ShortExit),
     /// It is a SYN, to be answered by RST.
     Reset,
+    /// It is lost for this reason, and its sender is told so by ICMP, as often as allowed.
+    Unreachable(DropReason),
+    /// It is from the middle of a connection that no flow knows.
+    Unknown(OnUnknown),
     /// It goes to a backend without state: what its flow would be.
     Stateless(NewFlow),
 }
@@ -66,9 +70,9 @@ impl Pinning<'_, '_> {
         let protocol = key.protocol().ok_or(DropReason::NoFlow)?;
         let opens = protocol == Protocol::Udp || headers.tcp_flags & (SYN | ACK | RST | FIN) == SYN;
         if !opens && !listener.mode.is_dsr() {
-            return Err(DropReason::NoFlow.into());
+            return Err(Refusal::Unknown(listener.on_unknown));
         }
-        if is_martian(key) || self.snapshot.is_broadcast(key.source().ip()) {
+        if is_nobodys(key, self.snapshot) {
             return Err(DropReason::Martian.into());
         }
         let Pick::Backend(member) = listener.pick(key) else {
@@ -85,7 +89,9 @@ impl Pinning<'_, '_> {
             Protocol::Tcp => FlowState::SynSent,
             Protocol::Udp => FlowState::UdpOneWay,
         };
-        let flow = self.flow_to(member, key, hash, protocol, listener, state)?;
+        let flow = self.flow_to(member, key, hash, protocol, listener, state);
+        let flow =
+            flow.map_err(|reason| self.exhausted(reason, opens.then_some(protocol), listener))?;
         if headers.tcp_flags & RST != 0 {
             return Err(Refusal::Stateless(flow)); // it ends what it is about
         }
@@ -178,10 +184,36 @@ impl Pinning<'_, '_> {
             }
             Protocol::Udp => {
                 self.counters.listener(listener.slot, ListenerColumn::NoBackend, 1);
-                DropReason::NoBackend.into()
+                match listener.on_exhaustion {
+                    OnExhaustion::Icmp => Refusal::Unreachable(DropReason::NoBackend),
+                    OnExhaustion::Reset | OnExhaustion::Drop => DropReason::NoBackend.into(),
+                }
             }
         }
     }
+
+    /// The refusal of a flow whose packets could not be told from those of others on their way back; `opens` is the
+    /// protocol of a packet that begins one.
+    #[cold]
+    fn exhausted(
+        &self,
+        reason: DropReason,
+        opens: Option<Protocol>,
+        listener: &Listener,
+    ) -> Refusal {
+        self.counters.listener(listener.slot, ListenerColumn::Exhausted, 1);
+        self.counters.worker(WorkerColumn::Exhausted, 1);
+        match (listener.on_exhaustion, opens) {
+            (OnExhaustion::Reset, Some(Protocol::Tcp)) => self.refuse(Protocol::Tcp, listener),
+            (OnExhaustion::Icmp, Some(_)) => Refusal::Unreachable(reason),
+            _ => reason.into(),
+        }
+    }
+}
+
+/// Whether a packet's source can be nobody's, and so is not to be answered.
+pub(crate) fn is_nobodys(key: &FlowKey, snapshot: &Snapshot) -> bool {
+    is_martian(key) || snapshot.is_broadcast(key.source().ip())
 }
 
 /// Whether a source can be nobody's (RFC 1812 §5.3.7; RFC 4291 §2.5.2, §2.5.3, §2.5.5.2 and §2.7) or

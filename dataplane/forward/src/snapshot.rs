@@ -13,7 +13,7 @@ use foldhash::fast::FixedState;
 use crate::fib::Fib;
 use crate::flow::{FlowKey, Timeouts};
 use crate::group::{Affinity, Group, Pick};
-use crate::{ListenerSlot, MacAddr, Mode, PortIdx, Protocol};
+use crate::{ListenerSlot, MacAddr, Mode, OnExhaustion, OnUnknown, PortIdx, Protocol};
 
 /// What a worker must know of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,10 @@ pub struct Listener {
     pub mode: Mode,
     /// By what of a packet its backend is chosen.
     pub affinity: Affinity,
+    /// How clients are answered for whom no SNAT address or port is free.
+    pub on_exhaustion: OnExhaustion,
+    /// How a segment of a connection that nobody knows is answered. With DSR it goes to a backend.
+    pub on_unknown: OnUnknown,
     /// Who serves. A backend's own L4 port is used, whatever port of the range was asked; but with DSR that port
     /// stays, and the backend serves on it.
     pub group: Arc<Group>,
@@ -157,6 +161,7 @@ pub struct Snapshot {
     dnat_backends: Arc<Map<IpAddr, Vec<(Protocol, u16)>>>,
     fib: Arc<Fib>,
     timeouts: Timeouts,
+    snat_on_unknown: OnUnknown,
 }
 
 impl Snapshot {
@@ -182,6 +187,12 @@ impl Snapshot {
     #[must_use]
     pub fn timeouts(&self) -> &Timeouts {
         &self.timeouts
+    }
+
+    /// How a segment to a SNAT address is answered that is of a connection nobody knows.
+    #[must_use]
+    pub fn snat_on_unknown(&self) -> OnUnknown {
+        self.snat_on_unknown
     }
 
     /// The listener that owns packets to `destination`: an exact L4 port first, then a range.
@@ -282,6 +293,7 @@ impl SnapshotBuilder {
             dnat_backends: Arc::default(),
             fib: Arc::default(),
             timeouts: Timeouts::default(),
+            snat_on_unknown: OnUnknown::default(),
         };
         Self { snapshot }
     }
@@ -365,6 +377,12 @@ impl SnapshotBuilder {
     /// How long flows may be silent.
     pub fn timeouts(&mut self, timeouts: Timeouts) -> &mut Self {
         self.snapshot.timeouts = timeouts;
+        self
+    }
+
+    /// How a segment to a SNAT address is answered that is of a connection nobody knows.
+    pub fn snat_on_unknown(&mut self, policy: OnUnknown) -> &mut Self {
+        self.snapshot.snat_on_unknown = policy;
         self
     }
 

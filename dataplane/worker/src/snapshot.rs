@@ -13,8 +13,8 @@ use std::{
 
 use penstock_feed::{self as feed, Name, ObjectError, ObjectId, ObjectKind, State};
 use penstock_forward::{
-    Affinity, BackendId, Group, L4Ports, Listener, ListenerSlot, Member, Mode, PortConfig,
-    Protocol, Snapshot, SnapshotBuilder, SnapshotError, Timeouts, maglev,
+    Affinity, BackendId, Group, L4Ports, Listener, ListenerSlot, Member, Mode, OnExhaustion,
+    OnUnknown, PortConfig, Protocol, Snapshot, SnapshotBuilder, SnapshotError, Timeouts, maglev,
 };
 use tracing::warn;
 
@@ -390,6 +390,15 @@ impl Translator {
             affinity: match listener.affinity {
                 feed::Affinity::Tuple => Affinity::Tuple,
                 feed::Affinity::Source { bits } => Affinity::Source { bits },
+            },
+            on_exhaustion: match listener.policies.on_exhaustion {
+                feed::OnExhaustion::Reset => OnExhaustion::Reset,
+                feed::OnExhaustion::Icmp => OnExhaustion::Icmp,
+                feed::OnExhaustion::Drop => OnExhaustion::Drop,
+            },
+            on_unknown: match listener.policies.on_unknown {
+                feed::OnUnknown::Drop => OnUnknown::Drop,
+                feed::OnUnknown::Reset => OnUnknown::Reset,
             },
             group,
             snat,

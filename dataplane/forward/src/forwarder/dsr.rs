@@ -1,11 +1,12 @@
 //! Packets of DSR flows outside the corridor, and those that are too large for where they must go.
 
+use crate::answer::{self, Answer};
 use crate::counters::WorkerColumn;
 use crate::flow::{Direction, Flow, FlowKey, NewFlow};
 use crate::journey::Kind;
 use crate::rewrite::dsr::{self, Stuck};
 use crate::snapshot::Snapshot;
-use crate::{Burst, DropReason, Forwarder, Tick, fragment, next_hop, rewrite, too_big};
+use crate::{Burst, DropReason, Forwarder, Tick, fragment, next_hop, rewrite};
 
 impl Forwarder<'_> {
     /// A packet that goes where those of a flow would, and leaves no trace in it: a client's when the table is
@@ -30,7 +31,8 @@ impl Forwarder<'_> {
                 if self.walk.headers[at].kind != Kind::IcmpError
                     && let Some(mtu) = dsr::most(flow, hop, snapshot)
                 {
-                    self.tell(at, burst, &flow.key(Direction::Forward), mtu, now);
+                    let arrived = flow.key(Direction::Forward);
+                    self.tell(at, burst, &arrived, Answer::TooBig { mtu }, now);
                 }
             }
             Err(Stuck::Lost(reason)) => burst.leave(at, reason.into()),
@@ -81,25 +83,29 @@ impl Forwarder<'_> {
             false => rewrite::undo(frame, headers, flow, direction, true)?,
         }
         let arrived = flow.key(direction);
-        self.tell(at, burst, &arrived, mtu, now)
+        self.tell(at, burst, &arrived, Answer::TooBig { mtu }, now)
     }
 
-    /// Answers a packet, which is as it arrived, by what would have fitted.
-    fn tell(
+    /// Answers a packet, which is as it arrived, by an ICMP error, if another may be sent.
+    pub(super) fn tell(
         &mut self,
         at: usize,
         burst: &mut Burst,
         arrived: &FlowKey,
-        mtu: u16,
+        what: Answer,
         now: Tick,
     ) -> Option<()> {
-        let headers = &self.walk.headers[at];
-        let slot = &mut burst.slots[at];
-        if !too_big::wants_one(slot.frame(), headers, arrived.family) || !self.allowance.take(now) {
+        let (headers, slot) = (&self.walk.headers[at], &mut burst.slots[at]);
+        let wanted = answer::wants_one(slot.frame(), headers, arrived.family);
+        if !wanted || !self.icmp_allowance.take(now) {
             return None;
         }
-        too_big::answer(slot, headers, arrived, mtu)?;
-        self.counters.worker(WorkerColumn::TooBig, 1);
+        answer::answer(slot, headers, arrived, what)?;
+        let column = match what {
+            Answer::TooBig { .. } => WorkerColumn::TooBig,
+            Answer::PortUnreachable => WorkerColumn::Unreachable,
+        };
+        self.counters.worker(column, 1);
         Some(())
     }
 }

@@ -12,6 +12,8 @@ fn listener(slot: u32, vip: &str, protocol: Protocol, first: u16, last: u16) -> 
         ports: L4Ports { first, last },
         mode: Mode::Dnat,
         affinity: Affinity::Tuple,
+        on_exhaustion: crate::OnExhaustion::Reset,
+        on_unknown: crate::OnUnknown::Drop,
         group: Arc::new(Group::new(vec![], 0, None).unwrap()),
         snat: Arc::new([]),
     }

@@ -135,7 +135,8 @@ impl TestMemory {
 impl TestLb<'static> {
     /// One worker with the listeners of `spec`, one a line:
     /// `192.0.2.10:80/tcp mode=full-nat backend=10.0.0.3:8080 backend=10.0.0.4:80*2 snat=10.0.0.200 refused=1`
-    /// (`*2` is a weight, `*drain` drains; ports may be a range `80-90`).
+    /// (`*2` is a weight, `*drain` drains; ports may be a range `80-90`; policies are words such as
+    /// `on-unknown=reset`).
     #[must_use]
     pub fn with(spec: &str) -> Self {
         Self::with_workers(1, spec)

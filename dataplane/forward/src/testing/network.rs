@@ -8,7 +8,7 @@ use super::packet::{BOX_MAC, ROUTER, mac_towards};
 use crate::fib::{Neighbour, Prefix, Route, RouteHop};
 use crate::{
     Affinity, BackendId, Fib, Group, L4Ports, Listener, ListenerSlot, Member, Mode, NextHopKey,
-    PortConfig, PortIdx, Protocol, SnapshotBuilder,
+    OnExhaustion, OnUnknown, PortConfig, PortIdx, Protocol, SnapshotBuilder,
 };
 
 /// Rows of the listener and backend counter tables: more than any test has.
@@ -35,6 +35,7 @@ fn parse_listener(slot: ListenerSlot, line: &str) -> Listener {
     let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
     let (mut mode, mut members, mut snat, mut refused) = (Mode::FullNat, vec![], vec![], 0);
     let mut affinity = Affinity::Tuple;
+    let (mut on_exhaustion, mut on_unknown) = (OnExhaustion::Reset, OnUnknown::Drop);
     for word in words {
         match word.split_once('=').expect("KEY=VALUE") {
             ("mode", "dnat") => mode = Mode::Dnat,
@@ -50,6 +51,11 @@ fn parse_listener(slot: ListenerSlot, line: &str) -> Listener {
             ("snat", address) => {
                 snat.push(address.trim_matches(['[', ']']).parse().expect("a SNAT address"));
             }
+            ("on-exhaustion", "reset") => on_exhaustion = OnExhaustion::Reset,
+            ("on-exhaustion", "icmp") => on_exhaustion = OnExhaustion::Icmp,
+            ("on-exhaustion", "drop") => on_exhaustion = OnExhaustion::Drop,
+            ("on-unknown", "drop") => on_unknown = OnUnknown::Drop,
+            ("on-unknown", "reset") => on_unknown = OnUnknown::Reset,
             ("refused", weight) => refused = weight.parse().expect("a weight"),
             other => panic!("{other:?} in {line}"),
         }
@@ -65,6 +71,8 @@ fn parse_listener(slot: ListenerSlot, line: &str) -> Listener {
         },
         mode,
         affinity,
+        on_exhaustion,
+        on_unknown,
         group: Arc::new(group),
         snat: snat.into(),
     }

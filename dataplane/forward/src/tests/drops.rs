@@ -49,7 +49,7 @@ fn held_for_another_vlan(family: Family) -> Exit {
 fn too_large_too_often(family: Family) -> Exit {
     let mut lb = family.lb("192.0.2.10:80/tcp backend=10.77.0.1:80 snat=10.0.0.200");
     let long = family.tcp(CLIENT, VIP, SYN).carrying(&[0; 1000]).bytes();
-    for _ in 0..crate::too_big::Allowance::AT_ONCE {
+    for _ in 0..crate::answer::AT_ONCE {
         assert_eq!(lb.send_to(WorkerIdx(0), long.clone()).0, Exit::Send(PortIdx(0)));
     }
     lb.send_to(WorkerIdx(0), long).0
@@ -57,7 +57,7 @@ fn too_large_too_often(family: Family) -> Exit {
 
 /// One worker in 255 has 253 ports, and a search tries 64 of them: fill the share.
 fn snat_ports_used_up(family: Family) -> Exit {
-    let spec = "192.0.2.10:80/tcp backend=10.0.0.3:8080 snat=10.0.0.200";
+    let spec = "192.0.2.10:80/tcp backend=10.0.0.3:8080 snat=10.0.0.200 on-exhaustion=drop";
     let mut lb = TestLb::with_workers(255, &family.text(spec));
     let mut port = 1_u16;
     loop {
@@ -71,7 +71,8 @@ fn snat_ports_used_up(family: Family) -> Exit {
 
 /// Every port of the client towards the backend is taken by another VIP's flow.
 fn dnat_ports_used_up(family: Family) -> Exit {
-    let spec = format!("{DNAT}\n192.0.2.11:80/tcp mode=dnat backend=10.0.0.3:8080");
+    let other = "192.0.2.11:80/tcp mode=dnat backend=10.0.0.3:8080 on-exhaustion=drop";
+    let spec = format!("{DNAT}\n{other}");
     let mut lb = TestLb::sized(1, 65536, &family.text(&spec));
     for port in 1..=u16::MAX {
         syn(&mut lb, family, &format!("203.0.113.7:{port}"), VIP);
@@ -150,7 +151,7 @@ const ROWS: &[Row] = &[
         lb.send_to(WorkerIdx(0), family.udp(CLIENT, "192.0.2.10:53", b"").into()).0
     }),
     (DropReason::NoSnatAddress, BOTH, |family| {
-        let mut lb = family.lb("192.0.2.10:80/tcp backend=10.0.0.3:80");
+        let mut lb = family.lb("192.0.2.10:80/tcp backend=10.0.0.3:80 on-exhaustion=drop");
         syn(&mut lb, family, CLIENT, VIP)
     }),
     (DropReason::SnatPortsExhausted, BOTH, snat_ports_used_up),

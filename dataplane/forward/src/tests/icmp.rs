@@ -112,12 +112,23 @@ pub(super) fn too_big(family: Family, from: &str, to: &str, quoted: &[u8]) -> Ve
 
 /// What we say to the client of a packet to the VIP that is larger than `mtu`.
 pub(super) fn answer_too_big(family: Family, mtu: u16, arrived: &[u8]) -> Vec<u8> {
-    let [vip, client] = ["192.0.2.10", "203.0.113.7"].map(|ip| family.address(ip));
     let [high, low] = mtu.to_be_bytes();
-    let (kind, code, most) = if family == Family::V4 { (3, 4, 548) } else { (2, 0, 1232) };
+    let (kind, code) = if family == Family::V4 { (3, 4) } else { (2, 0) };
+    answer(family, [kind, code, 0, 0, high, low], &arrived[14..])
+}
+
+/// What we say to a client whose packet nobody takes.
+pub(super) fn port_unreachable(family: Family, packet: &TestPacket) -> Vec<u8> {
+    let (kind, code) = if family == Family::V4 { (3, 3) } else { (1, 4) };
+    answer(family, [kind, code, 0, 0, 0, 0], &packet.bytes()[14..])
+}
+
+/// What we say to the client about a packet of his.
+fn answer(family: Family, head: [u8; 6], arrived: &[u8]) -> Vec<u8> {
+    let [vip, client] = ["192.0.2.10", "203.0.113.7"].map(|ip| family.address(ip));
+    let most = if family == Family::V4 { 548 } else { 1232 };
     let macs = [mac_towards(client), BOX_MAC];
-    let quoted = arrived[14..][..most].to_vec();
-    let head = [kind, code, 0, 0, high, low];
+    let quoted = arrived[..arrived.len().min(most)].to_vec();
     let mut frame = IcmpError { from: vip, to: client, head, ttl: 64, macs, quoted }.bytes();
     if family == Family::V4 {
         // One that is not to be fragmented needs no id.

@@ -19,6 +19,7 @@ mod owners;
 mod properties;
 mod refusal;
 mod traced;
+mod unknown;
 mod vlan;
 
 use crate::testing::Family;

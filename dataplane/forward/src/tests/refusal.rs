@@ -1,10 +1,12 @@
-//! A group that has nobody to serve says so: RST to TCP, a named drop to UDP.
+//! Who cannot be served is told so: RST to TCP, a named drop to UDP, or as the listener says.
 
 use super::{CLIENT, VIP, families};
-use crate::testing::{BOX_MAC, Dropped, Family, ROUTER, TestLb, TestPacket, Tx, mac_towards};
+use crate::testing::{
+    BOX_MAC, Dropped, Family, Leaves, ROUTER, TestLb, TestPacket, Tx, mac_towards,
+};
 use crate::wire::ipv6;
 use crate::wire::tcp::{ACK, RST, SYN};
-use crate::{BackendId, DropReason, Exit, WorkerIdx};
+use crate::{BackendId, DropReason, Exit, PortIdx, WorkerIdx};
 
 const NOBODY: &str = "192.0.2.10:80/tcp snat=10.0.0.200";
 const REFUSED: &[&str] = &["flow_misses", "refused", "sent", "listener_refused"];
@@ -136,5 +138,95 @@ fn a_draining_backend_keeps_its_flows_and_gets_no_others() {
         }
         assert_eq!(lb.backend_gauge(BackendId(3), 0), draining, "no flow came");
         assert_eq!(lb.flows().len(), 800);
+    }
+}
+
+const VIP_UDP: &str = "192.0.2.10:53";
+/// Full NAT without an address to take, and a group without a backend.
+const EXHAUSTED: &str = "192.0.2.10:80/tcp backend=10.0.0.3:80
+    192.0.2.10:53/udp backend=10.0.0.3:53";
+const EMPTY: &str = "192.0.2.10:80/tcp snat=10.0.0.200
+    192.0.2.10:53/udp snat=10.0.0.200";
+
+fn with_policy(spec: &str, policy: &str) -> String {
+    spec.lines().map(|line| format!("{line} on-exhaustion={policy}\n")).collect()
+}
+
+#[test]
+fn who_gets_no_snat_port_or_no_backend_is_told_as_the_listener_says() {
+    type Counted = &'static [&'static str];
+    const LOST: Counted =
+        &["flow_misses", "dropped", "drop_no_snat_address", "exhausted", "listener_exhausted"];
+    const TOLD: Counted =
+        &["flow_misses", "sent", "unreachable", "exhausted", "listener_exhausted"];
+    const RESET: Counted =
+        &["flow_misses", "sent", "refused", "listener_refused", "exhausted", "listener_exhausted"];
+    const NOBODY: Counted = &["flow_misses", "dropped", "drop_no_backend", "listener_no_backend"];
+    const NOBODY_TOLD: Counted = &["flow_misses", "sent", "unreachable", "listener_no_backend"];
+    let (no_address, no_backend) = (DropReason::NoSnatAddress, DropReason::NoBackend);
+    for family in families() {
+        let syn = family.tcp(CLIENT, VIP, SYN).numbered(1000, 0);
+        let udp = family.udp(CLIENT, VIP_UDP, b"who is it?");
+        let (refused, told) = (Tx(rst(family, 1001)), super::icmp::port_unreachable);
+        let (syn_told, udp_told) = (Leaves::Tx(told(family, &syn)), Leaves::Tx(told(family, &udp)));
+        let (syn_padded, udp_padded) = (syn.clone().padded_to(60), udp.clone().padded_to(60));
+        // promise, listeners, policy, packet in, what leaves, what is counted and nothing else
+        let rows: [(&str, &str, &str, &TestPacket, Leaves, Counted); 13] = [
+            ("a SYN by RST", EXHAUSTED, "reset", &syn, refused.clone(), RESET),
+            ("a datagram not at all", EXHAUSTED, "reset", &udp, Dropped(no_address), LOST),
+            ("a SYN by ICMP", EXHAUSTED, "icmp", &syn, syn_told.clone(), TOLD),
+            ("without its padding", EXHAUSTED, "icmp", &syn_padded, syn_told, TOLD),
+            ("a datagram by ICMP", EXHAUSTED, "icmp", &udp, udp_told.clone(), TOLD),
+            ("a SYN not at all", EXHAUSTED, "drop", &syn, Dropped(no_address), LOST),
+            ("nor a datagram", EXHAUSTED, "drop", &udp, Dropped(no_address), LOST),
+            ("no backend: a datagram", EMPTY, "reset", &udp, Dropped(no_backend), NOBODY),
+            ("no backend: by ICMP", EMPTY, "icmp", &udp, udp_told.clone(), NOBODY_TOLD),
+            ("and not its padding", EMPTY, "icmp", &udp_padded, udp_told, NOBODY_TOLD),
+            ("no backend: not at all", EMPTY, "drop", &udp, Dropped(no_backend), NOBODY),
+            ("a SYN is refused by RST in any case", EMPTY, "icmp", &syn, refused.clone(), REFUSED),
+            ("or if others are not told", EMPTY, "drop", &syn, refused, REFUSED),
+        ];
+        for (promise, spec, policy, packet, leaves, counted) in rows {
+            let mut lb = family.lb(&with_policy(spec, policy));
+            lb.check(&[(promise, packet.bytes(), leaves, counted)]);
+            assert_eq!(lb.flows(), []);
+        }
+    }
+}
+
+/// The packet is quoted where it lies, so that the answer of a short one is longer than it was, and a tag stays.
+#[test]
+fn an_answer_by_icmp_quotes_packets_of_any_length_and_keeps_the_vlan_tag() {
+    for family in families() {
+        for bytes in [0, 1, 2, 17, 511, 512, 1400] {
+            let udp = family.udp(CLIENT, VIP_UDP, &vec![7; bytes]);
+            let expected = super::icmp::port_unreachable(family, &udp);
+            for tag in [None, Some(0x6000)] {
+                let mut lb = family.lb(&with_policy(EMPTY, "icmp"));
+                let tagged = tag.map_or(udp.clone(), |tag| udp.clone().tagged(tag));
+                let (exit, left) = lb.send_to(WorkerIdx(0), tagged.bytes());
+                assert_eq!(exit, Exit::Send(PortIdx(0)));
+                let (link, packet) = left.split_at(if tag.is_some() { 18 } else { 14 });
+                assert_eq!((&link[..12], packet), (&expected[..12], &expected[14..]), "{bytes}");
+                assert!(tag.is_none() || link[12..16] == [0x81, 0x00, 0x60, 0x00]);
+            }
+        }
+    }
+}
+
+#[test]
+fn answers_by_icmp_are_as_few_as_those_about_packets_too_large() {
+    for family in families() {
+        let mut lb = family.lb(&with_policy(EMPTY, "icmp"));
+        let udp = family.udp(CLIENT, VIP_UDP, b"?").bytes();
+        let sent = |lb: &mut TestLb, datagrams: u32| {
+            let exits = (0..datagrams).map(|_| lb.send_to(WorkerIdx(0), udp.clone()).0);
+            exits.filter(|exit| *exit == Exit::Send(PortIdx(0))).count()
+        };
+        assert_eq!(sent(&mut lb, 200), 100);
+        lb.wait_ms(7);
+        assert_eq!(sent(&mut lb, 20), 7);
+        let lost = lb.send_to(WorkerIdx(0), udp.clone()).0;
+        assert_eq!(lost, Exit::Drop(DropReason::NoBackend), "the others are lost by name");
     }
 }

@@ -1,0 +1,138 @@
+//! ICMP errors of our own: what the sender of a packet is told that goes nowhere.
+//!
+//! * "Packet too big" (RFC 4443 §3.2), and of IPv4 "fragmentation needed and DF set" with the MTU in it (RFC 1191
+//!   §4): it does not fit the way it must take.
+//! * "Port unreachable" (RFC 1122 §3.2.2.1, RFC 4443 §3.1 code 4): nobody can take a new connection, or a datagram.
+//!   To its client the VIP is a host, and this is what a host says of one port; sockets give up at once. "Host
+//!   unreachable", which RFC 6888 REQ-8 asks of a NAT before its clients, speaks of every port of the VIP, and
+//!   "prohibited" (RFC 1812 §5.2.7.1) of a filter on the way.
+//!
+//! From whom the sender talks to, so that filters let it through; about the packet as it was sent, which stays
+//! where it lies: the error's headers are written before it.
+
+use crate::burst::Slot;
+use crate::exit::ShortExit;
+use crate::flow::{FlowKey, V6};
+use crate::journey::Headers;
+use crate::rewrite::reset;
+use crate::wire::icmp::{ICMP, QUOTE_AT as HEADER_LEN};
+use crate::wire::{checksum, ethernet, ipv4, ipv6};
+use crate::{HEADROOM, Tick};
+
+/// "Destination unreachable", and two of its codes: RFC 792.
+const UNREACHABLE: u8 = 3;
+const PORT_UNREACHABLE: u8 = 3;
+const FRAGMENTATION_NEEDED: u8 = 4;
+/// The same of ICMPv6: RFC 4443 §3.1 and §3.2.
+const UNREACHABLE_V6: u8 = 1;
+const PORT_UNREACHABLE_V6: u8 = 4;
+const PACKET_TOO_BIG: u8 = 2;
+/// The most bytes of an error: RFC 1812 §4.3.2.3, RFC 4443 §2.4 (c).
+const MOST_V4: usize = 576;
+const MOST_V6: usize = 1280;
+/// ICMP errors that one worker sends at once; and one more each millisecond.
+pub(crate) const AT_ONCE: u32 = 100;
+/// The longest link header.
+const MOST_LINK: usize = ethernet::HEADER_LEN + ethernet::TAG_LEN;
+
+/// What is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// What would have fitted.
+    TooBig {
+        /// Bytes of an IP packet.
+        mtu: u16,
+    },
+    /// Nobody takes it.
+    PortUnreachable,
+}
+
+impl Answer {
+    /// The ICMP header, without its checksum.
+    fn header(self, is_v6: bool) -> [u8; HEADER_LEN] {
+        let (kind, code, mtu) = match (self, is_v6) {
+            (Self::TooBig { mtu }, false) => (UNREACHABLE, FRAGMENTATION_NEEDED, mtu),
+            (Self::TooBig { mtu }, true) => (PACKET_TOO_BIG, 0, mtu),
+            (Self::PortUnreachable, false) => (UNREACHABLE, PORT_UNREACHABLE, 0),
+            (Self::PortUnreachable, true) => (UNREACHABLE_V6, PORT_UNREACHABLE_V6, 0),
+        };
+        let [high, low] = mtu.to_be_bytes();
+        [kind, code, 0, 0, 0, 0, high, low]
+    }
+}
+
+/// Makes the answer of a packet that lies as it arrived, if it [`wants_one`].
+pub(crate) fn answer(
+    slot: &mut Slot,
+    headers: &Headers,
+    arrived: &FlowKey,
+    what: Answer,
+) -> Option<()> {
+    let (is_v6, l3) = (arrived.family == V6, usize::from(headers.l3));
+    let (ip_len, most) = match is_v6 {
+        true => (ipv6::HEADER_LEN, MOST_V6),
+        false => (ipv4::MIN_HEADER_LEN, MOST_V4),
+    };
+    let grown = ip_len + HEADER_LEN;
+    if usize::from(slot.start) != HEADROOM {
+        return None;
+    }
+    let frame = slot.frame_mut();
+    let mut head = [0; MOST_LINK + ipv6::HEADER_LEN];
+    let head = head.get_mut(..l3 + ip_len)?;
+    let (link, ip) = head.split_at_mut_checked(l3)?;
+    link.copy_from_slice(frame.get(..l3)?);
+    link.first_chunk_mut::<12>()?.rotate_left(6);
+    let room = frame.len() - l3;
+    let quote = usize::from(headers.ip_len).min(most - grown).min(room);
+    let message = frame.get_mut(l3 - HEADER_LEN..l3 + quote)?;
+    *message.first_chunk_mut()? = what.header(is_v6);
+    let (back, message_len) = (arrived.mirror(), u16::try_from(message.len()).ok()?);
+    let checksum = if is_v6 {
+        reset::write_v6(ip.first_chunk_mut()?, &back, ipv6::ICMPV6, message_len);
+        checksum::l4(&back.wide, ipv6::ICMPV6, message)
+    } else {
+        reset::write_v4(ip.first_chunk_mut()?, &back, ICMP, message_len);
+        !checksum::sum(message)
+    };
+    message.get_mut(2..4)?.copy_from_slice(&checksum.to_ne_bytes());
+    slot.grow(grown)?;
+    slot.front_mut().get_mut(..head.len())?.copy_from_slice(head);
+    slot.len = u16::try_from(l3 + grown + quote).ok()?;
+    slot.exit = ShortExit::send(slot.arrival.ingress());
+    Some(())
+}
+
+/// Whether the sender of a packet is to be told: not of a piece other than the first (RFC 1122 §3.2.2). One that lets
+/// routers fragment IPv4 is told all the same, since we do not, and senders that hear it send less.
+pub(crate) fn wants_one(frame: &[u8], headers: &Headers, family: u8) -> bool {
+    let field = frame.get(usize::from(headers.l3) + 6..).and_then(|field| field.first_chunk());
+    let field = field.map_or(0, |field| u16::from_be_bytes(*field));
+    family == V6 || field & 0x1fff == 0
+}
+
+/// How many answers of one kind a worker may send: RFC 4443 §2.4 (f) and RFC 1812 §4.3.2.8 ask for a limit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Allowance {
+    left: u32,
+    since: Tick,
+    at_once: u32,
+    per_ms: u32,
+}
+
+impl Allowance {
+    /// As many at once; and so many more each millisecond.
+    pub(crate) const fn new(at_once: u32, per_ms: u32) -> Self {
+        Self { left: at_once, since: Tick(0), at_once, per_ms }
+    }
+
+    /// Takes one, if one is left.
+    pub(crate) fn take(&mut self, now: Tick) -> bool {
+        let earned = now.since(self.since).saturating_mul(self.per_ms);
+        self.left = self.left.saturating_add(earned).min(self.at_once);
+        self.since = now;
+        let some = self.left > 0;
+        self.left -= u32::from(some);
+        some
+    }
+}
