@@ -180,7 +180,7 @@ impl<'m> Forwarder<'m> {
             Err(exit) => return burst.leave(at, exit),
         };
         let hash = self.flows.hash.tuple(&error.key);
-        let entry = self.flows.find(&error.key, hash);
+        let entry = self.flows.find_live(&error.key, hash);
         if !entry.is_some() {
             let class = icmp::class(&error, snapshot);
             let owner = self.owner(&class, &error.key);

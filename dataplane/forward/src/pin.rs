@@ -151,14 +151,15 @@ impl Pinning<'_, '_> {
         match listener.mode {
             Mode::FullNat => {
                 let ports = crate::owner::snat_ports(self.me, self.workers);
+                let sources = full_nat::Sources { pool: &listener.snat, ports };
                 full_nat::reply_key(
                     self.flows,
                     self.walks,
-                    &listener.snat,
-                    ports,
+                    &sources,
                     hash,
                     member.address,
                     protocol,
+                    self.now,
                 )
             }
             Mode::Dnat => {

@@ -56,7 +56,7 @@ fn look_at_next(flows: &mut FlowTable, timeouts: &Timeouts, now: Tick) -> bool {
         Some(FlowState::Unlinked) => flows.remove(record),
         Some(state) if now.since(Tick(flow.last_seen)) >= timeouts.of(state) => {
             flows.remove(record);
-            return true;
+            return state.is_live();
         }
         _ => {}
     }
@@ -88,7 +88,7 @@ pub struct FlowInfo {
 
 impl FlowInfo {
     pub(crate) fn of(flow: Flow) -> Option<Self> {
-        let state = flow.state().filter(|state| *state != FlowState::Unlinked)?;
+        let state = flow.state().filter(|state| state.is_live())?;
         let (forward, reply) = (flow.key(Direction::Forward), flow.key(Direction::Reply));
         Some(Self {
             client: forward.source(),

@@ -9,7 +9,9 @@
 //!                                                            the other FIN
 //!   (none) ── client datagram ──▶ UdpOneWay ── backend datagram ──▶ UdpReplied
 //! ```
-//! A SYN of the client on `Closing` or `Reset` begins a new connection, pinned anew. One FIN alone
+//! A SYN of the client on `Closing` or `Reset` begins a new connection, pinned anew; in full NAT the SNAT port of one
+//! that was closing stays taken meanwhile, since its backend may be in TIME-WAIT (`Quarantine`).
+//! One FIN alone
 //! shortens nothing: the other direction may stream for hours (RFC 9293 §3.6). A RST shortens the
 //! timeout but does not remove the flow, and as the timeout counts silence, one that the ends ignore
 //! does not cut a connection that keeps talking; one whose number is not about what the other end expects
@@ -41,6 +43,9 @@ pub enum FlowState {
     UdpReplied = 9,
     /// Out of the table; the record lives until the sweep, for packets of the burst that hold it.
     Unlinked = 10,
+    /// The client has begun a new connection over this one that was `Closing`. Only what the backend sends would still
+    /// find it, so that no other flow to this backend gets its SNAT port.
+    Quarantine = 11,
 }
 
 /// Which way a packet goes, as an index into the pairs of a flow record.
@@ -79,6 +84,7 @@ impl FlowState {
             8 => Self::UdpOneWay,
             9 => Self::UdpReplied,
             10 => Self::Unlinked,
+            11 => Self::Quarantine,
             _ => return None,
         })
     }
@@ -97,6 +103,7 @@ impl FlowState {
             Self::UdpOneWay => "udp-one-way",
             Self::UdpReplied => "udp-replied",
             Self::Unlinked => "unlinked",
+            Self::Quarantine => "quarantine",
         }
     }
 
@@ -115,7 +122,13 @@ impl FlowState {
     /// Whether a SYN of the client begins a new connection, and the flow may give way when the table is full.
     #[must_use]
     pub const fn is_over(self) -> bool {
-        matches!(self, Self::Closing | Self::Reset)
+        matches!(self, Self::Closing | Self::Reset | Self::Quarantine)
+    }
+
+    /// Whether packets belong to the flow, and it is counted and shown.
+    #[must_use]
+    pub const fn is_live(self) -> bool {
+        !matches!(self, Self::Unlinked | Self::Quarantine)
     }
 
     /// The state after a TCP segment with `flags`.
@@ -169,7 +182,8 @@ pub struct Timeouts {
     pub tcp_half_open_ms: u32,
     /// Established, and half-closed. RFC 5382 REQ-5: at least 2 h 4 min, the default.
     pub tcp_established_ms: u32,
-    /// Both FINs were seen. RFC 5382 REQ-5: at least 4 min ("transitory"), the default.
+    /// Both FINs were seen. RFC 5382 REQ-5: at least 4 min ("transitory"), the default. As long as other SNAT ports
+    /// are free, the flow's goes to no other.
     pub tcp_closing_ms: u32,
     /// A RST was seen; long enough for what is still in flight. Default 5 s.
     pub tcp_reset_ms: u32,
@@ -201,7 +215,7 @@ impl Timeouts {
             FlowState::Established | FlowState::FinClient | FlowState::FinBackend => {
                 self.tcp_established_ms
             }
-            FlowState::Closing => self.tcp_closing_ms,
+            FlowState::Closing | FlowState::Quarantine => self.tcp_closing_ms,
             FlowState::Reset => self.tcp_reset_ms,
             FlowState::UdpOneWay => self.udp_one_way_ms,
             FlowState::UdpReplied => self.udp_replied_ms,

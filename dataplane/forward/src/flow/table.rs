@@ -13,7 +13,7 @@ pub(crate) use super::memory::Bucket;
 use super::memory::{BUCKET_ENTRIES, Flow, FlowMemory, FlowRecord, NewFlow, Wide};
 use super::state::{Direction, FlowState};
 use crate::counters::{BackendColumn, Counters, ListenerColumn, Traffic, WorkerColumn};
-use crate::{BackendId, Tick};
+use crate::{BackendId, Mode, Tick};
 
 /// Records looked at, one after the other, when a full table needs one.
 const EVICTION_REACH: usize = 16;
@@ -187,6 +187,13 @@ impl<'m> FlowTable<'m> {
         self.find_in(home.alternate, home.tag, key)
     }
 
+    /// The entry of `key` if packets belong to its flow still, or [`Entry::NONE`].
+    pub(crate) fn find_live(&self, key: &FlowKey, hash: u64) -> Entry {
+        let entry = self.find(key, hash);
+        let lives = entry.is_some() && self.record(entry).state().is_some_and(FlowState::is_live);
+        if lives { entry } else { Entry::NONE }
+    }
+
     fn find_in(&self, bucket: usize, tag: u16, key: &FlowKey) -> Entry {
         let bucket = &self.memory.buckets[bucket];
         let mut tagged = tag_matches(bucket, tag);
@@ -245,12 +252,36 @@ impl<'m> FlowTable<'m> {
     /// Takes a flow out of the table. Its record stays readable until the sweep frees it, because a
     /// packet earlier in the burst may hold it.
     pub(crate) fn unlink(&mut self, record: usize) {
-        let directions = [Direction::Forward, Direction::Reply];
-        let keys = if self.memory.records[record].is_dsr() { 1 } else { 2 };
-        for direction in directions.into_iter().take(keys) {
-            let hash = self.hash.tuple(&self.memory.flow(record).key(direction));
-            self.displace(hash, Entry::new(record as u32, direction));
+        if self.memory.records[record].state() != Some(FlowState::Quarantine) {
+            self.displace_key(record, Direction::Forward);
+            self.count_gone(record);
         }
+        if !self.memory.records[record].is_dsr() {
+            self.displace_key(record, Direction::Reply);
+        }
+        self.memory.records[record].set_state(FlowState::Unlinked);
+    }
+
+    /// Makes way for a new connection of the same client. In full NAT the SNAT port of one that was closing stays
+    /// taken for as long as it would have been: a backend that closed first keeps it in TIME-WAIT.
+    pub(crate) fn retire(&mut self, record: usize) {
+        let flow = &mut self.memory.records[record];
+        if flow.state() != Some(FlowState::Closing) || flow.mode() != Mode::FullNat {
+            return self.unlink(record);
+        }
+        flow.set_state(FlowState::Quarantine);
+        self.displace_key(record, Direction::Forward);
+        self.count_gone(record);
+    }
+
+    /// Takes one of a flow's keys out of the table.
+    fn displace_key(&mut self, record: usize, direction: Direction) {
+        let hash = self.hash.tuple(&self.memory.flow(record).key(direction));
+        self.displace(hash, Entry::new(record as u32, direction));
+    }
+
+    /// Counts that a flow is gone, whose record says still what it was.
+    fn count_gone(&mut self, record: usize) {
         let backend = BackendId(self.memory.records[record].backend);
         let listener = self.memory.records[record].listener();
         self.counters.backend(backend, BackendColumn::Flows, u64::MAX); // minus one, wrapping
@@ -258,7 +289,6 @@ impl<'m> FlowTable<'m> {
         if self.memory.records[record].is_unproven() {
             self.count_proven();
         }
-        self.memory.records[record].set_state(FlowState::Unlinked);
     }
 
     /// Notes that there is one unproven flow less.
@@ -364,6 +394,12 @@ impl<'m> FlowTable<'m> {
     fn evict_neighbour(&mut self, hash: u64, now: Tick) -> Result<(), Full> {
         let found = self.first_to_yield(self.neighbours(&[hash]), now);
         found.map(|record| self.evict(record)).ok_or(Full)
+    }
+
+    /// Takes a flow that is over out of the table, whose SNAT port another gets.
+    pub(crate) fn give_way(&mut self, entry: Entry) {
+        self.unlink(entry.record());
+        self.counters.worker(WorkerColumn::FlowsEvicted, 1);
     }
 
     fn evict(&mut self, record: usize) {

@@ -134,7 +134,7 @@ fn next_state(
 ) -> Option<FlowState> {
     let (flow, direction) = (flows.record(entry), entry.direction());
     // An earlier packet of this burst may have unlinked it.
-    let state = flow.state().filter(|state| *state != FlowState::Unlinked)?;
+    let state = flow.state().filter(|state| state.is_live())?;
     let from_client = direction == Direction::Forward;
     if flow.protocol() == Protocol::Udp.number() {
         let asks = from_client && flow.link != snapshot.version();
@@ -222,7 +222,7 @@ fn is_next(flow: &FlowRecord, sequence: u32) -> bool {
     sequence.wrapping_sub(last) < WINDOW
 }
 
-/// Whether a SYN of the client belongs to the flow as it is. If not, the flow is unlinked.
+/// Whether a SYN of the client belongs to the flow as it is. If not, the flow is out of its way.
 #[cold]
 fn syn_may_stay(
     entry: Entry,
@@ -231,7 +231,7 @@ fn syn_may_stay(
     snapshot: &Snapshot,
 ) -> bool {
     if state.is_over() {
-        flows.unlink(entry.record());
+        flows.retire(entry.record());
         return false;
     }
     state != FlowState::SynSent || still_serves(entry, flows, snapshot)

@@ -92,7 +92,10 @@ impl Forwarder<'_> {
     /// A piece without an L4 header says nothing but that its flow is in use.
     fn keep_alive(&mut self, entry: Entry, now: Tick) -> bool {
         let flow = self.flows.record_mut(entry);
-        flow.last_seen = now.0;
-        flow.state().is_some_and(|state| state != FlowState::Unlinked)
+        let lives = flow.state().is_some_and(FlowState::is_live);
+        if lives {
+            flow.last_seen = now.0;
+        }
+        lives
     }
 }

@@ -3,13 +3,19 @@
 //! A port is taken per backend, not per address: two flows may share SNAT address and port as long
 //! as their backends differ (RFC 4787 REQ-1 asks more of a NAT that hosts must traverse; ours is
 //! seen by backends only).
+//!
+//! A port stays taken while its flow is closing ([`Timeouts`](crate::Timeouts)), and the [walk](super::port_walk) takes
+//! the one freed longest ago: its backend may keep the old connection in TIME-WAIT. Where none is free, one of those
+//! that are over goes to the new flow all the same, of those seen on the way the one that was silent for longest: a
+//! backend that remembers it answers the SYN by an ACK of the old one, the client's RST ends that, and its next SYN
+//! is heard (RFC 9293 §3.5.1, §3.10.7.4). To refuse would cost more.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use crate::flow::{FlowKey, FlowTable};
+use crate::flow::{Entry, FlowKey, FlowTable};
 use crate::rewrite::port_walk::PortWalks;
-use crate::{DropReason, Protocol};
+use crate::{DropReason, FlowState, Protocol, Tick};
 
 /// The most ports tried. At half of a share in use, one search in 2⁶⁴ fails.
 const PROBES: u32 = 64;
@@ -17,33 +23,57 @@ const PROBES: u32 = 64;
 /// after the other and stay open are a run of ports, and may be half of a share.
 const SAME_STEP: u32 = 4;
 
+/// The addresses and L4 ports that a flow's packets may have as source.
+#[derive(Clone, Debug)]
+pub(crate) struct Sources<'s> {
+    pub(crate) pool: &'s [IpAddr],
+    /// This worker's share.
+    pub(crate) ports: RangeInclusive<u16>,
+}
+
 /// What the backend's replies will look like: a SNAT address by the flow's hash, and a port of this
 /// worker's share, the next on the walk that no flow to this backend uses.
 ///
 /// # Errors
 /// [`DropReason::NoSnatAddress`], [`DropReason::SnatPortsExhausted`].
 pub(crate) fn reply_key(
-    flows: &FlowTable,
+    flows: &mut FlowTable,
     walks: &mut PortWalks,
-    pool: &[IpAddr],
-    share: RangeInclusive<u16>,
+    sources: &Sources,
     hash: u64,
     backend: SocketAddr,
     protocol: Protocol,
+    now: Tick,
 ) -> Result<FlowKey, DropReason> {
+    let Sources { pool, ports } = sources;
     let pick = usize::try_from(hash % pool.len().max(1) as u64).unwrap_or(0);
     let address = *pool.get(pick).ok_or(DropReason::NoSnatAddress)?;
-    let ports = u32::from(*share.end()) - u32::from(*share.start()) + 1;
+    let count = u32::from(*ports.end()) - u32::from(*ports.start()) + 1;
     let replies = |port| {
         let outside = SocketAddr::new(address, port);
         FlowKey::new(backend, outside, protocol).ok_or(DropReason::NoSnatAddress)
     };
-    let mut walk = walks.of(&flows.hash, &replies(0)?, ports);
+    let mut walk = walks.of(&flows.hash, &replies(0)?, count);
+    let mut over: Option<(u32, FlowKey, Entry)> = None;
     for probe in 0..PROBES {
-        let key = replies(share.start() + walk.go(1 << (probe / SAME_STEP)))?;
-        if !flows.find(&key, flows.hash.tuple(&key)).is_some() {
+        let key = replies(ports.start() + walk.go(1 << (probe / SAME_STEP)))?;
+        let taken = flows.find(&key, flows.hash.tuple(&key));
+        if !taken.is_some() {
             return Ok(key);
         }
+        let silent_ms = silence_after_end(flows, taken, now);
+        if silent_ms > over.as_ref().map_or(0, |(most, ..)| *most) {
+            over = Some((silent_ms, key, taken));
+        }
     }
-    Err(DropReason::SnatPortsExhausted)
+    let (_, key, taken) = over.ok_or(DropReason::SnatPortsExhausted)?;
+    flows.give_way(taken);
+    Ok(key)
+}
+
+/// How long a flow that is over has been silent, in milliseconds; 0 if it is not over.
+fn silence_after_end(flows: &FlowTable, entry: Entry, now: Tick) -> u32 {
+    let flow = flows.record(entry);
+    let is_over = flow.state().is_some_and(FlowState::is_over);
+    if is_over { now.since(Tick(flow.last_seen)) } else { 0 }
 }

@@ -240,7 +240,7 @@ fn a_syn_on_a_connection_that_is_over_begins_a_new_one() {
             assert_eq!(lb.flows().len(), 1);
             assert_eq!(lb.flows()[0].state, FlowState::SynSent);
             assert_eq!(lb.backend_gauge(BackendId(3), 0), 1);
-            lb.sleep_ms(Timeouts::default().tcp_half_open_ms + ROUND_MS);
+            lb.sleep_ms(Timeouts::default().tcp_closing_ms + ROUND_MS);
             assert_eq!(lb.worker(SERVED).live_flows(), 0, "the old record is freed too");
         }
     }

@@ -17,6 +17,7 @@ mod limits;
 mod malformed;
 mod owners;
 mod properties;
+mod quarantine;
 mod refusal;
 mod traced;
 mod unknown;
