@@ -127,6 +127,10 @@ pub enum Fate {
         to_backend: bool,
         /// Where it leaves.
         next_hop: NextHop,
+        /// The flow ends after so long, in milliseconds: nobody serves it any more, and its listener keeps none of
+        /// those.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ends_in_ms: Option<u32>,
     },
     /// It has no flow; if it may begin one (TCP: a SYN), this backend gets it.
     New {

@@ -31,6 +31,7 @@ columns! {
         BytesOut "bytes_out" "Bytes of those, from the Ethernet header on, without FCS."
         Refused "refused" "Connections refused by RST: no backend was to take them, or no SNAT port was free."
         NoBackend "no_backend" "Datagrams that got no flow: no backend was to take them."
+        FlowsReset "flows_reset" "Flows ended because nobody serves them any more: TCP by RST to both ends."
         Exhausted "exhausted" "Connections and datagrams that got no flow: no SNAT address, or no port towards their backend, was free."
     }
 }
@@ -66,10 +67,11 @@ columns! {
         FlowsNew "flows_new" "Flows created."
         FlowsExpired "flows_expired" "Flows removed after their idle timeout."
         FlowsEvicted "flows_evicted" "Flows that gave way to newer ones: unproven, or over."
+        FlowsReset "flows_reset" "Flows ended because nobody serves them any more: TCP by RST to both ends."
         Refused "refused" "Connections refused by RST."
         TooBig "too_big" "Packets answered by ICMP, too large for the way to their backend or client."
         Exhausted "exhausted" "New connections and datagrams for which no SNAT address, or no port towards their backend, was free."
-        UnknownReset "unknown_reset" "Segments of no flow answered by RST."
+        UnknownReset "unknown_reset" "Segments of no flow, or of one that was ended so, answered by RST."
         Unreachable "unreachable" "Packets answered by ICMP: nobody could take a new connection or a datagram."
     }
 }

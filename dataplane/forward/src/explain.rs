@@ -11,7 +11,8 @@ use crate::journey::Headers;
 use crate::next_hop::route;
 use crate::snapshot::{Listener, Snapshot};
 use crate::{
-    BackendId, DropReason, Exit, Forwarder, ListenerSlot, NextHopKey, PortIdx, PuntClass, WorkerIdx,
+    BackendId, DropReason, Exit, Forwarder, ListenerSlot, NextHopKey, PortIdx, PuntClass, Tick,
+    WorkerIdx,
 };
 
 /// What would become of a packet.
@@ -25,6 +26,8 @@ pub enum Explanation {
         direction: Direction,
         /// Where it leaves.
         next_hop: NextHop,
+        /// When the flow ends, since nobody serves it any more.
+        ends: Option<Tick>,
     },
     /// It has no flow; if it may begin one (TCP: a SYN), that is pinned to this backend.
     New {
@@ -71,7 +74,8 @@ impl Forwarder<'_> {
     #[must_use]
     pub fn explain(&self, key: &FlowKey, snapshot: &Snapshot) -> Explanation {
         if let Some((flow, direction, leaving)) = self.flow_of(key) {
-            return Explanation::Flow { flow, direction, next_hop: next_hop(&leaving, snapshot) };
+            let (next_hop, ends) = (next_hop(&leaving, snapshot), self.end_of(key, snapshot));
+            return Explanation::Flow { flow, direction, next_hop, ends };
         }
         let class = classify(&Headers::default(), key, snapshot);
         if let Some(owner) = self.owner(&class, key).filter(|owner| *owner != self.me()) {

@@ -3,12 +3,14 @@
 mod dsr;
 mod pieces;
 mod refusal;
+mod resets;
 
 use crate::answer::{self, Allowance};
 use crate::classify::{Class, classify};
 use crate::counters::{Counters, WorkerColumn};
 use crate::exit::{self, ShortExit};
 use crate::express::{self, Lane};
+use crate::flow::cut::Cuts;
 use crate::flow::expire::{self, Sweep};
 use crate::flow::hash::FlowHash;
 use crate::flow::{
@@ -32,6 +34,8 @@ use crate::{BURST, Burst, DropReason, Exit, NextHopKey, Tick, WorkerIdx};
 pub(crate) const RST_AT_ONCE: u32 = 1000;
 const RST_PER_MS: u32 = 10;
 
+pub use resets::RST_FRAME;
+
 /// One worker's state between bursts.
 pub struct Forwarder<'m> {
     me: WorkerIdx,
@@ -40,6 +44,7 @@ pub struct Forwarder<'m> {
     counters: Counters<'m>,
     walks: PortWalks,
     sweep: Sweep,
+    cuts: Cuts,
     datagrams: Datagrams,
     icmp_allowance: Allowance,
     rst_allowance: Allowance,
@@ -73,6 +78,7 @@ impl<'m> Forwarder<'m> {
             counters,
             walks: PortWalks::new(),
             sweep: Sweep::default(),
+            cuts: Cuts::new(),
             walk: Box::default(),
             lane,
         }
@@ -157,6 +163,9 @@ impl<'m> Forwarder<'m> {
         snapshot: &Snapshot,
         now: Tick,
     ) {
+        if self.is_cut(at) {
+            return self.answer_cut(at, burst, now);
+        }
         let owner = self.owner(&class, &self.walk.keys[at]);
         match (owner, class) {
             (Some(owner), _) if owner != self.me => burst.leave(at, ShortExit::hand_over(owner)),
@@ -271,13 +280,15 @@ impl<'m> Forwarder<'m> {
         }
     }
 
-    /// Removes flows whose idle timeout has passed, and returns how many.
+    /// Removes flows whose idle timeout has passed, and returns how many. Ends those that nobody serves, where their
+    /// listener says so: ask [`Self::resets_due`] afterwards.
     ///
     /// Looks at 64 records or fewer a call; called at least every 50 µs per million flows, it
     /// completes a round about each second. Call it between bursts.
     pub fn expire_some(&mut self, snapshot: &Snapshot, now: Tick) -> usize {
         self.datagrams.expire_some(now);
-        let removed = self.sweep.step(&mut self.flows, snapshot.timeouts(), &self.counters, now);
+        let removed =
+            self.sweep.step(&mut self.flows, &mut self.cuts, snapshot, &self.counters, now);
         if removed > 0 {
             self.flows.count();
         }

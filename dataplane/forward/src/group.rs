@@ -66,8 +66,7 @@ impl Affinity {
 #[derive(Debug)]
 pub struct Group {
     members: Box<[Member]>, // by address
-    by_id: Box<[BackendId]>,
-    slots: Box<[u16]>, // empty: refuse all; `members.len()`: the refused share
+    slots: Box<[u16]>,      // empty: refuse all; `members.len()`: the refused share
 }
 
 impl Group {
@@ -97,9 +96,7 @@ impl Group {
         if serves {
             maglev::build(&mut slots, &weighted)?;
         }
-        let mut by_id: Box<[BackendId]> = members.iter().map(|member| member.id).collect();
-        by_id.sort_unstable();
-        Ok(Self { members: members.into_boxed_slice(), by_id, slots })
+        Ok(Self { members: members.into_boxed_slice(), slots })
     }
 
     /// The backend of a flow that is not pinned yet; `key` is the client's packet.
@@ -114,8 +111,8 @@ impl Group {
 
     /// Whether a backend is a member, draining or not.
     #[must_use]
-    pub fn has(&self, id: BackendId) -> bool {
-        self.by_id.binary_search(&id).is_ok()
+    pub fn has(&self, backend: SocketAddr) -> bool {
+        self.members.binary_search_by_key(&backend, |member| member.address).is_ok()
     }
 
     /// The members, sorted by address.

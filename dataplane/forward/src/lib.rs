@@ -24,8 +24,8 @@
 //! * [`burst`](Burst), `parse`, [`wire`]: frames and views over their bytes
 //! * [`flow`]: the flow table, its memory, states, timeouts and sweep
 //! * `classify`, [`snapshot`], [`owner`]: whose packet it is
-//! * `pin`, [`group`], [`maglev`]: a backend for a new flow
-//! * `rewrite`: `full_nat`, `dnat`, their `port_walk`, and the `reset` that refuses a connection
+//! * `pin`, [`group`], [`maglev`]: a backend for a new flow; `policy`, [`removal`]: who gets none, and who has none any more
+//! * `rewrite`: `full_nat`, `dnat`, their `port_walk`, and the `reset` that refuses or ends a connection
 //! * `next_hop`, [`fib`]: where it leaves; `icmp`: errors about it, to the end that sent it; `answer`: errors of ours
 //! * [`exit`](Exit), [`drop`](DropReason), [`counters`]: what became of it
 //! * [`explain`](Explanation): what would become of one; [`traced`](Traced): how far one came
@@ -55,6 +55,7 @@ pub mod owner;
 mod parse;
 mod pin;
 mod policy;
+pub mod removal;
 mod rewrite;
 pub mod snapshot;
 #[cfg(any(test, feature = "test-support"))]
@@ -75,11 +76,12 @@ pub use flow::{
     CacheLine, Direction, FlowCapacity, FlowInfo, FlowKey, FlowMemory, FlowMemoryError, FlowState,
     Timeouts,
 };
-pub use forwarder::Forwarder;
+pub use forwarder::{Forwarder, RST_FRAME};
 pub use fragment::{DatagramIdx, Learned, Settled, WAITING};
 pub use group::{Affinity, Group, Member};
 pub use ids::{BackendId, ListenerSlot, MacAddr, Mode, PortIdx, Protocol, WorkerIdx};
 pub use policy::{OnExhaustion, OnUnknown};
+pub use removal::{Removal, Removals};
 pub use snapshot::{L4Ports, Listener, PortConfig, Snapshot, SnapshotBuilder, SnapshotError};
 pub use tick::Tick;
 pub use traced::{Traced, tuple_of};

@@ -67,6 +67,9 @@ impl Pinning<'_, '_> {
         if entry.is_some() && track::follow(entry, headers, self.flows, self.snapshot, self.now) {
             return Ok(entry);
         }
+        if entry.is_some() && self.flows.record(entry).state() == Some(FlowState::Cut) {
+            return Err(DropReason::NoFlow.into()); // a piece: whole segments were answered before
+        }
         let protocol = key.protocol().ok_or(DropReason::NoFlow)?;
         let opens = protocol == Protocol::Udp || headers.tcp_flags & (SYN | ACK | RST | FIN) == SYN;
         if !opens && !listener.mode.is_dsr() {

@@ -13,6 +13,7 @@ use foldhash::fast::FixedState;
 use crate::fib::Fib;
 use crate::flow::{FlowKey, Timeouts};
 use crate::group::{Affinity, Group, Pick};
+use crate::removal::Removals;
 use crate::{ListenerSlot, MacAddr, Mode, OnExhaustion, OnUnknown, PortIdx, Protocol};
 
 /// What a worker must know of a port.
@@ -162,6 +163,7 @@ pub struct Snapshot {
     fib: Arc<Fib>,
     timeouts: Timeouts,
     snat_on_unknown: OnUnknown,
+    removals: Option<Arc<Removals>>,
 }
 
 impl Snapshot {
@@ -187,6 +189,13 @@ impl Snapshot {
     #[must_use]
     pub fn timeouts(&self) -> &Timeouts {
         &self.timeouts
+    }
+
+    /// What becomes of flows that nobody serves, if not all are kept.
+    #[must_use]
+    #[inline]
+    pub fn removals(&self) -> Option<&Removals> {
+        self.removals.as_deref()
     }
 
     /// How a segment to a SNAT address is answered that is of a connection nobody knows.
@@ -294,6 +303,7 @@ impl SnapshotBuilder {
             fib: Arc::default(),
             timeouts: Timeouts::default(),
             snat_on_unknown: OnUnknown::default(),
+            removals: None,
         };
         Self { snapshot }
     }
@@ -383,6 +393,12 @@ impl SnapshotBuilder {
     /// How a segment to a SNAT address is answered that is of a connection nobody knows.
     pub fn snat_on_unknown(&mut self, policy: OnUnknown) -> &mut Self {
         self.snapshot.snat_on_unknown = policy;
+        self
+    }
+
+    /// What becomes of flows that nobody serves. Without it they are kept.
+    pub fn removals(&mut self, removals: Option<Removals>) -> &mut Self {
+        self.snapshot.removals = removals.map(Arc::new);
         self
     }
 

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use penstock_forward::OnUnknown;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
@@ -34,7 +35,7 @@ pub struct Config {
     /// The flow table of each worker.
     pub flows: Flows,
     /// Source addresses of full NAT, used where a listener names no pool of its own.
-    pub snat_addresses: BTreeSet<IpAddr>,
+    pub snat: Snat,
     /// Who may feed us, beside root and our own user.
     pub feed_users: Vec<u32>,
     /// Where sockets, statistics and state live.
@@ -108,6 +109,16 @@ pub struct Flows {
     pub udp_one_way_capacity: u32,
     /// Idle timeouts by state; what is not given keeps the default of the forwarder.
     pub timeouts: Timeouts,
+}
+
+/// Source addresses of full NAT, used where a listener names no pool of its own.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snat {
+    /// The addresses.
+    pub addresses: BTreeSet<IpAddr>,
+    /// How a segment to any SNAT address is answered that is of a connection nobody knows: of a listener it says
+    /// nothing.
+    pub on_unknown: OnUnknown,
 }
 
 /// Idle timeouts by state, where the operator wants others than the defaults.
@@ -275,6 +286,15 @@ struct RawFlows {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 struct RawSnat {
     addresses: Vec<Spanned<IpAddr>>,
+    on_unknown: RawOnUnknown,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum RawOnUnknown {
+    #[default]
+    Drop,
+    Reset,
 }
 
 #[derive(Default, Deserialize)]
@@ -328,7 +348,7 @@ impl RawConfig {
         Ok(Config {
             memory: self.memory.check(ports.len(), workers.count)?,
             flows: self.flows.check()?,
-            snat_addresses: self.snat.check()?,
+            snat: self.snat.check()?,
             feed_users: self.feed.check()?,
             paths: self.paths,
             ports,
@@ -456,7 +476,11 @@ impl RawFlows {
 }
 
 impl RawSnat {
-    fn check(self) -> Result<BTreeSet<IpAddr>, Wrong> {
+    fn check(self) -> Result<Snat, Wrong> {
+        let on_unknown = match self.on_unknown {
+            RawOnUnknown::Drop => OnUnknown::Drop,
+            RawOnUnknown::Reset => OnUnknown::Reset,
+        };
         let mut addresses = BTreeSet::new();
         for address in self.addresses {
             let unusable = address.value.is_unspecified()
@@ -473,7 +497,7 @@ impl RawSnat {
             }
             addresses.insert(address.value);
         }
-        Ok(addresses)
+        Ok(Snat { addresses, on_unknown })
     }
 }
 
@@ -571,7 +595,7 @@ mod tests {
     fn the_reference_file_is_read() {
         let text = include_str!("../../../deploy/examples/dataplane.yaml");
         let config = Config::parse("dataplane.yaml", text).unwrap();
-        assert!(!config.ports.is_empty() && !config.snat_addresses.is_empty());
+        assert!(!config.ports.is_empty() && !config.snat.addresses.is_empty());
     }
 
     /// What is wrong, and the message that a stranger must understand: place, value, next move.
@@ -598,6 +622,7 @@ mod tests {
                 r#"snat: { addresses: ["fe80::200"] }"#,
                 "dataplane.yaml:2:21: SNAT address fe80::200: a unicast",
             ),
+            ("snat: { on-unknown: refuse }", "unknown variant"),
             ("feed: { users: [nobody-of-that-name] }", "is not in /etc/passwd"),
             ("flow: { capacity: 5 }", "unknown field"),
             ("workers: [", "line 2"),

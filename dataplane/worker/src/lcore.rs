@@ -7,10 +7,10 @@ use std::sync::{
 
 use arc_swap::{ArcSwap, Cache};
 use crossbeam_utils::CachePadded;
-use penstock_dpdk::{Mbuf, MbufBurst, MbufError, RxChecksum, RxQueue, TxQueue};
+use penstock_dpdk::{Mbuf, MbufBurst, MbufError, Mempool, RxChecksum, RxQueue, TxQueue};
 use penstock_forward::{
     BURST, Burst, Checked, DropReason, Exit, Forwarder, HEADROOM, Learned, NextHopKey, Packet,
-    PortIdx, PuntClass, RxChecks, Settled, Tick,
+    PortIdx, PuntClass, RST_FRAME, RxChecks, Settled, Tick,
 };
 use rtrb::{Consumer, Producer};
 
@@ -80,6 +80,8 @@ pub struct Path {
     pub pieces: Pieces<Handed>,
     /// Next hops for which the main lcore shall ask the kernel.
     pub unresolved: Producer<NextHopKey>,
+    /// Buffers for packets of our own.
+    pub mempool: Mempool,
     /// Packets that an operator watches.
     pub tracer: Tracer,
     /// Losses outside the forwarder.
@@ -111,6 +113,9 @@ impl Worker {
             }
             self.path.flush();
             self.forwarder.expire_some(&published.snapshot, now); // a bounded sweep
+            if self.forwarder.resets_due() > 0 {
+                self.path.send_resets(&mut self.forwarder, published, now);
+            }
             let tracer = &mut self.path.tracer;
             self.probe.answer_one(&self.forwarder, &published.snapshot, tracer, now);
             if changed {
@@ -364,6 +369,36 @@ impl Path {
         };
         self.drops.count(lost);
         Some(lost)
+    }
+
+    /// Tells the ends of connections that were cut, as many as a burst holds; the rest next turn, and all that find
+    /// no buffer.
+    #[cold]
+    fn send_resets(&mut self, forwarder: &mut Forwarder<'_>, published: &Published, now: Tick) {
+        let mut mbufs = MbufBurst::new();
+        for _ in 0..forwarder.resets_due().min(BURST) {
+            let Some(mut mbuf) = self.mempool.alloc() else { break };
+            let sized = mbuf.set_len(RST_FRAME as u16);
+            debug_assert!(sized.is_ok(), "every pool has room for the shortest frames");
+            let pushed = mbufs.push(mbuf);
+            debug_assert!(pushed.is_ok(), "a burst has room for BURST packets");
+        }
+        let mut exits = [(Exit::Drop(DropReason::NoMbuf), Place::default()); BURST];
+        {
+            let mut burst = Burst::new();
+            for mbuf in mbufs.iter_mut() {
+                let buffer = mbuf.data_with_headroom_mut(HEADROOM as u16).unwrap_or_default();
+                burst.push(buffer, PortIdx(0), RxChecks::default());
+            }
+            forwarder.write_resets(&mut burst, &published.snapshot);
+            for (exit, packet) in exits.iter_mut().zip(burst.iter()) {
+                *exit = (packet.exit(), Place::of(&packet));
+            }
+        }
+        for (mbuf, (exit, place)) in mbufs.drain().zip(exits) {
+            let packet = Handed { mbuf, ingress: PortIdx(0), learned: None };
+            self.dispatch(packet, exit, place, now);
+        }
     }
 
     fn hold(&mut self, mbuf: Mbuf, next_hop: NextHopKey, now: Tick) -> Result<(), DropReason> {

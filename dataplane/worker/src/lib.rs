@@ -16,7 +16,8 @@
 //! * [`config`]: the machine, said once in a file; [`eal`]: what of it DPDK is told.
 //! * [`start`]: everything that can fail, in order, before the first packet.
 //! * [`main_lcore`]: the thread that listens to feed and kernel, and publishes snapshots.
-//! * [`snapshot`]: state and kernel view to what the forwarder reads; [`slots`]: stable numbers.
+//! * [`snapshot`]: state and kernel view to what the forwarder reads; [`slots`]: stable numbers;
+//!   [`orphans`]: since when flows have nobody who serves them.
 //! * [`published`]: the pointer, and when the old may be freed.
 //! * [`lcore`]: the worker's loop; [`handover`], [`hold`], [`pieces`], [`idle`],
 //!   [`clock`]: its parts.
@@ -42,6 +43,7 @@ pub mod lcore;
 pub mod main_lcore;
 pub mod memory;
 pub mod occupied;
+pub mod orphans;
 pub mod pieces;
 pub mod published;
 pub mod slots;

@@ -23,6 +23,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::{info, warn};
 
 use crate::{
+    clock::Clock,
     companions::Companions,
     kernel::Mirror,
     lcore::WorkerPort,
@@ -103,6 +104,8 @@ pub struct MainLcore {
     pub publisher: Publisher,
     /// What is counted.
     pub statistics: Statistics,
+    /// The workers' clock.
+    pub clock: Clock,
     /// Next hops the workers miss.
     pub unresolved: Vec<Consumer<NextHopKey>>,
     /// The workers.
@@ -208,8 +211,8 @@ impl MainLcore {
     /// Builds a snapshot of what is known now and gives it to the workers.
     fn republish(&mut self) -> Serving {
         let state = Arc::clone(self.server.state());
-        let translation =
-            self.translator.translate(&state, self.mirror.view(), &mut self.statistics);
+        let (view, now) = (self.mirror.view(), self.clock.now());
+        let translation = self.translator.translate(&state, view, &mut self.statistics, now);
         let serial = self.publisher.publish(translation.snapshot);
         Serving {
             generation: self.server.generation(),

@@ -14,14 +14,17 @@ use std::{
 use penstock_feed::{self as feed, Name, ObjectError, ObjectId, ObjectKind, State};
 use penstock_forward::{
     Affinity, BackendId, Group, L4Ports, Listener, ListenerSlot, Member, Mode, OnExhaustion,
-    OnUnknown, PortConfig, Protocol, Snapshot, SnapshotBuilder, SnapshotError, Timeouts, maglev,
+    OnUnknown, PortConfig, Protocol, Snapshot, SnapshotBuilder, SnapshotError, Tick, Timeouts,
+    maglev,
 };
 use tracing::warn;
 
 use crate::{
+    config::Snat,
     fib,
     kernel::KernelView,
     occupied::{Occupant, Occupied},
+    orphans::{Known, Orphans},
     slots::Slots,
     statistics::{BACKEND_ROWS, LISTENER_ROWS, Statistics},
 };
@@ -63,7 +66,7 @@ pub struct Translation {
 /// Keeps numbers, groups and FIB from one translation to the next.
 pub struct Translator {
     ports: Arc<[PortConfig]>,
-    box_snat: BTreeSet<IpAddr>,
+    box_snat: Snat,
     timeouts: Timeouts,
     workers: usize,
     version: u32,
@@ -72,7 +75,8 @@ pub struct Translator {
     groups: Groups,
     served: BTreeMap<Name, Served>,
     /// Listeners that are served no longer, by number, while flows name them.
-    departed: HashMap<u32, Listener>,
+    departed: HashMap<u32, Served>,
+    orphans: Orphans,
     served_backends: HashSet<u32>,
     dnat: BTreeSet<(u32, SocketAddr, Protocol)>,
     fib: fib::Builder,
@@ -89,12 +93,7 @@ pub struct Translator {
 
 impl Translator {
     /// Nothing is numbered yet.
-    pub fn new(
-        ports: Vec<PortConfig>,
-        box_snat: BTreeSet<IpAddr>,
-        timeouts: Timeouts,
-        workers: usize,
-    ) -> Self {
+    pub fn new(ports: Vec<PortConfig>, box_snat: Snat, timeouts: Timeouts, workers: usize) -> Self {
         let ports: Arc<[PortConfig]> = ports.into();
         Self {
             fib: fib::Builder::new(Arc::clone(&ports)),
@@ -108,6 +107,7 @@ impl Translator {
             groups: HashMap::new(),
             served: BTreeMap::new(),
             departed: HashMap::new(),
+            orphans: Orphans::default(),
             served_backends: HashSet::new(),
             dnat: BTreeSet::new(),
             occupied: Occupied::default(),
@@ -122,25 +122,26 @@ impl Translator {
 
     /// The snapshot of a state under a view of the kernel. If only the view has changed, listeners
     /// and groups are those of last time, unless a VIP that was refused for what the kernel knew it
-    /// as is that no more.
+    /// as is that no more. `now` is by the workers' clock.
     pub fn translate(
         &mut self,
         state: &Arc<State>,
         view: &KernelView,
         statistics: &mut Statistics,
+        now: Tick,
     ) -> Translation {
+        self.version = self.version.wrapping_add(1).max(1);
         let occupied = self.occupied.follow(view);
         let known = self.state.as_ref().is_some_and(|known| Arc::ptr_eq(known, state));
         let mut refused = self.refused_vips.iter();
         let freed = occupied && refused.any(|(vip, was)| self.occupied.occupant(*vip) != Some(was));
         if !known || freed {
-            self.take(state, statistics);
+            self.take(state, statistics, now);
             self.state = Some(Arc::clone(state));
         }
         if !known || occupied {
             self.tell_of_overtaken();
         }
-        self.version = self.version.wrapping_add(1).max(1);
         self.builder.fib(self.fib.build(view, state));
         let of_kernel = view.addresses.iter().map(|own| own.address);
         self.builder.local_addresses(of_kernel.chain(self.addresses.iter().copied()));
@@ -180,10 +181,11 @@ impl Translator {
     }
 
     /// Listeners, groups and addresses of a state.
-    fn take(&mut self, state: &Arc<State>, statistics: &mut Statistics) {
+    fn take(&mut self, state: &Arc<State>, statistics: &mut Statistics, now: Tick) {
         self.errors.clear();
         self.builder = SnapshotBuilder::new();
         self.builder.ports(Arc::clone(&self.ports)).timeouts(self.timeouts);
+        self.builder.snat_on_unknown(self.box_snat.on_unknown);
         let pools = self.pools(state);
         let all_snat = self.all_snat(&pools);
         let served_vips = self.known_listeners().map(|listener| listener.vip).collect();
@@ -220,6 +222,7 @@ impl Translator {
         self.replace_served(served, statistics);
         self.builder.snat_addresses(all_snat.iter().copied());
         self.note_what_flows_need(all_snat);
+        self.note_what_nobody_serves(now);
     }
 
     /// Adds a listener to the snapshot that is being made.
@@ -254,7 +257,7 @@ impl Translator {
             let slot = before.listener.slot.0;
             if !slots.contains(&slot) {
                 statistics.label_listener(slot, &name, &before.source, true);
-                self.departed.insert(slot, before.listener);
+                self.departed.insert(slot, before);
             }
         }
         self.departed.retain(|slot, _| !slots.contains(slot));
@@ -271,7 +274,7 @@ impl Translator {
 
     /// What is not served any more but must be known for as long as flows live.
     fn note_what_flows_need(&mut self, all_snat: BTreeSet<IpAddr>) {
-        let departed = self.departed.values();
+        let departed = self.departed.values().map(|gone| &gone.listener);
         self.builder.departed_listeners(departed.map(|gone| (gone.vip, gone.protocol, gone.ports)));
         self.builder
             .dnat_backends(self.dnat.iter().map(|(_, address, protocol)| (*address, *protocol)));
@@ -284,7 +287,24 @@ impl Translator {
 
     /// Those served, and those that have gone while flows live.
     fn known_listeners(&self) -> impl Iterator<Item = &Listener> {
-        self.served.values().map(|served| &served.listener).chain(self.departed.values())
+        self.served.values().chain(self.departed.values()).map(|known| &known.listener)
+    }
+
+    /// Flows whose backend or listener has gone, where they are not kept.
+    fn note_what_nobody_serves(&mut self, now: Tick) {
+        let known = |known: &'_ Served| (known.listener.slot.0, known.source.policies.on_removal);
+        let served = self.served.values().map(|served| {
+            let (slot, on_removal) = known(served);
+            Known { slot, group: Some(&served.source.group), on_removal }
+        });
+        let departed = self.departed.values().map(|departed| {
+            let (slot, on_removal) = known(departed);
+            Known { slot, group: None, on_removal }
+        });
+        let ids = self.backends.iter().map(|(_, id)| id);
+        let gone = ids.filter(|id| !self.served_backends.contains(id));
+        let removals = self.orphans.follow(served.chain(departed), gone, self.version, now);
+        self.builder.removals(removals);
     }
 
     /// The addresses of each pool. One that is a VIP is left out, unless it was for SNAT first: then
@@ -315,7 +335,13 @@ impl Translator {
     /// Every SNAT address: the box's, those of the pools, and those that flows may use.
     fn all_snat(&self, pools: &BTreeMap<Name, BTreeSet<IpAddr>>) -> BTreeSet<IpAddr> {
         let in_use = self.known_listeners().flat_map(|listener| listener.snat.iter());
-        self.box_snat.iter().chain(pools.values().flatten()).chain(in_use).copied().collect()
+        self.box_snat
+            .addresses
+            .iter()
+            .chain(pools.values().flatten())
+            .chain(in_use)
+            .copied()
+            .collect()
     }
 
     fn report(&mut self, error: ObjectError) {
@@ -412,7 +438,7 @@ impl Translator {
         }
         let pool = match &listener.snat_pool {
             Some(pool) => taking.pools.get(pool),
-            None => Some(&self.box_snat),
+            None => Some(&self.box_snat.addresses),
         };
         let pool = pool.into_iter().flatten().copied();
         let any_family = listener.mode.is_tunnel();

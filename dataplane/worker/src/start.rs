@@ -121,7 +121,7 @@ impl Start {
             ports.iter().zip(&self.config.ports).map(forward_port).collect();
         let translator = Translator::new(
             forward_ports,
-            self.config.snat_addresses.clone(),
+            self.config.snat.clone(),
             timeouts(&self.config),
             workers,
         );
@@ -187,6 +187,7 @@ impl Start {
             translator,
             publisher,
             statistics: self.statistics,
+            clock,
             unresolved,
             workers: running,
             watch: Watch::default(),
@@ -216,6 +217,7 @@ impl Start {
                     hold: Hold::new(),
                     pieces: Pieces::new(),
                     unresolved: asks,
+                    mempool: self.mempool.clone(),
                     tracer,
                     drops: self.statistics.drops(at),
                     activity: self.statistics.activity(at),
@@ -423,6 +425,31 @@ fn timeouts(config: &Config) -> Timeouts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every key of the file is the timeout of its state, and no other's.
+    #[test]
+    fn each_timeout_is_of_its_state() {
+        use penstock_forward::FlowState;
+        let text = "ports: [{ name: lan, device: net_null0, companion: pst0 }]\n\
+             flows: { timeouts: { tcp-established: 1s, tcp-half-open: 2s, tcp-closing: 3s, \
+             tcp-reset: 4s, udp-one-way: 5s, udp-replied: 6s } }";
+        let timeouts = timeouts(&Config::parse("dataplane.yaml", text).unwrap());
+        for (state, seconds) in [
+            (FlowState::Established, 1),
+            (FlowState::FinClient, 1),
+            (FlowState::FinBackend, 1),
+            (FlowState::SynSent, 2),
+            (FlowState::SynAcked, 2),
+            (FlowState::Closing, 3),
+            (FlowState::Quarantine, 3),
+            (FlowState::Reset, 4),
+            (FlowState::Cut, 4),
+            (FlowState::UdpOneWay, 5),
+            (FlowState::UdpReplied, 6),
+        ] {
+            assert_eq!(timeouts.of(state), seconds * 1000, "{state:?}");
+        }
+    }
 
     #[test]
     fn what_runs_is_given_back_when_one_cannot_be_started() {

@@ -270,6 +270,9 @@ impl Statistics {
             ("protocol", &listener.protocol.to_string()),
             ("ports", &listener.ports.to_string()),
             ("mode", &listener.mode.to_string()),
+            ("on_removal", &listener.policies.on_removal.to_string()),
+            ("on_exhaustion", listener.policies.on_exhaustion.name()),
+            ("on_unknown", listener.policies.on_unknown.name()),
             ("group", listener.group.as_str()),
             ("departed", if departed { "true" } else { "false" }),
         ];

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use penstock_feed::inspect::{Answer, Fate, NextHop, Question};
+use penstock_feed::inspect::{Answer, Fate, Flow, NextHop, Question};
 use serde::Serialize;
 
 use super::flows::Transport;
@@ -89,40 +89,42 @@ fn is_forwarded(fate: &Fate) -> bool {
 /// A sentence a step.
 fn words(fate: &Fate, worker: usize, names: &Names) -> Vec<String> {
     match fate {
-        Fate::Flow { flow, to_backend, next_hop } => {
-            let idle = Span(Duration::from_millis(flow.idle_ms.into()));
+        Fate::Flow { flow, to_backend, next_hop, ends_in_ms } => {
             let (from, to) =
                 if *to_backend { (flow.outside, flow.backend) } else { (flow.vip, flow.client) };
-            let whose = if *to_backend { "the client's side" } else { "the backend's side" };
-            vec![
-                format!(
-                    "It belongs to a flow of worker {worker}, {}, silent for {idle}: it is of {whose}.",
-                    flow.state
-                ),
-                format!(
-                    "The flow is of listener {}: {} to {}, pinned to backend {}, which sees {}.",
-                    names.listener(flow.listener),
-                    flow.client,
-                    flow.vip,
-                    flow.backend,
-                    flow.outside
-                ),
-                format!("It leaves from {from} to {to}, {}.", leaves(next_hop, names)),
-            ]
+            let mut words = flow_words(flow, *to_backend, worker, names);
+            words
+                .extend(ends_in_ms.map(|ms| ending(names.policy(flow.listener, "on_removal"), ms)));
+            words.push(if flow.state == CUT {
+                "It is answered by RST; a RST goes on, and a SYN begins anew.".to_owned()
+            } else {
+                format!("It leaves from {from} to {to}, {}.", leaves(next_hop, names))
+            });
+            words
         }
         Fate::New { listener, backend, next_hop } => vec![
             format!("It is for listener {}, and has no flow.", names.listener(*listener)),
             format!(
                 "A SYN or a datagram begins one on worker {worker}; Maglev gives it to backend {backend}. \
-                 Any other segment is dropped (no_flow)."
+                 Any other segment {}.",
+                match names.policy(*listener, "on_unknown") {
+                    _ if names.is_dsr(*listener) => "goes there, too",
+                    "reset" => "is answered by RST",
+                    _ => "is dropped (no_flow)",
+                }
             ),
             format!("It leaves {}.", leaves(next_hop, names)),
         ],
         Fate::NoBackend { listener } => vec![
             format!("It is for listener {}, and has no flow.", names.listener(*listener)),
-            "No backend takes it: it falls in a share that is refused, or none is ready. \
-             A SYN is answered by RST, a datagram is dropped (no_backend)."
-                .to_owned(),
+            format!(
+                "No backend takes it: it falls in a share that is refused, or none is ready. \
+                 A SYN is answered by RST, a datagram {}.",
+                match names.policy(*listener, "on_exhaustion") {
+                    "icmp" => "by ICMP \"port unreachable\"",
+                    _ => "is dropped (no_backend)",
+                }
+            ),
         ],
         Fate::Punted { class } => {
             vec![format!("It is for the box itself: the kernel gets it, by the queue {class}.")]
@@ -133,6 +135,40 @@ fn words(fate: &Fate, worker: usize, names: &Names) -> Vec<String> {
             ]
         }
     }
+}
+
+/// The state of a flow that we have reset.
+const CUT: &str = "cut";
+
+fn flow_words(flow: &Flow, to_backend: bool, worker: usize, names: &Names) -> Vec<String> {
+    let idle = Span(Duration::from_millis(flow.idle_ms.into()));
+    let whose = if to_backend { "the client's side" } else { "the backend's side" };
+    vec![
+        format!(
+            "It belongs to a flow of worker {worker}, {}, silent for {idle}: it is of {whose}.",
+            flow.state
+        ),
+        format!(
+            "The flow is of listener {}: {} to {}, pinned to backend {}, which sees {}.",
+            names.listener(flow.listener),
+            flow.client,
+            flow.vip,
+            flow.backend,
+            flow.outside
+        ),
+    ]
+}
+
+/// Of a flow that nobody serves.
+fn ending(policy: &str, ms: u32) -> String {
+    let when = match ms {
+        0 => "now".to_owned(),
+        _ => format!("in {}", Span(Duration::from_millis(ms.into()))),
+    };
+    format!(
+        "Its backend or listener was removed ({}): it ends {when}.",
+        if policy.is_empty() { "on-removal".to_owned() } else { format!("on-removal {policy}") }
+    )
 }
 
 fn leaves(next_hop: &NextHop, names: &Names) -> String {

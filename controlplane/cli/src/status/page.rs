@@ -206,7 +206,7 @@ fn ports(ports: &[Item], style: Style) -> Grid {
         let label = |key| Cell::from(style.name(port.labels.get(key)));
         let traffic = PORT_LAID_OUT[1..].iter().map(|name| number(&port.counters, name, style));
         let head = [label("name"), link, label("mac"), label("device"), label("companion")];
-        let tail = [style.count(lost).into(), note(&port.counters, &PORT_LAID_OUT, style)];
+        let tail = [style.count(lost).into(), note(&port.counters, &PORT_LAID_OUT, style).into()];
         grid.row(head.into_iter().chain(traffic).chain(tail));
     }
     grid
@@ -244,9 +244,9 @@ fn workers(workers: &[Worker], style: Style) -> Grid {
         let rest = if style.verbose {
             note(&worker.counters, &WORKER_LAID_OUT, style)
         } else {
-            Cell::default()
+            String::new()
         };
-        grid.row(head.into_iter().chain(counts).chain([rest]));
+        grid.row(head.into_iter().chain(counts).chain([rest.into()]));
     }
     grid
 }
@@ -265,30 +265,35 @@ fn listeners(counted: &Counted, style: Style) -> Grid {
         ">BYTES OUT",
         "NOTE",
     ]);
-    let mut row = |name: String, address: &str, mode: Cell, counters: &Counters| {
+    let mut row = |name: String, address: &str, mode: Cell, said: &str, counters: &Counters| {
         let known = TRAFFIC.as_flattened();
         let head = [name.into(), address.into(), mode];
         let traffic = TRAFFIC.iter().map(|names| {
             let name = names.iter().find(|name| counters.get(name).is_some());
             name.map_or_else(Cell::default, |name| number(counters, name, style))
         });
-        grid.row(head.into_iter().chain(traffic).chain([note(counters, known, style)]));
+        let counted = note(counters, known, style);
+        let note = [said.to_owned(), counted].into_iter().filter(|part| !part.is_empty());
+        let note = note.collect::<Vec<_>>().join(", ");
+        grid.row(head.into_iter().chain(traffic).chain([note.into()]));
     };
     for Listener { item, backends } in &counted.listeners {
         let (labels, counters) = (&item.labels, &item.counters);
-        row(style.name(labels.get("name")), &listener_address(labels), mode(labels), counters);
+        let (name, address) = (style.name(labels.get("name")), listener_address(labels));
+        row(name, &address, mode(labels), &policies(labels), counters);
         for backend in backends {
             row(
                 "  backend".into(),
                 backend.labels.get("address"),
                 share(&backend.labels),
+                "",
                 &backend.counters,
             );
         }
     }
     for backend in &counted.other_backends {
         let name = format!("(of {})", style.name(backend.labels.get("group")));
-        row(name, backend.labels.get("address"), share(&backend.labels), &backend.counters);
+        row(name, backend.labels.get("address"), share(&backend.labels), "", &backend.counters);
     }
     grid
 }
@@ -303,6 +308,15 @@ fn listener_address(labels: &Labels) -> String {
 fn mode(labels: &Labels) -> Cell {
     // Configured no longer, or otherwise: what is left are flows of before.
     if labels.get("departed") == "true" { "departed".into() } else { labels.get("mode").into() }
+}
+
+/// What a listener does otherwise than others where it cannot do what is asked: `on-removal reset`.
+fn policies(labels: &Labels) -> String {
+    let usual = [("on_removal", "keep"), ("on_exhaustion", "reset"), ("on_unknown", "drop")];
+    let said = usual.into_iter().map(|(key, usual)| (key, usual, labels.get(key)));
+    let other = said.filter(|(_, usual, said)| !said.is_empty() && said != usual);
+    let parts = other.map(|(key, _, said)| format!("{} {said}", key.replace('_', "-")));
+    parts.collect::<Vec<_>>().join(", ")
 }
 
 fn share(labels: &Labels) -> Cell {
@@ -356,12 +370,12 @@ fn number(counters: &Counters, name: &str, style: Style) -> Cell {
 }
 
 /// The columns that have no place of their own, where they are not zero: `refused 3, no_backend 1`.
-fn note(counters: &Counters, laid_out: &[&str], style: Style) -> Cell {
+fn note(counters: &Counters, laid_out: &[&str], style: Style) -> String {
     let rest =
         counters.0.iter().filter(|(name, value)| *value != 0 && !laid_out.contains(&name.as_str()));
     let parts: Vec<String> =
         rest.map(|(name, value)| format!("{name} {}", style.count(*value))).collect();
-    parts.join(", ").into()
+    parts.join(", ")
 }
 
 #[cfg(test)]

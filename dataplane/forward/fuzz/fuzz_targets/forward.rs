@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use penstock_forward::testing::{Family, TestLb, TestMemory, TestPacket};
 use penstock_forward::wire::ipv6;
-use penstock_forward::{Exit, HEADROOM, Protocol, Snapshot, WorkerIdx};
+use penstock_forward::{Exit, HEADROOM, OnUnknown, Protocol, Snapshot, WorkerIdx};
 
 const CONFIGURATIONS: [&str; 3] = [
     "192.0.2.10:80/tcp backend=10.0.0.3:8080 backend=10.0.0.4:80 snat=10.0.0.200
@@ -20,10 +20,14 @@ const CONFIGURATIONS: [&str; 3] = [
      192.0.2.11:22/tcp mode=l2-dsr backend=10.0.0.4:22
      192.0.2.10:53/udp backend=10.0.0.3:5300 snat=10.0.0.200
      192.0.2.11:53/udp mode=dnat backend=10.0.0.3:5300",
-    "192.0.2.10:80/tcp backend=10.0.0.3:8080*drain backend=10.0.0.5:80 snat=10.0.0.201 refused=1
+    "192.0.2.10:80/tcp backend=10.0.0.3:8080*drain backend=10.0.0.5:80 snat=10.0.0.201 refused=1 on-unknown=reset
+     192.0.2.11:80/tcp backend=10.0.0.3:8080 on-exhaustion=icmp
+     192.0.2.12:53/udp on-exhaustion=icmp
      192.0.2.10:53/udp backend=10.0.1.99:5300 snat=10.0.0.200",
-    "192.0.2.10:1-65535/tcp mode=dnat backend=10.66.0.1:80 backend=10.0.0.3:8080",
+    "192.0.2.10:1-65535/tcp mode=dnat backend=10.66.0.1:80 backend=10.0.0.3:8080 on-unknown=reset",
 ];
+/// How long flows go on that nobody serves, where they are not kept.
+const GRACES_MS: [Option<u32>; 3] = [None, Some(0), Some(5_000)];
 const ENDS: [&str; 17] = [
     "192.0.2.12:7",
     "192.0.2.12:53",
@@ -47,11 +51,17 @@ const ENDS: [&str; 17] = [
 static SNAPSHOTS: LazyLock<Vec<Snapshot>> = LazyLock::new(|| {
     let mut memory = TestMemory::new(1, 1);
     let mut lb = TestLb::in_memory(&mut memory, "");
-    let build = |spec: &&str| {
+    let build = |(spec, grace_ms): (&str, Option<u32>)| {
         lb.reconfigure(&Family::BOTH.map(|family| family.text(spec)).join("\n"));
+        if let Some(grace_ms) = grace_ms {
+            let mut builder = lb.builder();
+            builder.snat_on_unknown(OnUnknown::Reset);
+            lb.install(&builder);
+            lb.end_unserved(grace_ms);
+        }
         lb.snapshot.clone()
     };
-    CONFIGURATIONS.iter().map(build).collect()
+    CONFIGURATIONS.into_iter().zip(GRACES_MS).map(build).collect()
 });
 const WORKERS: u8 = 2;
 const CAPACITY: usize = 8;
@@ -65,7 +75,10 @@ fuzz_target!(|script: &[u8]| {
         let [what, a, b, c] = [step[0], step[1], step[2], step[3]];
         match what % 16 {
             0 => lb.snapshot = SNAPSHOTS[usize::from(a) % SNAPSHOTS.len()].clone(),
-            1 => lb.sleep_ms(u32::from(a) << (b % 20)),
+            1 => {
+                lb.sleep_ms(u32::from(a) << (b % 20));
+                take_resets(&mut lb);
+            }
             2 => replies_to_flows(&lb, c, &mut burst),
             3 => flush(&mut lb, a, &mut burst),
             _ => burst.push(packet(what, a, b, c)),
@@ -84,6 +97,16 @@ fuzz_target!(|script: &[u8]| {
     }
     assert_eq!(lb.flows(), []);
 });
+
+/// Connections that nobody serves are told so, by whole frames.
+fn take_resets(lb: &mut TestLb) {
+    for worker in (0..WORKERS).map(WorkerIdx) {
+        for (exit, frame) in lb.take_resets(worker) {
+            assert!(matches!(exit, Exit::Send(_) | Exit::Hold(_) | Exit::Drop(_)));
+            assert!(frame.len() == 60 || frame.len() == 74, "{} bytes", frame.len());
+        }
+    }
+}
 
 /// A packet between two of the ends, perhaps with extension headers or a piece only, perhaps with
 /// one byte overwritten or cut short.

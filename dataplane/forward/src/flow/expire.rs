@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 
+use super::cut::{self, Cuts};
 use super::memory::Flow;
 use super::state::{Direction, FlowState, Timeouts};
 use super::table::FlowTable;
 use crate::counters::{Counters, WorkerColumn};
+use crate::snapshot::Snapshot;
 use crate::{BackendId, ListenerSlot, Protocol, Tick};
 
 /// The most records one call looks at.
@@ -27,7 +29,8 @@ impl Sweep {
     pub(crate) fn step(
         &mut self,
         flows: &mut FlowTable,
-        timeouts: &Timeouts,
+        cuts: &mut Cuts,
+        snapshot: &Snapshot,
         counters: &Counters,
         now: Tick,
     ) -> usize {
@@ -39,24 +42,32 @@ impl Sweep {
         self.due -= steps * ROUND_MS;
         let mut removed = 0;
         for _ in 0..steps {
-            removed += usize::from(look_at_next(flows, timeouts, now));
+            let record = next(flows);
+            removed += usize::from(remove_silent(flows, record, snapshot.timeouts(), now));
+            if cut::concern(snapshot.removals(), flows.memory.flow(record)) {
+                cuts.look_at(flows, record, snapshot, counters, now);
+            }
         }
         counters.worker(WorkerColumn::FlowsExpired, removed as u64);
         removed
     }
 }
 
-/// Looks at the record at the sweep's hand and moves the hand on; whether a flow was removed.
-fn look_at_next(flows: &mut FlowTable, timeouts: &Timeouts, now: Tick) -> bool {
+/// Moves the sweep's hand on, to the record that is looked at next.
+fn next(flows: &mut FlowTable) -> usize {
     let header = &mut *flows.memory.header;
     header.sweep = header.after(header.sweep);
-    let record = header.sweep as usize;
+    header.sweep as usize
+}
+
+/// Frees a record whose flow is out of the table or was silent for too long; whether that was a flow.
+fn remove_silent(flows: &mut FlowTable, record: usize, timeouts: &Timeouts, now: Tick) -> bool {
     let flow = &flows.memory.records[record];
     match flow.state() {
         Some(FlowState::Unlinked) => flows.remove(record),
         Some(state) if now.since(Tick(flow.last_seen)) >= timeouts.of(state) => {
             flows.remove(record);
-            return state.is_live();
+            return state.is_shown();
         }
         _ => {}
     }
@@ -88,7 +99,7 @@ pub struct FlowInfo {
 
 impl FlowInfo {
     pub(crate) fn of(flow: Flow) -> Option<Self> {
-        let state = flow.state().filter(|state| state.is_live())?;
+        let state = flow.state().filter(|state| state.is_shown())?;
         let (forward, reply) = (flow.key(Direction::Forward), flow.key(Direction::Reply));
         Some(Self {
             client: forward.source(),

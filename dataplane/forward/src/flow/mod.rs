@@ -9,8 +9,9 @@
 //! * [`memory`](FlowMemory): the bytes; `table`: what is done with them
 //! * [`state`](FlowState): what a flow lived through, and its timeouts
 //! * `look_up`: a burst's packets to their flows, prefetched; `track`: what a packet does to its flow
-//! * `expire`: the bounded sweep; `unproven`: who gives way to whom
+//! * `expire`: the bounded sweep; `unproven`: who gives way to whom; `cut`: those that end since nobody serves them
 
+pub(crate) mod cut;
 pub(crate) mod expire;
 pub(crate) mod hash;
 mod key;

@@ -46,6 +46,8 @@ pub enum FlowState {
     /// The client has begun a new connection over this one that was `Closing`. Only what the backend sends would still
     /// find it, so that no other flow to this backend gets its SNAT port.
     Quarantine = 11,
+    /// We have reset it, since nobody serves it any more. Its ends are answered by RST until they believe it.
+    Cut = 12,
 }
 
 /// Which way a packet goes, as an index into the pairs of a flow record.
@@ -85,6 +87,7 @@ impl FlowState {
             9 => Self::UdpReplied,
             10 => Self::Unlinked,
             11 => Self::Quarantine,
+            12 => Self::Cut,
             _ => return None,
         })
     }
@@ -104,6 +107,7 @@ impl FlowState {
             Self::UdpReplied => "udp-replied",
             Self::Unlinked => "unlinked",
             Self::Quarantine => "quarantine",
+            Self::Cut => "cut",
         }
     }
 
@@ -122,13 +126,25 @@ impl FlowState {
     /// Whether a SYN of the client begins a new connection, and the flow may give way when the table is full.
     #[must_use]
     pub const fn is_over(self) -> bool {
-        matches!(self, Self::Closing | Self::Reset | Self::Quarantine)
+        matches!(self, Self::Closing | Self::Reset | Self::Quarantine | Self::Cut)
     }
 
-    /// Whether packets belong to the flow, and it is counted and shown.
+    /// Whether packets belong to the flow.
     #[must_use]
     pub const fn is_live(self) -> bool {
+        self.is_shown() && !matches!(self, Self::Cut)
+    }
+
+    /// Whether the flow is counted, and shown to people.
+    #[must_use]
+    pub const fn is_shown(self) -> bool {
         !matches!(self, Self::Unlinked | Self::Quarantine)
+    }
+
+    /// Whether it is a state of a UDP flow.
+    #[must_use]
+    pub const fn is_udp(self) -> bool {
+        matches!(self, Self::UdpOneWay | Self::UdpReplied)
     }
 
     /// The state after a TCP segment with `flags`.
@@ -185,7 +201,7 @@ pub struct Timeouts {
     /// Both FINs were seen. RFC 5382 REQ-5: at least 4 min ("transitory"), the default. As long as other SNAT ports
     /// are free, the flow's goes to no other.
     pub tcp_closing_ms: u32,
-    /// A RST was seen; long enough for what is still in flight. Default 5 s.
+    /// A RST was seen, or sent by us; long enough for what is still in flight. Default 5 s.
     pub tcp_reset_ms: u32,
     /// Datagrams of the client only. RFC 4787 REQ-5: not under 2 min, the default.
     pub udp_one_way_ms: u32,
@@ -216,7 +232,7 @@ impl Timeouts {
                 self.tcp_established_ms
             }
             FlowState::Closing | FlowState::Quarantine => self.tcp_closing_ms,
-            FlowState::Reset => self.tcp_reset_ms,
+            FlowState::Reset | FlowState::Cut => self.tcp_reset_ms,
             FlowState::UdpOneWay => self.udp_one_way_ms,
             FlowState::UdpReplied => self.udp_replied_ms,
             FlowState::Unlinked => 0,

@@ -274,6 +274,16 @@ impl<'m> FlowTable<'m> {
         self.count_gone(record);
     }
 
+    /// Ends a connection that nobody serves: from now on it takes no packet, until it is forgotten.
+    pub(crate) fn cut(&mut self, record: usize, now: Tick) {
+        if self.memory.records[record].is_unproven() {
+            self.count_proven();
+        }
+        let flow = &mut self.memory.records[record];
+        flow.set_state(FlowState::Cut);
+        flow.last_seen = now.0;
+    }
+
     /// Takes one of a flow's keys out of the table.
     fn displace_key(&mut self, record: usize, direction: Direction) {
         let hash = self.hash.tuple(&self.memory.flow(record).key(direction));

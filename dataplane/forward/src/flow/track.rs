@@ -7,7 +7,7 @@ use crate::journey::{Headers, Walk};
 use crate::parse::plain::Head;
 use crate::snapshot::Snapshot;
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
-use crate::{BackendId, Burst, DropReason, Protocol, Tick};
+use crate::{Burst, DropReason, Protocol, Tick};
 
 /// The room: each packet that has a flow, by its full tuple, follows it or leaves; one without, or
 /// whose flow is over, becomes a stranger.
@@ -86,7 +86,7 @@ pub(crate) fn advance_steady_dsr(flow: &mut FlowRecord, sequence: u32) {
 }
 
 /// Moves the flow on. False if the flow was over, or its backend is gone: it is then out of the
-/// table, and the packet begins anew.
+/// table, and the packet begins anew; or it was cut, and the packet is to be answered.
 #[inline]
 pub(crate) fn follow(
     entry: Entry,
@@ -133,8 +133,10 @@ fn next_state(
     snapshot: &Snapshot,
 ) -> Option<FlowState> {
     let (flow, direction) = (flows.record(entry), entry.direction());
-    // An earlier packet of this burst may have unlinked it.
-    let state = flow.state().filter(|state| state.is_live())?;
+    let state = flow.state()?;
+    if !state.is_live() {
+        return after_end(entry, state, headers, flows);
+    }
     let from_client = direction == Direction::Forward;
     if flow.protocol() == Protocol::Udp.number() {
         let asks = from_client && flow.link != snapshot.version();
@@ -160,6 +162,27 @@ fn next_state(
     }
     let stays = !opens || syn_may_stay(entry, state, flows, snapshot);
     stays.then(|| state.after_tcp(headers.tcp_flags, direction))
+}
+
+/// The state of a flow to which packets belong no more: an earlier one of this burst may have unlinked it. One that was
+/// cut lets RSTs through, and a SYN of the client begins anew.
+#[cold]
+fn after_end(
+    entry: Entry,
+    state: FlowState,
+    headers: &Headers,
+    flows: &mut FlowTable,
+) -> Option<FlowState> {
+    if state != FlowState::Cut {
+        return None;
+    }
+    if headers.tcp_flags & RST != 0 {
+        return Some(state);
+    }
+    if entry.direction() == Direction::Forward && headers.tcp_flags & (SYN | ACK) == SYN {
+        flows.unlink(entry.record());
+    }
+    None
 }
 
 /// Notes where the client's acknowledgements will begin if it is where it says: at the backend's SYN.
@@ -245,10 +268,8 @@ fn syn_may_stay(
 #[cold]
 fn still_serves(entry: Entry, flows: &mut FlowTable, snapshot: &Snapshot) -> bool {
     let flow = flows.flow(entry);
-    let (key, backend) = (flow.key(Direction::Forward), BackendId(flow.backend));
-    let listener =
-        key.protocol().and_then(|protocol| snapshot.listener_of(key.destination(), protocol));
-    let serves = listener.is_some_and(|listener| listener.group.has(backend));
+    let (client, backend) = (flow.key(Direction::Forward), flow.key(Direction::Reply).source());
+    let serves = snapshot.serves(&client, backend);
     if serves {
         flows.record_mut(entry).link = snapshot.version();
     } else {

@@ -61,7 +61,7 @@ impl Forwarder<'_> {
     /// Answers a segment of no flow by RST, if another may be sent: a RST is never answered, and of a segment in
     /// pieces nobody knows the length. Who forges a source makes us send there no more than he sent, and no more often
     /// than this.
-    fn reset_segment(&mut self, at: usize, burst: &mut Burst, now: Tick) -> Option<()> {
+    pub(super) fn reset_segment(&mut self, at: usize, burst: &mut Burst, now: Tick) -> Option<()> {
         let (headers, key) = (&self.walk.headers[at], &self.walk.keys[at]);
         let is_segment = key.protocol == Protocol::Tcp.number() && self.walk.tuples.contains(at);
         if !is_segment || headers.tcp_flags & RST != 0 || !self.rst_allowance.take(now) {

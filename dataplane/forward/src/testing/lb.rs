@@ -10,10 +10,11 @@ use crate::fib::Neighbour;
 use crate::wire::ethernet::is_tagged;
 use crate::wire::ipv6::Ipv6View;
 use crate::{
-    BACKEND_COLUMNS, BackendId, Burst, CacheLine, Counters, DatagramIdx, DropReason, Exit,
+    BACKEND_COLUMNS, BURST, BackendId, Burst, CacheLine, Counters, DatagramIdx, DropReason, Exit,
     Explanation, Fib, FlowInfo, FlowKey, FlowMemory, Forwarder, HEADROOM, LISTENER_COLUMNS,
-    Learned, Listener, MacAddr, NextHopKey, PortIdx, Protocol, PuntClass, RxChecks, Settled,
-    Snapshot, SnapshotBuilder, Tick, Timeouts, WORKER_COLUMNS, WorkerIdx,
+    Learned, Listener, ListenerSlot, MacAddr, NextHopKey, PortIdx, Protocol, PuntClass, RST_FRAME,
+    Removal, Removals, RxChecks, Settled, Snapshot, SnapshotBuilder, Tick, Timeouts,
+    WORKER_COLUMNS, WorkerIdx,
 };
 
 /// What must become of a packet.
@@ -407,6 +408,32 @@ impl<'m> TestLb<'m> {
         self.listeners = parse_listeners(spec);
         let builder = network(&self.listeners);
         self.install(&builder);
+    }
+
+    /// From now on flows end that nobody serves, those of every listener after the same grace.
+    pub fn end_unserved(&mut self, grace_ms: u32) {
+        let removal = Removal { since: self.now, grace_ms };
+        let listeners = (0..COUNTER_ROWS as u32).map(|slot| (ListenerSlot(slot), removal));
+        let mut builder = self.builder();
+        builder.removals(Removals::new(self.snapshot.version() + 1, listeners, []));
+        self.install(&builder);
+    }
+
+    /// The RSTs of connections that a worker has cut, as they leave.
+    pub fn take_resets(&mut self, worker: WorkerIdx) -> Vec<(Exit, Vec<u8>)> {
+        let forwarder = &mut self.workers[usize::from(worker.0)];
+        let mut left = Vec::new();
+        while forwarder.resets_due() > 0 {
+            let frames = forwarder.resets_due().min(BURST);
+            let mut buffers = vec![buffer_of(&[0xa5; RST_FRAME]); frames];
+            let mut burst = Burst::new();
+            for buffer in &mut buffers {
+                burst.push(buffer, PortIdx(0), RxChecks::default());
+            }
+            forwarder.write_resets(&mut burst, &self.snapshot);
+            left.extend(burst.iter().map(|packet| (packet.exit(), packet.frame().to_vec())));
+        }
+        left
     }
 
     /// The builder of the configuration as it is, to be changed and given to [`Self::install`].

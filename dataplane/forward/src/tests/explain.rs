@@ -33,7 +33,7 @@ fn explained(lb: &mut TestLb, worker: WorkerIdx, packet: &TestPacket) -> Explana
         Explanation::New { address, next_hop, .. } => {
             same_next_hop(exit, next_hop, &destination(), address.ip());
         }
-        Explanation::Flow { flow, direction, next_hop } => {
+        Explanation::Flow { flow, direction, next_hop, .. } => {
             let to = if direction == Direction::Forward { flow.backend } else { flow.client };
             same_next_hop(exit, next_hop, &destination(), to.ip());
         }

@@ -19,6 +19,7 @@ mod owners;
 mod properties;
 mod quarantine;
 mod refusal;
+mod removal;
 mod traced;
 mod unknown;
 mod vlan;

@@ -65,10 +65,11 @@ pub(super) fn flow(flow: &FlowInfo, worker: usize, now: Tick) -> Flow {
 /// What a worker said, or the worker to be asked instead.
 pub(super) fn fate(explanation: &Explanation, worker: usize, now: Tick) -> Result<Fate, WorkerIdx> {
     Ok(match *explanation {
-        Explanation::Flow { flow, direction, next_hop } => Fate::Flow {
+        Explanation::Flow { flow, direction, next_hop, ends } => Fate::Flow {
             flow: self::flow(&flow, worker, now),
             to_backend: direction == Direction::Forward,
             next_hop: leaves(next_hop),
+            ends_in_ms: ends.map(|end| end.since(now)),
         },
         Explanation::New { listener, address, next_hop, .. } => {
             Fate::New { listener: listener.0, backend: address, next_hop: leaves(next_hop) }

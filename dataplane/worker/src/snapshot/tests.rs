@@ -4,9 +4,12 @@ use std::{net::Ipv4Addr, path::Path, sync::atomic::Ordering};
 
 use penstock_feed::{Listener as FedListener, Member as FedMember, PortRange};
 use penstock_forward::{
-    BACKEND_COLUMNS, LISTENER_COLUMNS, MacAddr,
+    BACKEND_COLUMNS, LISTENER_COLUMNS,
     counters::{BackendColumn, ListenerColumn},
+    testing::BOX_MAC,
 };
+
+mod removal;
 
 use super::*;
 use crate::{
@@ -19,6 +22,7 @@ const SNAT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 200));
 struct Bench {
     translator: Translator,
     statistics: Statistics,
+    now: Tick,
     _directory: tempfile::TempDir,
 }
 
@@ -28,10 +32,11 @@ impl Bench {
         let config = Config::parse("test.yaml", config).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let path: &Path = &directory.path().join("dataplane.stats");
-        let port = PortConfig { mac: MacAddr([2, 0, 0, 0, 0, 1]), vlan: None, mtu: 1500 };
+        let port = PortConfig { mac: BOX_MAC, vlan: None, mtu: 1500 };
         Self {
-            translator: Translator::new(vec![port], [SNAT].into(), Timeouts::default(), 1),
+            translator: Translator::new(vec![port], snat(&[SNAT]), Timeouts::default(), 1),
             statistics: Statistics::create(path, &config).unwrap(),
+            now: Tick(1000),
             _directory: directory,
         }
     }
@@ -41,7 +46,7 @@ impl Bench {
     }
 
     fn translate_under(&mut self, view: &KernelView, state: &Arc<State>) -> Translation {
-        self.translator.translate(state, view, &mut self.statistics)
+        self.translator.translate(state, view, &mut self.statistics, self.now)
     }
 
     fn set_listener_flows(&self, slot: ListenerSlot, flows: u64) {
@@ -53,6 +58,10 @@ impl Bench {
         let cell = id.0 as usize * BACKEND_COLUMNS.len() + BackendColumn::Flows as usize;
         self.statistics.counters(0).backends[cell].store(flows, Ordering::Relaxed);
     }
+}
+
+fn snat(addresses: &[IpAddr]) -> Snat {
+    Snat { addresses: addresses.iter().copied().collect(), ..Snat::default() }
 }
 
 fn name(text: &str) -> Name {
@@ -200,7 +209,7 @@ fn a_vip_that_becomes_something_else_while_it_is_served_goes_on() {
 #[test]
 fn listeners_of_both_families_are_served_side_by_side() {
     let mut bench = Bench::new();
-    bench.translator.box_snat.insert(ip("2001:db8::200"));
+    bench.translator.box_snat.addresses.insert(ip("2001:db8::200"));
     let listeners = [
         ("web", listener("192.0.2.1", feed::Mode::FullNat, "g")),
         ("web6", listener("2001:db8::1", feed::Mode::FullNat, "g6")),
@@ -258,7 +267,7 @@ fn an_address_that_serves_others_is_not_the_boxs_own() {
 #[test]
 fn full_nat_without_a_snat_address_says_where_to_write_one() {
     let mut bench = Bench::new();
-    bench.translator.box_snat.clear();
+    bench.translator.box_snat.addresses.clear();
     let translation = bench.translate(&web(&["10.0.0.1:80"]));
     assert!(translation.errors[0].message.contains("snat.addresses"), "{}", translation.errors[0]);
 }
@@ -445,7 +454,7 @@ fn a_change_in_the_kernel_builds_no_listener_anew() {
     let own = kernel_address(1, "198.51.100.7/24", false);
     let view = KernelView { addresses: [own].into(), ..KernelView::default() };
     let Bench { translator, statistics, .. } = &mut bench;
-    let snapshot = translator.translate(&state, &view, statistics).snapshot;
+    let snapshot = translator.translate(&state, &view, statistics, Tick(2000)).snapshot;
     assert!(translator.served.is_empty());
     assert!(served(&snapshot, "192.0.2.1:80").is_some());
     assert!(snapshot.is_local(ip("198.51.100.7")) && snapshot.is_local(ip("192.0.2.1")));
