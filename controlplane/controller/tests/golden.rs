@@ -15,7 +15,7 @@ use penstock_controlplane::manifest;
 use penstock_controlplane::object::{Object, Objects};
 use penstock_controlplane::status::{self, Progress, Stamp, Statuses};
 use penstock_controlplane::translate::{Translation, translate};
-use penstock_feed::model::{Affinity, State};
+use penstock_feed::model::{Affinity, OnExhaustion, OnRemoval, OnUnknown, Policies, State};
 use penstock_gateway_types::Time;
 use penstock_gateway_types::k8s_openapi::jiff::Timestamp;
 
@@ -88,7 +88,9 @@ fn state(state: &State) -> String {
                 Affinity::Tuple => String::new(),
                 Affinity::Source { bits } => format!(" by source/{bits}"),
             };
-            (name.to_string(), format!("{vip} {protocol} {ports} {mode}{by} to {}", listener.group))
+            let policies = policies(&listener.policies);
+            let serves = format!("{vip} {protocol} {ports} {mode}{by}{policies}");
+            (name.to_string(), format!("{serves} to {}", listener.group))
         })
         .collect();
     let mut out = String::from("listeners:\n");
@@ -105,6 +107,22 @@ fn state(state: &State) -> String {
         let _ = writeln!(out, "    refused: {}", group.refused_weight);
     }
     out
+}
+
+/// Those that are not the usual ones.
+fn policies(policies: &Policies) -> String {
+    let Policies { on_removal, on_exhaustion, on_unknown } = *policies;
+    let mut said = String::new();
+    if on_removal != OnRemoval::default() {
+        let _ = write!(said, " on-removal={on_removal}");
+    }
+    if on_exhaustion != OnExhaustion::default() {
+        let _ = write!(said, " on-exhaustion={}", on_exhaustion.name());
+    }
+    if on_unknown != OnUnknown::default() {
+        let _ = write!(said, " on-unknown={}", on_unknown.name());
+    }
+    said
 }
 
 fn conditions(objects: &Objects, translation: &Translation) -> String {

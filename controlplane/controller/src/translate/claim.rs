@@ -7,12 +7,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use penstock_feed::model::{
-    Group, Listener, Mode, Name, Policies, PortRange, Protocol, State, limits,
-};
+use penstock_feed::model::{Group, Listener, Mode, Name, PortRange, Protocol, State, limits};
 
 use super::gateway::Plan as GatewayPlan;
 use super::listener::{Plan as ListenerPlan, Serves};
+use super::policy;
 use super::route::Groups;
 use super::{Note, Serving};
 use crate::object::{Kind, NamespacedName, ObjectKey};
@@ -30,6 +29,7 @@ pub(super) fn claim(
     let mut register = Register { groups, notes, owners, members: 0, state };
     let mut claims = Claims::new();
     for gateway in gateways {
+        register.note_policies(gateway);
         let served = gateway.listeners.iter().map(|listener| register.serve(gateway, listener));
         claims.insert(gateway.name.clone(), served.collect());
     }
@@ -100,7 +100,7 @@ impl Register<'_> {
         self.put_group(&group_name, group)?;
         let (vip, protocol, ports) = (address, serves.protocol, serves.ports);
         let group = group_name;
-        let (policies, snat_pool) = (Policies::default(), None);
+        let (policies, snat_pool) = (accepted.policies, None);
         let record = Listener { vip, protocol, ports, mode, affinity, policies, group, snat_pool };
         self.state.listeners.insert(name.clone(), record);
         self.owners.insert((address, protocol, ports), name.clone());
@@ -138,6 +138,13 @@ impl Register<'_> {
                 Some((name, Arc::default()))
             }
         }
+    }
+
+    fn note_policies(&mut self, gateway: &GatewayPlan<'_>) {
+        let accepted = gateway.accepted.as_ref().ok();
+        let note = accepted.and_then(|accepted| policy::note(accepted.policies, accepted.mode));
+        let object = || ObjectKey::of(Kind::Gateway, gateway.name);
+        self.notes.extend(note.map(|message| Note { object: object(), message }));
     }
 
     /// With DSR the backend gets what the client sent, L4 port and all.

@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use penstock_feed::model::{Affinity, Mode};
+use penstock_feed::model::{Affinity, Mode, Policies};
 use penstock_gateway_types::{AddressType, Gateway, Time};
 
 use super::listener::{self, Plan as ListenerPlan};
+use super::policy;
 use super::verdict::Refusal;
 use crate::object::NamespacedName;
 
@@ -28,6 +29,7 @@ pub(super) struct Plan<'a> {
 pub(super) struct Accepted {
     pub(super) mode: Mode,
     pub(super) affinity: SourceBits,
+    pub(super) policies: Policies,
     /// In the order of its spec, each once.
     pub(super) addresses: Vec<IpAddr>,
     /// The addresses it asks for and cannot have, with the reason; the message of `Programmed`.
@@ -71,8 +73,9 @@ fn accept(gateway: &Gateway) -> Result<Accepted, Refusal> {
         return Err(Refusal::new("InvalidParameters", message));
     }
     let (mode, affinity) = (mode(gateway)?, affinity(gateway)?);
+    let policies = policy::policies(gateway)?;
     let (addresses, unusable) = addresses(gateway)?;
-    Ok(Accepted { mode, affinity, addresses, unusable })
+    Ok(Accepted { mode, affinity, policies, addresses, unusable })
 }
 
 fn mode(gateway: &Gateway) -> Result<Mode, Refusal> {
