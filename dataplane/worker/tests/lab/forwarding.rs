@@ -39,6 +39,7 @@ fn keeps_every_promise(workers: &str) {
         ("a listener without endpoints refuses TCP by RST", |lab, _| refused(lab, "empty", 81)),
         ("a listener whose weights are all zero does too", |lab, _| refused(lab, "zero", 82)),
         ("a listener without endpoints drops UDP", |lab, _| dropped(lab)),
+        ("or tells its sender by ICMP, if asked to", |lab, _| told(lab)),
         ("Programmed is true of what is served", |lab, _| programmed(lab)),
         ("flows and explain tell what happens", |lab, _| flows_and_explain(lab)),
         ("trace shows both ways of a connection, and what is lost", |lab, _| traced(lab)),
@@ -62,7 +63,8 @@ fn site() -> Site {
         ("silent", "UDP", 5399),
     ];
     site.gateway("web", FULL_NAT_VIP, "full-nat", &listeners);
-    site.gateway("direct", DNAT_VIP, "dnat", &[("http", "TCP", 80)]);
+    let icmp = [("mode", "dnat"), ("on-exhaustion", "icmp")];
+    site.annotated("direct", DNAT_VIP, &icmp, &[("http", "TCP", 80), ("told", "UDP", 5399)]);
     let all = BACKENDS.map(Ready);
     site.service("blue", "TCP", 80, &all[..2]);
     site.service("green", "TCP", 80, &all[2..]);
@@ -75,6 +77,7 @@ fn site() -> Site {
     site.route("UDP", ("web", "echo"), 5300, &[("echo", 1)]);
     site.route("UDP", ("web", "silent"), 5300, &[("no-echo", 1)]);
     site.route("TCP", ("direct", "http"), 80, &[("blue", 1)]);
+    site.route("UDP", ("direct", "told"), 5300, &[("no-echo", 1)]);
     site
 }
 
@@ -141,6 +144,13 @@ fn dropped(lab: &Lab) {
     assert_eq!(report["timeouts"], 5, "{report}");
     let after = lab.counted("listeners", "default/web/silent", "no_backend");
     assert_eq!(after - before, 5, "counted");
+}
+
+fn told(lab: &Lab) {
+    let to = format!("{DNAT_VIP}:5399");
+    let report = lab.peer("client1", &["udp-ask", &to, "--count", "5", "--timeout-ms", "1000"]);
+    assert_eq!(report["refused"], 5, "{report}");
+    assert!(lab.counted("workers", "", "unreachable") >= 5, "counted");
 }
 
 fn programmed(lab: &Lab) {

@@ -11,6 +11,7 @@
 //! | `ipv6`        | IPv6 is served as IPv4 is, beside it                                            |
 //! | `change`      | a drained and an added backend disturb no connection that exists               |
 //! | `companion`   | a companion that is renamed serves on, one that is deleted comes again         |
+//! | `removal`     | connections of a backend or listener that is removed end as the Gateway says   |
 //! | `restart`     | either process may be killed at any moment                                     |
 //! | `throughput`  | long TCP streams stay whole, also when replies meet the wrong worker           |
 //! | `leak`        | ten thousand connections leave nothing behind                                  |
@@ -31,6 +32,7 @@ mod ipv6;
 mod leak;
 mod network;
 mod pmtu;
+mod removal;
 mod restart;
 mod site;
 mod throughput;

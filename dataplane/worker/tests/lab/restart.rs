@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::network::{Lab, wait_for};
 use crate::site::{Endpoint::Ready, Site};
-use crate::{BACKENDS, FULL_NAT_VIP};
+use crate::{BACKENDS, DNAT_VIP, FULL_NAT_VIP};
 
 const KILLS: u32 = 20;
 const LIMIT: Duration = Duration::from_secs(20);
@@ -64,6 +64,40 @@ fn sent_nothing(now: &Value, before: &Value) {
     }
     assert_eq!(now["publishes"]["snapshot"], 0, "{now}");
     assert_eq!(now["publishes"]["delta"], 0, "{now}");
+}
+
+/// By default they hear nothing, and wait.
+#[test]
+#[ignore = "needs root, hugepages and the lab of scripts/lab"]
+fn clients_of_a_killed_data_plane_are_told_to_begin_anew_if_asked_to() {
+    let site = site();
+    for (name, vip, mode) in [("nat", FULL_NAT_VIP, "full-nat"), ("direct", DNAT_VIP, "dnat")] {
+        let annotations = [("mode", mode), ("on-unknown", "reset")];
+        site.annotated(name, vip, &annotations, &[("http", "TCP", 80)]);
+        site.route("TCP", (name, "http"), 80, &[("web", 1)]);
+    }
+    site.remove("web");
+    site.remove("route-web-http");
+    let lab = Lab::up(&site, &["--workers", "2", "--wrong-queue"]);
+    let mut held = [FULL_NAT_VIP, DNAT_VIP].map(|vip| {
+        let to = format!("{vip}:80");
+        lab.start_peer("client1", &["hold", &to, "--count", "200", "--timeout-ms", "10000"])
+    });
+    for held in &mut held {
+        assert_eq!(held.report()["opened"], 200);
+    }
+    let killed_pid = lab.kill("penstock-dataplane");
+    wait_for("it runs again", LIMIT, || {
+        lab.pid("penstock-dataplane").filter(|&new| new != killed_pid)
+    });
+    settled(&lab);
+    thread::sleep(Duration::from_secs(5)); // each connection asks again, or repeats what it asked
+    for held in held {
+        let report = held.stop();
+        eprintln!("  {} reset of 200, {} timed out", report["resets"], report["timeouts"]);
+        assert_eq!((&report["resets"], &report["alive"]), (&200.into(), &0.into()), "{report}");
+    }
+    assert!(lab.counted("workers", "", "unknown_reset") >= 400);
 }
 
 #[test]

@@ -57,9 +57,23 @@ impl Site {
         mode: &str,
         listeners: &[(&str, &str, u16)],
     ) {
+        self.annotated(name, vip, &[("mode", mode)], listeners);
+    }
+
+    /// As [`Self::gateway`], with any of our annotations.
+    pub(crate) fn annotated(
+        &self,
+        name: &str,
+        vip: &str,
+        annotations: &[(&str, &str)],
+        listeners: &[(&str, &str, u16)],
+    ) {
+        let annotations =
+            annotations.iter().map(|(key, value)| format!("penstock.dev/{key}: {value}"));
+        let annotations = annotations.collect::<Vec<_>>().join(", ");
         let mut yaml = format!(
             "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata:\n  name: {name}\n  \
-             annotations: {{penstock.dev/mode: {mode}}}\nspec:\n  gatewayClassName: penstock\n  \
+             annotations: {{{annotations}}}\nspec:\n  gatewayClassName: penstock\n  \
              addresses: [{{type: IPAddress, value: \"{vip}\"}}]\n  listeners:\n"
         );
         for (listener, protocol, port) in listeners {
