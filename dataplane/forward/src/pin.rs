@@ -179,19 +179,14 @@ impl Pinning<'_, '_> {
         }
     }
 
+    /// The refusal of a new flow that no backend is to take.
     fn refuse(&self, protocol: Protocol, listener: &Listener) -> Refusal {
-        match protocol {
-            Protocol::Tcp => {
-                self.counters.listener(listener.slot, ListenerColumn::Refused, 1);
-                self.counters.worker(WorkerColumn::Refused, 1);
-                Refusal::Reset
-            }
-            Protocol::Udp => {
-                self.counters.listener(listener.slot, ListenerColumn::NoBackend, 1);
-                match listener.on_exhaustion {
-                    OnExhaustion::Icmp => Refusal::Unreachable(DropReason::NoBackend),
-                    OnExhaustion::Reset | OnExhaustion::Drop => DropReason::NoBackend.into(),
-                }
+        self.counters.listener(listener.slot, ListenerColumn::Refused, 1);
+        match (protocol, listener.on_exhaustion) {
+            (Protocol::Tcp, _) => self.reset(),
+            (Protocol::Udp, OnExhaustion::Icmp) => Refusal::Unreachable(DropReason::NoBackend),
+            (Protocol::Udp, OnExhaustion::Reset | OnExhaustion::Drop) => {
+                DropReason::NoBackend.into()
             }
         }
     }
@@ -205,13 +200,18 @@ impl Pinning<'_, '_> {
         opens: Option<Protocol>,
         listener: &Listener,
     ) -> Refusal {
-        self.counters.listener(listener.slot, ListenerColumn::Exhausted, 1);
+        self.counters.listener(listener.slot, ListenerColumn::Refused, 1);
         self.counters.worker(WorkerColumn::Exhausted, 1);
         match (listener.on_exhaustion, opens) {
-            (OnExhaustion::Reset, Some(Protocol::Tcp)) => self.refuse(Protocol::Tcp, listener),
+            (OnExhaustion::Reset, Some(Protocol::Tcp)) => self.reset(),
             (OnExhaustion::Icmp, Some(_)) => Refusal::Unreachable(reason),
             _ => reason.into(),
         }
+    }
+
+    fn reset(&self) -> Refusal {
+        self.counters.worker(WorkerColumn::Refused, 1);
+        Refusal::Reset
     }
 }
 

@@ -369,7 +369,7 @@ fn number(counters: &Counters, name: &str, style: Style) -> Cell {
     counters.get(name).map(|value| style.count(value)).unwrap_or_default().into()
 }
 
-/// The columns that have no place of their own, where they are not zero: `refused 3, no_backend 1`.
+/// The columns that have no place of their own, where they are not zero: `refused 3, flows_reset 1`.
 fn note(counters: &Counters, laid_out: &[&str], style: Style) -> String {
     let rest =
         counters.0.iter().filter(|(name, value)| *value != 0 && !laid_out.contains(&name.as_str()));

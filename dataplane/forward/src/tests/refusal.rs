@@ -90,7 +90,7 @@ fn a_datagram_without_a_backend_is_dropped_by_name() {
             "weights all zero",
             family.udp(CLIENT, "192.0.2.10:53", b"x").into(),
             Dropped(DropReason::NoBackend),
-            &["flow_misses", "dropped", "drop_no_backend", "listener_no_backend"],
+            &["flow_misses", "dropped", "drop_no_backend", "listener_refused"],
         )]);
     }
 }
@@ -156,13 +156,11 @@ fn with_policy(spec: &str, policy: &str) -> String {
 fn who_gets_no_snat_port_or_no_backend_is_told_as_the_listener_says() {
     type Counted = &'static [&'static str];
     const LOST: Counted =
-        &["flow_misses", "dropped", "drop_no_snat_address", "exhausted", "listener_exhausted"];
-    const TOLD: Counted =
-        &["flow_misses", "sent", "unreachable", "exhausted", "listener_exhausted"];
-    const RESET: Counted =
-        &["flow_misses", "sent", "refused", "listener_refused", "exhausted", "listener_exhausted"];
-    const NOBODY: Counted = &["flow_misses", "dropped", "drop_no_backend", "listener_no_backend"];
-    const NOBODY_TOLD: Counted = &["flow_misses", "sent", "unreachable", "listener_no_backend"];
+        &["flow_misses", "dropped", "drop_no_snat_address", "exhausted", "listener_refused"];
+    const TOLD: Counted = &["flow_misses", "sent", "unreachable", "exhausted", "listener_refused"];
+    const RESET: Counted = &["flow_misses", "sent", "refused", "exhausted", "listener_refused"];
+    const NOBODY: Counted = &["flow_misses", "dropped", "drop_no_backend", "listener_refused"];
+    const NOBODY_TOLD: Counted = &["flow_misses", "sent", "unreachable", "listener_refused"];
     let (no_address, no_backend) = (DropReason::NoSnatAddress, DropReason::NoBackend);
     for family in families() {
         let syn = family.tcp(CLIENT, VIP, SYN).numbered(1000, 0);

@@ -138,11 +138,11 @@ fn refused(lab: &Lab, listener: &str, port: u16) {
 }
 
 fn dropped(lab: &Lab) {
-    let before = lab.counted("listeners", "default/web/silent", "no_backend");
+    let before = lab.counted("listeners", "default/web/silent", "refused");
     let to = format!("{FULL_NAT_VIP}:5399");
     let report = lab.peer("client1", &["udp-ask", &to, "--count", "5", "--timeout-ms", "100"]);
     assert_eq!(report["timeouts"], 5, "{report}");
-    let after = lab.counted("listeners", "default/web/silent", "no_backend");
+    let after = lab.counted("listeners", "default/web/silent", "refused");
     assert_eq!(after - before, 5, "counted");
 }
 
