@@ -6,8 +6,8 @@ use super::{BACKEND, CLIENT, DNAT, FULL_NAT, VIP, families};
 use crate::testing::{BOX_MAC, Family, TestLb, TestPacket, fib_of, fragmented, mac_towards};
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
 use crate::{
-    BackendId, DropReason, Exit, FlowState, ListenerSlot, NextHopKey, PortConfig, PortIdx, Removal,
-    Removals, Timeouts, WorkerIdx,
+    BackendId, DropReason, Exit, Explanation, FlowKey, FlowState, ListenerSlot, NextHopKey,
+    PortConfig, PortIdx, Removal, Removals, Timeouts, WorkerIdx,
 };
 
 const SERVED: WorkerIdx = WorkerIdx(0);
@@ -359,6 +359,29 @@ fn a_grace_begins_with_the_last_change_that_concerns_the_flow() {
             lb.sleep_ms(ROUND_MS);
             assert_eq!(lb.take_resets(SERVED).len(), 2, "{promise}: but then");
         }
+    }
+}
+
+#[test]
+fn who_asks_is_told_when_a_flow_ends() {
+    for family in families() {
+        let mut lb = family.lb(FULL_NAT);
+        live(&mut lb, family, &OPEN);
+        let packet = family.tcp(CLIENT, VIP, ACK);
+        let key = FlowKey::new(packet.source, packet.destination, packet.protocol).unwrap();
+        let told = |lb: &TestLb| match lb.explain(SERVED, &key) {
+            Explanation::Flow { flow, ends, .. } => (flow.state, ends),
+            other => panic!("{other:?}"),
+        };
+        lb.end_unserved(30_000);
+        assert_eq!(told(&lb), (FlowState::Established, None), "while it is served");
+        lb.reconfigure(&family.text(&moved(FULL_NAT)));
+        assert_eq!(told(&lb), (FlowState::Established, None), "where it is kept");
+        lb.end_unserved(30_000);
+        let end = lb.now.plus_ms(30_000);
+        assert_eq!(told(&lb), (FlowState::Established, Some(end)));
+        lb.sleep_ms(30_000 + ROUND_MS);
+        assert_eq!(told(&lb), (FlowState::Cut, None), "then it has ended");
     }
 }
 
