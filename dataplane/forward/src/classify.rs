@@ -1,9 +1,8 @@
 //! Whose packet it is, for those that belong to no flow.
 //!
-//! In this order: to a SNAT address, a reply whose flow is gone; to a VIP, protocol and L4 port,
-//! that listener; to a listener that has gone, its owner, who may know the flow; from a backend of a
-//! DNAT group, a reply; to an address of the box (a VIP on a port without listener included), the
-//! kernel; and the rest is for nobody.
+//! In this order: to a VIP, protocol and L4 port, that listener; to a SNAT address, a reply whose flow is gone; to a
+//! listener that has gone, its owner, who may know the flow; from a backend of a DNAT group, a reply; to an address of
+//! the box (a VIP on a port without listener included), the kernel; and the rest is for nobody.
 
 use std::net::IpAddr;
 
@@ -33,6 +32,10 @@ pub(crate) enum Class<'s> {
 pub(crate) fn classify<'s>(headers: &Headers, key: &FlowKey, snapshot: &'s Snapshot) -> Class<'s> {
     let destination = key.destination();
     let protocol = key.protocol().filter(|_| headers.kind == Kind::Tuple);
+    // No VIP is a SNAT address, so listeners may be asked first: of strangers, most want one.
+    if let Some(listener) = protocol.and_then(|it| snapshot.listener_of(destination, it)) {
+        return Class::Listener(listener);
+    }
     if snapshot.is_snat(destination.ip()) {
         return match protocol {
             Some(_) => Class::FullNatReply,
@@ -40,9 +43,6 @@ pub(crate) fn classify<'s>(headers: &Headers, key: &FlowKey, snapshot: &'s Snaps
         };
     }
     let Some(protocol) = protocol else { return Class::Leave(outside_flows(key, snapshot)) };
-    if let Some(listener) = snapshot.listener_of(destination, protocol) {
-        return Class::Listener(listener);
-    }
     if snapshot.is_departed(destination, protocol) {
         return Class::Departed(outside_flows(key, snapshot));
     }

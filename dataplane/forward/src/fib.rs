@@ -223,6 +223,17 @@ impl Fib {
         }
     }
 
+    /// The next hop towards `destination`, if there is no choice.
+    #[must_use]
+    pub(crate) fn look_up_only(&self, destination: IpAddr) -> Option<Hop> {
+        let mut is_chosen = false;
+        let hop = self.look_up(destination, || {
+            is_chosen = true;
+            0
+        });
+        (!is_chosen).then_some(hop)
+    }
+
     /// The adjacency of an index of this version.
     #[inline]
     #[must_use]

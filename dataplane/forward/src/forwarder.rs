@@ -4,9 +4,11 @@ mod dsr;
 mod pieces;
 mod refusal;
 mod resets;
+mod strangers;
 
 use crate::answer::{self, Allowance};
-use crate::classify::{Class, classify};
+
+use crate::classify::Class;
 use crate::counters::{Counters, WorkerColumn};
 use crate::exit::{self, ShortExit};
 use crate::express::{self, Lane};
@@ -19,15 +21,13 @@ use crate::flow::{
 use crate::fragment::datagrams::Datagrams;
 use crate::fragment::{DatagramIdx, Settled};
 use crate::icmp;
-use crate::journey::{Kind, PacketSet, Walk};
-use crate::next_hop;
-use crate::owner::{owner_of_client, owner_of_snat_port};
+use crate::journey::{PacketSet, Walk};
+use crate::next_hop::{self, BackendHops};
 use crate::parse::{self, parse};
-use crate::pin::Pinning;
 use crate::rewrite;
 use crate::rewrite::port_walk::PortWalks;
-use crate::snapshot::{Listener, Snapshot};
-use crate::{BURST, Burst, DropReason, Exit, NextHopKey, Tick, WorkerIdx};
+use crate::snapshot::Snapshot;
+use crate::{Burst, DropReason, Exit, NextHopKey, Tick, WorkerIdx};
 
 /// RSTs for segments of no flow that one worker sends at once, and how many more each millisecond: enough for
 /// the connections of before to begin anew within seconds of a restart.
@@ -48,6 +48,7 @@ pub struct Forwarder<'m> {
     datagrams: Datagrams,
     icmp_allowance: Allowance,
     rst_allowance: Allowance,
+    backend_hops: BackendHops,
     walk: Box<Walk>,
     lane: Lane,
 }
@@ -79,6 +80,7 @@ impl<'m> Forwarder<'m> {
             walks: PortWalks::new(),
             sweep: Sweep::default(),
             cuts: Cuts::new(),
+            backend_hops: BackendHops::new(),
             walk: Box::default(),
             lane,
         }
@@ -126,58 +128,17 @@ impl<'m> Forwarder<'m> {
         if !self.walk.strangers.is_empty() {
             self.receive_strangers(burst, snapshot, now);
         }
-        rewrite::rewrite(burst, &mut self.walk, &self.flows);
         let (walk, flows, counters) = (&mut *self.walk, &mut self.flows, &self.counters);
-        rewrite::dsr::carry_all(burst, walk, flows, snapshot, counters);
-        next_hop::next_hop(burst, walk, flows, snapshot, counters);
+        let known = &mut self.backend_hops;
+        let plain = walk.pinned.and(walk.plain);
+        walk.gone = express::leave(plain, burst, walk, flows, known, snapshot);
+        rewrite::rewrite(burst, walk, flows);
+        rewrite::dsr::carry_all(burst, walk, flows, known, snapshot, counters);
+        next_hop::next_hop(burst, walk, flows, known, snapshot, counters);
         if !walk.too_big.is_empty() {
             self.answer_too_big(burst, snapshot, now);
         }
         self.count_exits(rest, burst);
-    }
-
-    /// Packets without a flow: classified, handed to their owner, pinned or gone.
-    fn receive_strangers(&mut self, burst: &mut Burst, snapshot: &Snapshot, now: Tick) {
-        let mut classes = [Class::Leave(ShortExit::default()); BURST];
-        for at in self.walk.strangers.iter() {
-            classes[at] = classify(&self.walk.headers[at], &self.walk.keys[at], snapshot);
-        }
-        for at in self.walk.strangers.iter() {
-            match self.walk.headers[at].kind {
-                Kind::IcmpError => self.receive_icmp_error(at, burst, snapshot, now),
-                Kind::Fragment => self.receive_piece(at, burst, snapshot, now),
-                Kind::Tuple | Kind::Other => {
-                    self.receive_stranger(at, classes[at], burst, snapshot, now);
-                }
-            }
-        }
-    }
-
-    /// A packet whose flow is not in the table: it begins one here or with its owner, or leaves.
-    #[inline]
-    fn receive_stranger(
-        &mut self,
-        at: usize,
-        class: Class,
-        burst: &mut Burst,
-        snapshot: &Snapshot,
-        now: Tick,
-    ) {
-        if self.is_cut(at) {
-            return self.answer_cut(at, burst, now);
-        }
-        let owner = self.owner(&class, &self.walk.keys[at]);
-        match (owner, class) {
-            (Some(owner), _) if owner != self.me => burst.leave(at, ShortExit::hand_over(owner)),
-            (_, Class::Listener(listener)) => self.pin(at, listener, burst, snapshot, now),
-            (_, Class::FullNatReply) => {
-                let (policy, exit) = (snapshot.snat_on_unknown(), DropReason::NoFlow.into());
-                self.leave_unknown(at, burst, policy, exit, snapshot, now);
-            }
-            (_, Class::Departed(exit) | Class::DnatReply(exit) | Class::Leave(exit)) => {
-                burst.leave(at, exit);
-            }
-        }
     }
 
     /// An ICMP error: written anew for the end it is about, handed to the owner of the flow it quotes, or gone.
@@ -220,51 +181,6 @@ impl<'m> Forwarder<'m> {
                 next_hop::send_on(burst, at, headers.ip_len, ends.leaving(), snapshot);
             }
             None => burst.leave(at, DropReason::Truncated.into()),
-        }
-    }
-
-    /// Who owns the flow that the packet has or would have, if it could have any.
-    pub(crate) fn owner(&self, class: &Class, key: &FlowKey) -> Option<WorkerIdx> {
-        match class {
-            Class::Listener(_) | Class::Departed(_) => {
-                Some(owner_of_client(&self.flows.hash, key.source(), self.workers))
-            }
-            Class::FullNatReply => owner_of_snat_port(key.destination().port(), self.workers),
-            Class::DnatReply(_) => {
-                Some(owner_of_client(&self.flows.hash, key.destination(), self.workers))
-            }
-            Class::Leave(_) => None,
-        }
-    }
-
-    fn pin(
-        &mut self,
-        at: usize,
-        listener: &Listener,
-        burst: &mut Burst,
-        snapshot: &Snapshot,
-        now: Tick,
-    ) {
-        let (headers, key, hash) =
-            (self.walk.headers[at], self.walk.keys[at], self.walk.hashes[at]);
-        match self.pinning(snapshot, now).pin(&headers, &key, hash, listener) {
-            Ok(entry) => {
-                self.walk.entries[at] = entry;
-                self.walk.pinned.insert(at);
-            }
-            Err(refusal) => self.refuse(at, burst, refusal, snapshot, now),
-        }
-    }
-
-    fn pinning<'p>(&'p mut self, snapshot: &'p Snapshot, now: Tick) -> Pinning<'p, 'm> {
-        Pinning {
-            me: self.me,
-            workers: self.workers,
-            flows: &mut self.flows,
-            walks: &mut self.walks,
-            counters: &self.counters,
-            snapshot,
-            now,
         }
     }
 

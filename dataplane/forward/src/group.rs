@@ -43,23 +43,20 @@ pub enum Affinity {
     },
 }
 
-impl Affinity {
-    /// What of a packet's key counts.
-    pub(crate) fn key(self, key: &FlowKey) -> FlowKey {
-        let Self::Source { bits } = self else { return *key };
-        let source = match key.source().ip() {
-            IpAddr::V4(v4) => {
-                let kept = u32::MAX.checked_shl(32_u32.saturating_sub(bits.into())).unwrap_or(0);
-                IpAddr::from((v4.to_bits() & kept).to_be_bytes())
-            }
-            IpAddr::V6(v6) => {
-                let kept = u128::MAX.checked_shl(128_u32.saturating_sub(bits.into())).unwrap_or(0);
-                IpAddr::from((v6.to_bits() & kept).to_be_bytes())
-            }
-        };
-        let end = SocketAddr::new(source, 0);
-        FlowKey::new(end, end, Protocol::Tcp).unwrap_or(*key)
-    }
+/// What counts of a packet's key where its source address does, or so many leading bits of it.
+pub(crate) fn source_key(key: &FlowKey, bits: u8) -> FlowKey {
+    let source = match key.source().ip() {
+        IpAddr::V4(v4) => {
+            let kept = u32::MAX.checked_shl(32_u32.saturating_sub(bits.into())).unwrap_or(0);
+            IpAddr::from((v4.to_bits() & kept).to_be_bytes())
+        }
+        IpAddr::V6(v6) => {
+            let kept = u128::MAX.checked_shl(128_u32.saturating_sub(bits.into())).unwrap_or(0);
+            IpAddr::from((v6.to_bits() & kept).to_be_bytes())
+        }
+    };
+    let end = SocketAddr::new(source, 0);
+    FlowKey::new(end, end, Protocol::Tcp).unwrap_or(*key)
 }
 
 /// Members and their Maglev table; immutable, shared by the snapshots in which it did not change.
@@ -100,6 +97,7 @@ impl Group {
     }
 
     /// The backend of a flow that is not pinned yet; `key` is the client's packet.
+    #[inline]
     #[must_use]
     pub fn pick(&self, key: &FlowKey) -> Pick<'_> {
         if self.slots.is_empty() {

@@ -55,6 +55,8 @@ pub(crate) struct Walk {
     pub(crate) ids: [u32; BURST],
     /// Packets of DSR flows, which leave as they are, or within another packet.
     pub(crate) dsr: PacketSet,
+    /// Packets that left as steady ones do, and are whole on their way.
+    pub(crate) gone: PacketSet,
     /// Packets that are too large for the way they must take.
     pub(crate) too_big: PacketSet,
     /// Packets whose entry is their flow.
@@ -76,6 +78,7 @@ impl Default for Walk {
             pieces: PacketSet::default(),
             ids: [0; BURST],
             dsr: PacketSet::default(),
+            gone: PacketSet::default(),
             too_big: PacketSet::default(),
             pinned: PacketSet::default(),
             strangers: PacketSet::default(),
@@ -90,7 +93,7 @@ impl Walk {
     pub(crate) fn begin(&mut self) {
         (self.plain, self.tuples, self.wide) = Default::default();
         (self.pieces, self.dsr, self.too_big) = Default::default();
-        (self.pinned, self.strangers) = Default::default();
+        (self.pinned, self.strangers, self.gone) = Default::default();
     }
 }
 

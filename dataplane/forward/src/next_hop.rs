@@ -18,12 +18,13 @@ pub(crate) fn next_hop(
     burst: &mut Burst,
     walk: &mut Walk,
     flows: &mut FlowTable,
+    known: &mut BackendHops,
     snapshot: &Snapshot,
     counters: &Counters,
 ) {
-    for at in walk.pinned.without(walk.dsr).iter() {
+    for at in walk.pinned.without(walk.gone).without(walk.dsr).iter() {
         let (entry, ip_len) = (walk.entries[at], walk.headers[at].ip_len);
-        let hop = flow_hop(flows, entry, snapshot.fib());
+        let hop = flow_hop(flows, entry, snapshot.fib(), known);
         match leave_by(hop, burst, at, ip_len, snapshot) {
             Ok(()) => {
                 count(flows.flow(entry), entry.direction(), burst.slots[at].len.into(), counters);
@@ -77,19 +78,64 @@ pub(crate) fn leave_by(
 
 /// The next hop of a flow's direction: cached, or looked up once a version of the FIB.
 #[inline]
-pub(crate) fn flow_hop(flows: &mut FlowTable, entry: Entry, fib: &Fib) -> Hop {
+pub(crate) fn flow_hop(
+    flows: &mut FlowTable,
+    entry: Entry,
+    fib: &Fib,
+    known: &mut BackendHops,
+) -> Hop {
     let flow = flows.record(entry);
     let cached = flow.hops[entry.direction() as usize];
     if flow.fib_version == fib.version() && cached != NO_HOP {
         return Hop::Ready(AdjacencyIdx(cached.into()));
     }
-    look_up_anew(flows, entry, fib)
+    look_up_anew(flows, entry, fib, known)
 }
 
-#[cold]
-fn look_up_anew(flows: &mut FlowTable, entry: Entry, fib: &Fib) -> Hop {
-    let direction = entry.direction();
-    let hop = flow_route(flows.flow(entry), direction, fib);
+/// The next hops to backends, as far as there is no choice: what new flows ask for. One worker's; a backend that
+/// shares its place with another asks the FIB more often.
+#[derive(Debug)]
+pub(crate) struct BackendHops(Box<[BackendHop; BACKENDS]>);
+
+const BACKENDS: usize = 1024;
+
+#[derive(Clone, Copy, Debug)]
+struct BackendHop {
+    backend: u32,
+    fib_version: u32,
+    hop: u32,
+}
+
+impl BackendHops {
+    pub(crate) fn new() -> Self {
+        Self(Box::new([BackendHop { backend: 0, fib_version: 0, hop: 0 }; BACKENDS]))
+    }
+
+    /// The next hop of a flow's packets to its backend, which is no L2 DSR's.
+    #[inline]
+    fn hop(&mut self, flow: Flow, fib: &Fib) -> Hop {
+        let known = &mut self.0[flow.backend as usize % BACKENDS];
+        if (known.backend, known.fib_version) == (flow.backend, fib.version()) {
+            return Hop::Ready(AdjacencyIdx(known.hop));
+        }
+        let destination = flow.key(Direction::Reply).source().ip();
+        let Some(hop) = fib.look_up_only(destination) else {
+            return flow_route(flow, Direction::Forward, fib);
+        };
+        if let Hop::Ready(AdjacencyIdx(hop)) = hop {
+            *known = BackendHop { backend: flow.backend, fib_version: fib.version(), hop };
+        }
+        hop
+    }
+}
+
+#[inline]
+fn look_up_anew(flows: &mut FlowTable, entry: Entry, fib: &Fib, known: &mut BackendHops) -> Hop {
+    let (direction, flow) = (entry.direction(), flows.flow(entry));
+    let hop = match direction {
+        Direction::Forward if flow.mode() != Mode::L2Dsr => known.hop(flow, fib),
+        _ => flow_route(flow, direction, fib),
+    };
     let flow = flows.record_mut(entry);
     if flow.fib_version != fib.version() {
         flow.fib_version = fib.version();
@@ -103,6 +149,7 @@ fn look_up_anew(flows: &mut FlowTable, entry: Entry, fib: &Fib) -> Hop {
 
 /// The next hop of a flow's direction. With L2 DSR there is none but the backend itself: a router would send a
 /// packet for the VIP back to us.
+#[inline(never)]
 pub(crate) fn flow_route(flow: Flow, direction: Direction, fib: &Fib) -> Hop {
     let leaving = flow.key(direction.opposite()).mirror();
     let hop = route(&leaving, fib);

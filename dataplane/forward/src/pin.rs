@@ -37,8 +37,8 @@ pub(crate) enum Refusal {
     Unreachable(DropReason),
     /// It is from the middle of a connection that no flow knows.
     Unknown(OnUnknown),
-    /// It goes to a backend without state: what its flow would be.
-    Stateless(NewFlow),
+    /// It goes to a backend without state.
+    Stateless,
 }
 
 impl From<DropReason> for Refusal {
@@ -58,6 +58,7 @@ impl Pinning<'_, '_> {
         key: &FlowKey,
         hash: u64,
         listener: &Listener,
+        proposed: Option<&NewFlow>,
     ) -> Result<Entry, Refusal> {
         // An earlier packet of this burst may have made the flow.
         let entry = self.flows.find(key, hash);
@@ -67,11 +68,14 @@ impl Pinning<'_, '_> {
         if entry.is_some() && track::follow(entry, headers, self.flows, self.snapshot, self.now) {
             return Ok(entry);
         }
-        if entry.is_some() && self.flows.record(entry).state() == Some(FlowState::Cut) {
+        if self.flows.is_cut(entry) {
             return Err(DropReason::NoFlow.into()); // a piece: whole segments were answered before
         }
+        if let Some(flow) = proposed.filter(|flow| self.flows.has_no_reply_of(flow)) {
+            return self.insert(flow, listener);
+        }
         let protocol = key.protocol().ok_or(DropReason::NoFlow)?;
-        let opens = protocol == Protocol::Udp || headers.tcp_flags & (SYN | ACK | RST | FIN) == SYN;
+        let opens = opens(headers, protocol);
         if !opens && !listener.mode.is_dsr() {
             return Err(Refusal::Unknown(listener.on_unknown));
         }
@@ -96,15 +100,74 @@ impl Pinning<'_, '_> {
         let flow =
             flow.map_err(|reason| self.exhausted(reason, opens.then_some(protocol), listener))?;
         if headers.tcp_flags & RST != 0 {
-            return Err(Refusal::Stateless(flow)); // it ends what it is about
+            return Err(Refusal::Stateless); // it ends what it is about
         }
-        let Ok(entry) = self.flows.insert(&flow, self.now) else {
-            let stateless = listener.mode.is_dsr().then_some(Refusal::Stateless(flow));
+        self.insert(&flow, listener)
+    }
+
+    /// The flow of a packet that has none and opens one, unless something is in its way; asks for the lines that it
+    /// goes into, `others` of this burst before it.
+    #[inline]
+    pub(crate) fn propose(
+        &mut self,
+        headers: &Headers,
+        key: &FlowKey,
+        hash: u64,
+        listener: &Listener,
+        others: usize,
+    ) -> Option<NewFlow> {
+        let protocol = key.protocol().filter(|protocol| opens(headers, *protocol))?;
+        if headers.ttl <= 1 || is_nobodys(key, self.snapshot) {
+            return None;
+        }
+        let Pick::Backend(member) = listener.pick(key) else { return None };
+        let state = match protocol {
+            Protocol::Tcp => FlowState::SynSent,
+            Protocol::Udp => FlowState::UdpOneWay,
+        };
+        let reply = match listener.mode {
+            Mode::FullNat => {
+                let ports = crate::owner::snat_ports(self.me, self.workers);
+                let sources = full_nat::Sources { pool: &listener.snat, ports };
+                let hasher = &self.flows.hash;
+                full_nat::first(hasher, self.walks, &sources, hash, member.address, protocol)?
+            }
+            Mode::Dnat => FlowKey::new(member.address, key.source(), protocol)?,
+            _ => self.reply_key(key, hash, protocol, listener, member).ok()?,
+        };
+        let flow = self.flow_of([*key, reply], hash, listener, member, state);
+        self.flows.ask_for_room(&flow, others);
+        Some(flow)
+    }
+
+    fn insert(&mut self, flow: &NewFlow, listener: &Listener) -> Result<Entry, Refusal> {
+        let Ok(entry) = self.flows.insert(flow, self.now) else {
+            let stateless = listener.mode.is_dsr().then_some(Refusal::Stateless);
             return Err(stateless.unwrap_or(DropReason::FlowTableFull.into()));
         };
         self.counters.listener(listener.slot, ListenerColumn::FlowsNew, 1);
-        self.counters.backend(member.id, BackendColumn::FlowsNew, 1);
+        self.counters.backend(flow.backend, BackendColumn::FlowsNew, 1);
         Ok(entry)
+    }
+
+    fn flow_of(
+        &self,
+        keys: [FlowKey; 2],
+        hash: u64,
+        listener: &Listener,
+        member: &Member,
+        state: FlowState,
+    ) -> NewFlow {
+        let reply = if listener.mode.is_dsr() { 0 } else { self.flows.hash.tuple(&keys[1]) };
+        NewFlow {
+            keys,
+            hashes: [hash, reply],
+            mode: listener.mode,
+            state,
+            listener: listener.slot,
+            backend: member.id,
+            snapshot_version: self.snapshot.version(),
+        }
     }
 
     /// What a client's DSR flow would be, by Maglev alone; `None` if there is none.
@@ -132,14 +195,8 @@ impl Pinning<'_, '_> {
         listener: &Listener,
         state: FlowState,
     ) -> Result<NewFlow, DropReason> {
-        Ok(NewFlow {
-            keys: [*key, self.reply_key(key, hash, protocol, listener, member)?],
-            mode: listener.mode,
-            state,
-            listener: listener.slot,
-            backend: member.id,
-            snapshot_version: self.snapshot.version(),
-        })
+        let reply = self.reply_key(key, hash, protocol, listener, member)?;
+        Ok(self.flow_of([*key, reply], hash, listener, member, state))
     }
 
     /// What the backend's packets will look like.
@@ -213,6 +270,12 @@ impl Pinning<'_, '_> {
         self.counters.worker(WorkerColumn::Refused, 1);
         Refusal::Reset
     }
+}
+
+/// Whether a packet begins a flow where there is none.
+#[inline]
+fn opens(headers: &Headers, protocol: Protocol) -> bool {
+    protocol == Protocol::Udp || headers.tcp_flags & (SYN | ACK | RST | FIN) == SYN
 }
 
 /// Whether a packet's source can be nobody's, and so is not to be answered.

@@ -12,7 +12,7 @@ use foldhash::fast::FixedState;
 
 use crate::fib::Fib;
 use crate::flow::{FlowKey, Timeouts};
-use crate::group::{Affinity, Group, Pick};
+use crate::group::{Affinity, Group, Pick, source_key};
 use crate::removal::Removals;
 use crate::{ListenerSlot, MacAddr, Mode, OnExhaustion, OnUnknown, PortIdx, Protocol};
 
@@ -80,8 +80,12 @@ pub struct Listener {
 
 impl Listener {
     /// The backend of a flow that is not pinned yet; `key` is the client's packet.
+    #[inline]
     pub(crate) fn pick(&self, key: &FlowKey) -> Pick<'_> {
-        self.group.pick(&self.affinity.key(key))
+        match self.affinity {
+            Affinity::Tuple => self.group.pick(key),
+            Affinity::Source { bits } => self.group.pick(&source_key(key, bits)),
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::fib::Ready;
 use crate::flow::look_up::prefetch;
 use crate::flow::{Flow, FlowRecord, FlowTable, Wide, track};
 use crate::journey::{PacketSet, Walk};
+use crate::next_hop::{self, BackendHops};
 use crate::parse::plain::{Expected, Head, HeadV4, HeadV6};
 use crate::rewrite::{self, dsr};
 use crate::snapshot::Snapshot;
@@ -154,6 +155,13 @@ impl<'t, 'm> Terms<'t, 'm> {
             now,
         }
     }
+
+    /// A packet that is as it leaves takes its exit, and is counted.
+    #[inline(always)]
+    fn send(&self, slot: &mut Slot, record: &FlowRecord, way: usize, hop: &Ready) {
+        slot.exit = ShortExit::send(hop.port);
+        self.traffic.add(record.listener(), BackendId(record.backend), way, slot.len);
+    }
 }
 
 /// The third turn: packets of established flows, rewritten and sent; which they are.
@@ -223,11 +231,72 @@ fn send<H: Head>(
         record.last_seen = terms.now.0;
         head.replace_ends(Flow::new(record, wide), way);
         head.link_mut()[..12].copy_from_slice(&hop.macs);
-        slot.exit = ShortExit::send(hop.port);
-        terms.traffic.add(record.listener(), BackendId(record.backend), way, slot.len);
+        terms.send(slot, record, way, hop);
         sent.insert(at);
     }
     sent
+}
+
+/// Plain packets whose flows the corridor's first rooms found, moved on or began: they leave as those of steady flows
+/// do. Which of them did; the others are as they were.
+#[inline(never)]
+pub(crate) fn leave(
+    packets: PacketSet,
+    burst: &mut Burst,
+    walk: &Walk,
+    flows: &mut FlowTable,
+    known: &mut BackendHops,
+    snapshot: &Snapshot,
+) -> PacketSet {
+    for at in packets.iter() {
+        next_hop::flow_hop(flows, walk.entries[at], snapshot.fib(), known); // the flow has it from now on
+    }
+    let terms = Terms::of(snapshot, flows, Tick(0));
+    let gone = leave_as::<HeadV4>(packets.without(walk.wide), burst, walk, flows, &terms);
+    let wide = packets.and(walk.wide);
+    if wide.is_empty() {
+        return gone;
+    }
+    gone.or(leave_as::<HeadV6>(wide, burst, walk, flows, &terms))
+}
+
+#[inline(always)]
+fn leave_as<H: Head>(
+    packets: PacketSet,
+    burst: &mut Burst,
+    walk: &Walk,
+    flows: &mut FlowTable,
+    terms: &Terms,
+) -> PacketSet {
+    let mut gone = PacketSet::default();
+    for at in packets.iter() {
+        let (entry, slot) = (walk.entries[at], &mut burst.slots[at]);
+        let (flow, way) = (flows.flow(entry), entry.way());
+        let Some(hop) = terms.hops.get(usize::from(flow.hops[way])) else { continue };
+        let has_left = match flow.is_dsr() {
+            true => dsr::carry_plain::<H>(slot, flow, hop).is_some(),
+            false => rewrite_plain::<H>(slot, flow, way, hop).is_some(),
+        };
+        if has_left {
+            terms.send(slot, &flow, way, hop);
+            gone.insert(at);
+        }
+    }
+    gone
+}
+
+/// A plain packet as it leaves by `hop`, if it fits.
+#[inline(always)]
+fn rewrite_plain<H: Head>(slot: &mut Slot, flow: Flow, way: usize, hop: &Ready) -> Option<()> {
+    let head = H::of_mut(slot.buffer).filter(|head| head.ip_len() <= hop.mtu)?;
+    let delta = checksum::in_direction(flow.l4_delta, way);
+    match head.protocol() {
+        TCP => rewrite::update_tcp(&mut head.l4_mut().0, delta),
+        _ => rewrite::update_udp(&mut head.l4_mut().0, delta),
+    }
+    head.replace_ends(flow, way);
+    head.link_mut()[..12].copy_from_slice(&hop.macs);
+    Some(())
 }
 
 /// A packet of a DSR flow, on its way to the backend if the flow is steady; whether it is.
@@ -249,8 +318,7 @@ fn send_dsr<H: Head>(
     }
     track::advance_steady_dsr(record, sequence);
     record.last_seen = terms.now.0;
-    slot.exit = ShortExit::send(hop.port);
-    terms.traffic.add(record.listener(), BackendId(record.backend), 0, slot.len);
+    terms.send(slot, record, 0, hop);
     true
 }
 

@@ -91,8 +91,13 @@ impl FlowHash {
     }
 
     /// The hash of one tuple.
+    #[inline]
     pub(crate) fn tuple(&self, key: &FlowKey) -> u64 {
-        self.blocks(&Blocks::of_tuple(key))
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Aes(aes) if key.family != V6 => aes.block(key.addresses, tuple_tail(key)),
+            _ => self.blocks(&Blocks::of_tuple(key)),
+        }
     }
 
     /// The hash of a client's address and L4 port, which names the owner of its flows.
@@ -159,6 +164,14 @@ pub(crate) mod aes {
             Some(Self(keys))
         }
 
+        /// The hash of one block: an IPv4 tuple's.
+        #[inline]
+        #[expect(unsafe_code, reason = "a call across CPU features; as below")]
+        pub(super) fn block(&self, low: u64, high: u64) -> u64 {
+            // SAFETY: the callee needs AES rounds, and a `Keys` exists only where they were detected.
+            unsafe { block(self, low, high) }
+        }
+
         #[expect(
             unsafe_code,
             reason = "a call across CPU features; SipHash costs 25 TSC cycles a packet more"
@@ -178,6 +191,11 @@ pub(crate) mod aes {
             state = absorb(aes, state, block);
         }
         finish(state)
+    }
+
+    #[target_feature(enable = "aes")]
+    fn block(aes: &Keys, low: u64, high: u64) -> u64 {
+        blocks(aes, [register((low, high))])
     }
 
     #[target_feature(enable = "aes")]

@@ -75,6 +75,18 @@ impl FlowKey {
         }
     }
 
+    /// Whether packets with this key and the other's go to the same address and L4 port, by the same protocol.
+    #[inline]
+    pub(crate) fn goes_where(&self, other: &Self) -> bool {
+        const ADDRESS: u64 = u64::from_ne_bytes([0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+        const PORT: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+        let differs = ((self.addresses ^ other.addresses) & ADDRESS)
+            | u64::from((self.ports ^ other.ports) & PORT)
+            | u64::from(self.protocol ^ other.protocol)
+            | u64::from(self.family ^ other.family);
+        differs == 0 && (self.family == V4 || self.wide[16..] == other.wide[16..])
+    }
+
     /// Source address and L4 port.
     #[must_use]
     pub fn source(&self) -> SocketAddr {

@@ -15,6 +15,7 @@ use std::ops::Deref;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::key::{FlowKey, V4, V6, mirror_addresses, mirror_ports, mirror_wide};
+use super::look_up::prefetch;
 use super::state::{Direction, FlowState};
 use super::unproven::{self, Ring, Slot, ring_of};
 use crate::rewrite::tunnel;
@@ -84,6 +85,7 @@ impl Pool {
         let record = if self.free != 0 {
             let record = self.free;
             self.free = records[record as usize].link;
+            prefetch(&records[self.free as usize]); // the next to be taken
             record
         } else if self.fresh < self.end {
             self.fresh += 1;
@@ -92,6 +94,10 @@ impl Pool {
             return None;
         };
         Some(record)
+    }
+
+    fn has_free(&self) -> bool {
+        self.free != 0 || self.fresh < self.end
     }
 
     fn used(&self) -> u32 {
@@ -184,6 +190,8 @@ pub(crate) struct NewFlow {
     /// The client's packets on arrival, and the backend's; of DSR flows, whose backends' packets do not arrive,
     /// the mirror image of what leaves for the backend, outer header and all.
     pub(crate) keys: [FlowKey; 2],
+    /// Their hashes; of DSR flows only the first means anything.
+    pub(crate) hashes: [u64; 2],
     pub(crate) mode: Mode,
     pub(crate) state: FlowState,
     pub(crate) listener: ListenerSlot,
@@ -203,9 +211,13 @@ impl NewFlow {
     }
 
     /// Its record as it begins.
+    #[inline]
     pub(crate) fn record(&self, now: Tick) -> FlowRecord {
         let [forward, reply] = &self.keys;
-        let (is_dsr, to_backend) = (self.mode.is_dsr(), reply.mirror());
+        let (ip_deltas, l4_delta) = match self.mode.is_dsr() {
+            true => ([tunnel::constant_sum(self.mode, forward.family, reply), 0], 0),
+            false => checksum::deltas(forward, reply),
+        };
         FlowRecord {
             addresses: [forward.addresses, reply.addresses],
             ports: [forward.ports, reply.ports],
@@ -222,11 +234,8 @@ impl NewFlow {
             fib_version: 0,
             acknowledged: [[0; 4]; 2],
             hops: [NO_HOP; 2],
-            ip_deltas: match is_dsr {
-                true => [tunnel::constant_sum(self.mode, forward.family, &to_backend), 0],
-                false => checksum::header_deltas(forward, &to_backend),
-            },
-            l4_delta: if is_dsr { 0 } else { checksum::l4_delta(forward, &to_backend) },
+            ip_deltas,
+            l4_delta,
             link: self.snapshot_version,
         }
     }
@@ -575,10 +584,29 @@ impl<'m> FlowMemory<'m> {
         Some(record)
     }
 
+    /// Asks for the line of a record that will be taken soon, after `others` that are taken before; as far as it is
+    /// known which that will be.
+    #[inline]
+    pub(crate) fn ask_for_free(&self, others: usize) {
+        let [wide, narrow] = &self.header.pools;
+        let pool = if narrow.has_free() { narrow } else { wide };
+        let record = if pool.free == 0 { pool.fresh as usize + others } else { pool.free as usize };
+        if let Some(record) = self.records.get(record) {
+            prefetch(record);
+        }
+    }
+
     /// The flow whose place a new unproven one takes, if the quota is used up.
     pub(crate) fn make_way(&mut self, flow: &NewFlow, now: Tick) -> Option<u32> {
         let (mut ring, records) = self.ring_and_records(ring_of(flow.keys[0].protocol));
         ring.make_way(records, now)
+    }
+
+    /// The flow that gives way to a new unproven one, as things are, after `others`.
+    #[inline]
+    pub(crate) fn gives_way_after(&mut self, others: usize, flow: &NewFlow) -> Option<u32> {
+        let (ring, records) = self.ring_and_records(ring_of(flow.keys[0].protocol));
+        ring.gives_way_after(others, records)
     }
 
     /// Notes that a flow is unproven, the newest of its protocol.

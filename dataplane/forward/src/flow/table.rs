@@ -125,6 +125,28 @@ impl<'m> FlowTable<'m> {
         prefetch_at(buckets.wrapping_add(self.primary(hash) as usize));
     }
 
+    /// Asks for the lines that a new unproven flow is written into, and those of the flow that gives way to it, after
+    /// `others` that are added before.
+    #[inline]
+    pub(crate) fn ask_for_room(&mut self, flow: &NewFlow, others: usize) {
+        if !flow.mode.is_dsr() {
+            self.ask_for_bucket(flow.hashes[1]);
+        }
+        match self.memory.gives_way_after(others, flow) {
+            Some(oldest) => self.ask_for_buckets_of(oldest as usize),
+            None => self.memory.ask_for_free(others),
+        }
+    }
+
+    /// Asks for the buckets that a flow is in.
+    fn ask_for_buckets_of(&self, record: usize) {
+        let flow = self.memory.flow(record);
+        self.ask_for_bucket(self.hash.tuple(&flow.key(Direction::Forward)));
+        if !flow.is_dsr() {
+            self.ask_for_bucket(self.hash.tuple(&flow.key(Direction::Reply)));
+        }
+    }
+
     /// The first entry of the primary bucket whose tag fits: right nearly always, to be confirmed.
     #[inline]
     pub(crate) fn candidate(&self, hash: u64) -> Entry {
@@ -207,13 +229,25 @@ impl<'m> FlowTable<'m> {
         Entry::NONE
     }
 
+    /// Whether an entry is that of a flow that was [cut](Self::cut).
+    #[inline]
+    pub(crate) fn is_cut(&self, entry: Entry) -> bool {
+        entry.is_some() && self.record(entry).state() == Some(FlowState::Cut)
+    }
+
+    /// Whether no other flow's replies look like those of this one.
+    #[inline]
+    pub(crate) fn has_no_reply_of(&self, flow: &NewFlow) -> bool {
+        flow.mode.is_dsr() || !self.find(&flow.keys[1], flow.hashes[1]).is_some()
+    }
+
     /// Adds a flow whose keys, two or of DSR flows one, are not in the table, and returns its forward entry.
     ///
     /// An unproven flow whose quota is used up takes the place of the oldest. When there is no room, a flow that
     /// is over or else the oldest unproven one in reach gives way. An established flow never does, nor one that was
     /// seen at `now`, since a packet of this burst may hold it.
     pub(crate) fn insert(&mut self, flow: &NewFlow, now: Tick) -> Result<Entry, Full> {
-        let hashes = flow.keys.each_ref().map(|key| self.hash.tuple(key));
+        let hashes = flow.hashes;
         if flow.state.is_unproven()
             && let Some(oldest) = self.memory.make_way(flow, now)
         {
@@ -333,7 +367,10 @@ impl<'m> FlowTable<'m> {
     /// Writes an entry into one of its buckets, if that has room.
     fn put(&mut self, bucket: usize, home: Home, entry: Entry) -> bool {
         let slots = &mut self.memory.buckets[bucket];
-        let Some(free) = slots.tags.iter().position(|tag| *tag == 0) else { return false };
+        let free = tag_matches(slots, 0).trailing_zeros() as usize;
+        if free >= BUCKET_ENTRIES {
+            return false;
+        }
         slots.tags[free] = home.tag;
         slots.entries[free] = entry.0;
         if bucket == home.alternate {

@@ -9,13 +9,14 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::look_up::prefetch;
 use super::memory::FlowRecord;
-use crate::{Protocol, Tick};
+use crate::{BURST, Protocol, Tick};
 
 /// Entries passed over in one search, because their flows were seen this very tick.
 const REACH: usize = 16;
 
-/// How many entries ahead a record is asked for: a new flow takes as long as a few of them take to come.
-const AHEAD: usize = 4;
+/// How many entries ahead a record is asked for: when a burst of new flows comes, those of all that give way to it are
+/// there.
+const AHEAD: usize = 2 * BURST;
 
 /// A flow that was unproven when it came. Zero is none.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -60,10 +61,23 @@ impl<'r> Ring<'r> {
         let sign = sign(&records[record as usize]);
         self.slots[*self.next as usize] = Slot { record, sign };
         self.turn();
-        let soon = self.slots.get(*self.next as usize + AHEAD);
-        if let Some(record) = soon.and_then(|slot| records.get(slot.record as usize)) {
+        if let Some(record) = records.get(self.ahead(AHEAD).record as usize) {
             prefetch(record);
         }
+    }
+
+    /// The flow that will give way after `others`, if it is unproven still.
+    #[inline]
+    pub(crate) fn gives_way_after(&self, others: usize, records: &[FlowRecord]) -> Option<u32> {
+        self.ahead(others).unproven(records)
+    }
+
+    /// The entry so many after the oldest.
+    #[inline]
+    fn ahead(&self, count: usize) -> Slot {
+        let (at, len) = (*self.next as usize + count, self.slots.len());
+        let at = if at < len { at } else { at - len }; // a circle smaller than that has no use for it
+        self.slots.get(at).copied().unwrap_or(Slot { record: 0, sign: 0 })
     }
 
     fn turn(&mut self) {

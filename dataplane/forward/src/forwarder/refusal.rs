@@ -6,7 +6,7 @@ use crate::exit::ShortExit;
 use crate::pin::{self, Refusal};
 use crate::policy::OnUnknown;
 use crate::rewrite::reset;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Listener, Snapshot};
 use crate::wire::tcp::RST;
 use crate::{Burst, DropReason, Forwarder, Protocol, Tick};
 
@@ -18,13 +18,20 @@ impl Forwarder<'_> {
         at: usize,
         burst: &mut Burst,
         refusal: Refusal,
+        listener: &Listener,
         snapshot: &Snapshot,
         now: Tick,
     ) {
         let key = self.walk.keys[at];
         match refusal {
             Refusal::Exit(exit) => burst.leave(at, exit),
-            Refusal::Stateless(flow) => self.carry_stateless(at, burst, &flow, snapshot, now),
+            Refusal::Stateless => {
+                let hash = self.walk.hashes[at];
+                match self.pinning(snapshot, now).without_state(&key, hash, listener) {
+                    Some(flow) => self.carry_stateless(at, burst, &flow, snapshot, now),
+                    None => burst.leave(at, DropReason::NoBackend.into()),
+                }
+            }
             Refusal::Reset => {
                 if self.reset(at, burst).is_none() {
                     burst.leave(at, DropReason::Truncated.into());

@@ -1,6 +1,6 @@
 //! RSTs of our own: to the ends of connections that nobody serves any more.
 
-use crate::flow::{FlowKey, FlowState};
+use crate::flow::FlowKey;
 use crate::rewrite::reset;
 use crate::snapshot::Snapshot;
 use crate::{Burst, DropReason, Forwarder, Tick, next_hop};
@@ -49,10 +49,7 @@ impl Forwarder<'_> {
     /// Whether a packet without a flow came to one that was cut.
     #[inline]
     pub(super) fn is_cut(&self, at: usize) -> bool {
-        let entry = self.walk.entries[at];
-        self.walk.tuples.contains(at)
-            && entry.is_some()
-            && self.flows.record(entry).state() == Some(FlowState::Cut)
+        self.walk.tuples.contains(at) && self.flows.is_cut(self.walk.entries[at])
     }
 
     /// Its sender is told, until it believes it.

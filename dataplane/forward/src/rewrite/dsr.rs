@@ -7,7 +7,7 @@ use crate::counters::Counters;
 use crate::fib::{Hop, Ready};
 use crate::flow::{Direction, Flow, FlowTable, V4, V6};
 use crate::journey::{Headers, Walk};
-use crate::next_hop;
+use crate::next_hop::{self, BackendHops};
 use crate::parse::plain::{Head, LINK_LEN};
 use crate::snapshot::Snapshot;
 use crate::wire::{ethernet, ipv4};
@@ -165,12 +165,13 @@ pub(crate) fn carry_all(
     burst: &mut Burst,
     walk: &mut Walk,
     flows: &mut FlowTable,
+    known: &mut BackendHops,
     snapshot: &Snapshot,
     counters: &Counters,
 ) {
     for at in walk.dsr.iter() {
         let entry = walk.entries[at];
-        let hop = next_hop::flow_hop(flows, entry, snapshot.fib());
+        let hop = next_hop::flow_hop(flows, entry, snapshot.fib(), known);
         let flow = flows.flow(entry);
         match carry(burst, at, &walk.headers[at], flow, hop, snapshot) {
             Ok(()) => {

@@ -13,6 +13,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
+use crate::flow::hash::FlowHash;
 use crate::flow::{Entry, FlowKey, FlowTable};
 use crate::rewrite::port_walk::PortWalks;
 use crate::{DropReason, FlowState, Protocol, Tick};
@@ -31,6 +32,38 @@ pub(crate) struct Sources<'s> {
     pub(crate) ports: RangeInclusive<u16>,
 }
 
+impl Sources<'_> {
+    /// The address of a flow, by its hash.
+    #[inline]
+    fn address(&self, hash: u64) -> Option<IpAddr> {
+        let pick = (u128::from(hash) * self.pool.len() as u128) >> 64;
+        self.pool.get(pick as usize).copied()
+    }
+
+    /// How many ports there are.
+    #[inline]
+    fn count(&self) -> u32 {
+        u32::from(*self.ports.end()) - u32::from(*self.ports.start()) + 1
+    }
+}
+
+/// What the backend's replies will look like if nobody has the next port on the walk.
+#[inline]
+pub(crate) fn first(
+    hasher: &FlowHash,
+    walks: &mut PortWalks,
+    sources: &Sources,
+    hash: u64,
+    backend: SocketAddr,
+    protocol: Protocol,
+) -> Option<FlowKey> {
+    let address = sources.address(hash)?;
+    let count = sources.count();
+    let replies = |port| FlowKey::new(backend, SocketAddr::new(address, port), protocol);
+    let port = sources.ports.start() + walks.of(hasher, &replies(0)?, count).go(1);
+    replies(port)
+}
+
 /// What the backend's replies will look like: a SNAT address by the flow's hash, and a port of this
 /// worker's share, the next on the walk that no flow to this backend uses.
 ///
@@ -45,10 +78,8 @@ pub(crate) fn reply_key(
     protocol: Protocol,
     now: Tick,
 ) -> Result<FlowKey, DropReason> {
-    let Sources { pool, ports } = sources;
-    let pick = usize::try_from(hash % pool.len().max(1) as u64).unwrap_or(0);
-    let address = *pool.get(pick).ok_or(DropReason::NoSnatAddress)?;
-    let count = u32::from(*ports.end()) - u32::from(*ports.start()) + 1;
+    let address = sources.address(hash).ok_or(DropReason::NoSnatAddress)?;
+    let (ports, count) = (&sources.ports, sources.count());
     let replies = |port| {
         let outside = SocketAddr::new(address, port);
         FlowKey::new(backend, outside, protocol).ok_or(DropReason::NoSnatAddress)

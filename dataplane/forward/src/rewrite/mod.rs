@@ -21,7 +21,7 @@ use crate::wire::{checksum, ipv4, ipv6, tcp, udp};
 
 /// The room: every pinned packet gets its new headers, but those of DSR flows, which are only found.
 pub(crate) fn rewrite(burst: &mut Burst, walk: &mut Walk, flows: &FlowTable) {
-    let whole = walk.pinned.without(walk.pieces);
+    let whole = walk.pinned.without(walk.gone).without(walk.pieces);
     for at in whole.without(walk.wide).iter() {
         let entry = walk.entries[at];
         let (flow, direction) = (flows.flow(entry), entry.direction());

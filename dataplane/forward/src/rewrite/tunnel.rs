@@ -43,8 +43,8 @@ pub(crate) fn reply_key(
 ) -> Result<FlowKey, DropReason> {
     let fits = |address: &&IpAddr| address.is_ipv4() == backend.is_ipv4();
     let count = pool.iter().filter(fits).count();
-    let pick = usize::try_from(hash % count.max(1) as u64).unwrap_or(0);
-    let source = pool.iter().filter(fits).nth(pick).ok_or(DropReason::NoSnatAddress)?;
+    let pick = (u128::from(hash) * count as u128) >> 64;
+    let source = pool.iter().filter(fits).nth(pick as usize).ok_or(DropReason::NoSnatAddress)?;
     let port = FIRST_SOURCE_PORT | (hash >> 32) as u16;
     FlowKey::new(backend, SocketAddr::new(*source, port), protocol).ok_or(DropReason::NoSnatAddress)
 }
@@ -156,13 +156,13 @@ fn write_v4(
     ends.copy_from_slice(&addresses.to_ne_bytes());
 }
 
-/// The sum of all that does not vary in the IPv4 headers of one flow: all but length and type of service.
-pub(crate) fn constant_sum(mode: Mode, inner_family: u8, leaving: &FlowKey) -> u16 {
+/// The sum of all that does not vary in the IPv4 headers of one flow: all but length and type of service. Whose packets
+/// leave has the ends of `reply`, the other way round.
+pub(crate) fn constant_sum(mode: Mode, inner_family: u8, reply: &FlowKey) -> u16 {
     let inner = Inner { is_v6: inner_family == V6, traffic_class: 0, len: 0 };
     let protocol = protocol(mode != Mode::Ipip, inner);
-    let constant = [0x45, 0, DO_NOT_FRAGMENT, 0, TTL, protocol];
-    let addresses = leaving.addresses.to_ne_bytes();
-    checksum::add(checksum::sum(&constant), checksum::sum(&addresses))
+    let constant = [0x45, 0, DO_NOT_FRAGMENT, 0, TTL, protocol, 0, 0];
+    checksum::sum_of_words([u64::from_ne_bytes(constant), reply.addresses])
 }
 
 #[inline(always)]

@@ -68,13 +68,26 @@ pub(crate) const fn delta(before: u16, after: u16) -> u16 {
     fold_wide(!before as u64 + after as u64)
 }
 
-/// `~m + m'` over the words of two values.
-fn words_delta(before: u64, after: u64) -> u64 {
-    let words = |value: u64| value.to_ne_bytes();
-    u64::from(sum(&words(!before))) + u64::from(sum(&words(after)))
+/// The sum of all words of some values.
+#[inline]
+pub(crate) fn sum_of_words<const COUNT: usize>(values: [u64; COUNT]) -> u16 {
+    fold_wide(values.into_iter().map(words).sum())
 }
 
-/// `~m + m'` over the addresses that a rewrite from `before` to `after` changes.
+/// The sum of the words of a value, not folded yet.
+#[inline]
+const fn words(value: u64) -> u64 {
+    (value & 0xffff_ffff) + (value >> 32) // words of 32 bits are as good, as 2¹⁶ is 1 here
+}
+
+/// `~m + m'` over the words of two values, not folded yet.
+#[inline]
+const fn words_delta(before: u64, after: u64) -> u64 {
+    words(!before) + words(after)
+}
+
+/// `~m + m'` over the addresses that a rewrite from `before` to `after` changes, not folded yet.
+#[inline]
 fn address_delta(before: &FlowKey, after: &FlowKey) -> u64 {
     if before.family == V6 {
         return u64::from(sum(&before.wide.map(|byte| !byte))) + u64::from(sum(&after.wide));
@@ -88,11 +101,16 @@ pub(crate) fn header_delta(before: &FlowKey, after: &FlowKey) -> u16 {
     fold_wide(address_delta(before, after))
 }
 
-/// The same and one hop less, for the client's packets and, taken away, for replies.
-#[must_use]
-pub(crate) fn header_deltas(before: &FlowKey, after: &FlowKey) -> [u16; 2] {
-    let delta = header_delta(before, after);
-    [add(delta, ONE_HOP), add(in_direction(delta, 1), ONE_HOP)]
+/// What the rewrites of a flow add, which arrives as `forward` and whose replies arrive as `reply`: to an IPv4 header
+/// checksum by direction, the hop included, and to the L4 checksum of the client's packets.
+#[inline]
+pub(crate) fn deltas(forward: &FlowKey, reply: &FlowKey) -> ([u16; 2], u16) {
+    // That what leaves is the mirror image of a reply does not change a sum.
+    let addresses = address_delta(forward, reply);
+    let ports = words_delta(u64::from(forward.ports), u64::from(reply.ports));
+    let header = fold_wide(addresses);
+    let headers = [add(header, ONE_HOP), add(in_direction(header, 1), ONE_HOP)];
+    (headers, fold_wide(addresses + ports))
 }
 
 /// A delta of the client's packets, for packets that go `direction`: a reply is rewritten the other way, from

@@ -34,10 +34,12 @@ fn keys(n: u16, wide: bool) -> [FlowKey; 2] {
     [forward, reply]
 }
 
-fn flow(n: u16, wide: bool, state: FlowState) -> NewFlow {
+fn flow(table: &FlowTable, n: u16, wide: bool, state: FlowState) -> NewFlow {
+    let keys = keys(n, wide);
     NewFlow {
         mode: Mode::FullNat,
-        keys: keys(n, wide),
+        keys,
+        hashes: keys.map(|key| table.hash.tuple(&key)),
         state,
         listener: ListenerSlot(0),
         backend: BackendId(n.into()),
@@ -99,7 +101,7 @@ fn churn(table: &mut FlowTable, steps: Vec<Step>) {
             Step::Insert(n, wide, half_open) if !model.contains_key(&(n, wide)) => {
                 let state = if half_open { FlowState::SynSent } else { FlowState::Established };
                 let before = table.live();
-                match table.insert(&flow(n, wide, state), now) {
+                match table.insert(&flow(table, n, wide, state), now) {
                     Ok(_) => {
                         model.insert((n, wide), half_open);
                     }
@@ -153,12 +155,11 @@ fn a_table_takes_all_the_flows_it_has_records_for() {
     for hash in [FlowHash::new(&[9; 32]), FlowHash::portable(&[9; 32])] {
         let mut table = table(1 << 14, hash);
         for n in 0..1 << 14 {
-            assert!(
-                table.insert(&flow(n, false, FlowState::Established), Tick(0)).is_ok(),
-                "flow {n}"
-            );
+            let flow = flow(&table, n, false, FlowState::Established);
+            assert!(table.insert(&flow, Tick(0)).is_ok(), "flow {n}");
         }
-        assert_eq!(table.insert(&flow(60_000, false, FlowState::Established), Tick(9)), Err(Full));
+        let one_more = flow(&table, 60_000, false, FlowState::Established);
+        assert_eq!(table.insert(&one_more, Tick(9)), Err(Full));
         let crowded = table.memory.buckets.iter().filter(|bucket| bucket.overflow > 0).count();
         assert!(crowded > 0, "some keys lived in their alternate bucket");
     }
@@ -167,7 +168,10 @@ fn a_table_takes_all_the_flows_it_has_records_for() {
 #[test]
 fn ipv6_flows_take_the_records_they_may_have_and_ipv4_flows_the_others_first() {
     let mut table = table(FlowCapacity { ipv6: 4, ..10.into() }, FlowHash::new(&[3; 32]));
-    let mut insert = |n, wide| table.insert(&flow(n, wide, FlowState::Established), Tick(0));
+    let mut insert = |n, wide| {
+        let flow = flow(&table, n, wide, FlowState::Established);
+        table.insert(&flow, Tick(0))
+    };
     for n in 0..7 {
         assert!(insert(n, false).is_ok(), "six without a wide line, and one with");
     }
@@ -180,6 +184,7 @@ fn ipv6_flows_take_the_records_they_may_have_and_ipv4_flows_the_others_first() {
     assert_eq!(listed, 10, "the records of both kinds");
     let given = find(&table, &keys(6, false)[0]).record();
     table.remove(given);
-    let taken = table.insert(&flow(3, true, FlowState::Established), Tick(0)).unwrap();
+    let flow = flow(&table, 3, true, FlowState::Established);
+    let taken = table.insert(&flow, Tick(0)).unwrap();
     assert_eq!(taken.record(), given, "the one record that suits");
 }
