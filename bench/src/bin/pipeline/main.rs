@@ -11,6 +11,7 @@
 //! * `l4_…/N_flows/LANE`: the same by an express lane built for another CPU (`avx2`, `portable`), or by none (`closed`:
 //!   every packet takes the corridor)
 //! * `l4_…/new_flow`: SYNs of connections that are not in a table half full of a million
+//! * `l4_…/flood`: the same when the quota of half-open flows is used up, so that for each another gives way
 //! * `reference/N_flows`: a small loop that parses, looks up, notes state and rewrites, and does nothing else
 //! * `flow_memory/…`: what 20 million connections take
 
@@ -35,8 +36,10 @@ use timing::{Random, Spread};
 
 /// Rounds of a bench.
 const ROUNDS: usize = 301;
+const MILLION: usize = 1 << 20;
 /// Flows in the table of a bench.
-const SIZES: [(&str, usize); 3] = [("64_flows", 64), ("1M_flows", 1 << 20), ("8M_flows", 8 << 20)];
+const SIZES: [(&str, usize); 3] =
+    [("64_flows", 64), ("1M_flows", MILLION), ("8M_flows", 8 * MILLION)];
 
 fn main() -> Result<()> {
     let filter = std::env::args().nth(1).unwrap_or_default();
@@ -61,7 +64,8 @@ fn main() -> Result<()> {
         for (size, flows) in SIZES {
             report(format!("{bench}/{size}"), &|| established(family, mode, flows, None))?;
         }
-        report(format!("{bench}/new_flow"), &|| new_flows(family, mode))?;
+        report(format!("{bench}/new_flow"), &|| new_flows(family, mode, 0))?;
+        report(format!("{bench}/flood"), &|| new_flows(family, mode, MILLION / 4))?;
     }
     for lane in other_lanes()? {
         for (size, flows) in SIZES {
@@ -100,23 +104,24 @@ fn established(family: Family, mode: Mode, flows: usize, lane: Option<&str>) -> 
     Ok(Spread::of(rounds, PACKETS))
 }
 
-/// SYNs of new connections.
-fn new_flows(family: Family, mode: Mode) -> Result<Spread> {
-    const CAPACITY: usize = 1 << 20;
-    let (mut memory, cells) = (map(CAPACITY)?, Cells::new());
-    let mut forwarder = forwarder(&mut memory, CAPACITY, &cells)?;
+/// SYNs of new connections, after `before` of them.
+fn new_flows(family: Family, mode: Mode, before: usize) -> Result<Spread> {
+    let (mut memory, cells) = (map(MILLION)?, Cells::new());
+    let mut forwarder = forwarder(&mut memory, MILLION, &cells)?;
     let snapshot = network::snapshot(family, mode);
     let mut packets = Packets::new(family)?;
-    let clients = (0..CAPACITY / 2).map(|n| client_key(family, n)).collect();
+    let clients = (0..MILLION / 2).map(|n| client_key(family, n)).collect();
     open_connections(&mut forwarder, &snapshot, &mut packets, clients, mode);
-    let mut clients = (CAPACITY / 2..).map(|n| client_key(family, n));
-    let rounds = (0..ROUNDS).map(|_| {
+    let mut clients = (MILLION / 2..).map(|n| client_key(family, n));
+    let unmeasured = before / PACKETS;
+    let rounds = (0..unmeasured + ROUNDS).map(|_| {
         for (at, key) in (0..PACKETS).zip(&mut clients) {
             packets.write(at, &key, SYN);
         }
+        packets.wait();
         packets.forward(&mut forwarder, &snapshot)
     });
-    Ok(Spread::of(rounds, PACKETS))
+    Ok(Spread::of(rounds.skip(unmeasured), PACKETS))
 }
 
 /// Memory for a flow table, at hand and zeroed, on large pages where the kernel has them.

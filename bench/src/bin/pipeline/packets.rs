@@ -24,6 +24,7 @@ pub(crate) struct Packets {
     family: Family,
     memory: MmapMut,
     template: Vec<u8>,
+    now: Tick,
 }
 
 impl Packets {
@@ -32,7 +33,8 @@ impl Packets {
         memory.advise(Advice::HugePage)?;
         let any = SocketAddr::new(family.of(VIP), 80);
         let template = TestPacket::between(any, any, Protocol::Tcp).to_mac(BOX);
-        Ok(Self { family, memory, template: template.padded_to(FRAME[family as usize]).bytes() })
+        let template = template.padded_to(FRAME[family as usize]).bytes();
+        Ok(Self { family, memory, template, now: Tick(1) })
     }
 
     /// Writes a packet of `key` with a right header checksum. The TCP checksum stays the template's:
@@ -62,6 +64,11 @@ impl Packets {
         self.memory.chunks_exact_mut(STRIDE).map(move |buffer| &mut buffer[HEADROOM..][..len])
     }
 
+    /// Lets a tick pass, without which no flow gives way to another.
+    pub(crate) fn wait(&mut self) {
+        self.now.0 += 1;
+    }
+
     /// Forwards all packets in bursts of 32, and returns the time it took.
     pub(crate) fn forward(&mut self, forwarder: &mut Forwarder, snapshot: &Snapshot) -> u64 {
         let len = HEADROOM + self.template.len();
@@ -73,7 +80,7 @@ impl Packets {
             for buffer in frames.by_ref().take(BURST) {
                 burst.push(&mut buffer[..len], PortIdx(0), RxChecks::default());
             }
-            forwarder.forward(&mut burst, snapshot, Tick(1));
+            forwarder.forward(&mut burst, snapshot, self.now);
             sent += burst.iter().filter(|packet| packet.sent_on().is_some()).count();
         }
         let took = clock() - begin;
