@@ -192,6 +192,8 @@ pub enum Came {
     ForListener(u32),
     /// It would belong to a flow that is not on this worker.
     FlowElsewhere,
+    /// It is an echo request to a VIP.
+    Echo,
     /// It is the kernel's, or nobody's.
     Unclaimed,
 }

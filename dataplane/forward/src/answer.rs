@@ -30,8 +30,8 @@ const PACKET_TOO_BIG: u8 = 2;
 /// The most bytes of an error: RFC 1812 §4.3.2.3, RFC 4443 §2.4 (c).
 const MOST_V4: usize = 576;
 const MOST_V6: usize = 1280;
-/// ICMP errors that one worker sends at once; and one more each millisecond.
-pub(crate) const AT_ONCE: u32 = 100;
+/// ICMP errors that one worker sends.
+pub(crate) const ERRORS: Limit = Limit { at_once: 100, per_second: 1000 };
 /// The longest link header.
 const MOST_LINK: usize = ethernet::HEADER_LEN + ethernet::TAG_LEN;
 
@@ -77,13 +77,13 @@ pub(crate) fn answer(
     if usize::from(slot.start) != HEADROOM {
         return None;
     }
+    let room = usize::from(slot.len).checked_sub(l3)?;
     let frame = slot.frame_mut();
     let mut head = [0; MOST_LINK + ipv6::HEADER_LEN];
     let head = head.get_mut(..l3 + ip_len)?;
     let (link, ip) = head.split_at_mut_checked(l3)?;
     link.copy_from_slice(frame.get(..l3)?);
     link.first_chunk_mut::<12>()?.rotate_left(6);
-    let room = frame.len() - l3;
     let quote = usize::from(headers.ip_len).min(most - grown).min(room);
     let message = frame.get_mut(l3 - HEADER_LEN..l3 + quote)?;
     *message.first_chunk_mut()? = what.header(is_v6);
@@ -112,27 +112,28 @@ pub(crate) fn wants_one(frame: &[u8], headers: &Headers, family: u8) -> bool {
 }
 
 /// How many answers of one kind a worker may send: RFC 4443 §2.4 (f) and RFC 1812 §4.3.2.8 ask for a limit.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit {
+    pub(crate) at_once: u32,
+    pub(crate) per_second: u32,
+}
+
+/// What is left of a [`Limit`]: one worker's.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Allowance {
-    left: u32,
+    /// Thousandths of an answer that are not left.
+    spent: u64,
     since: Tick,
-    at_once: u32,
-    per_ms: u32,
 }
 
 impl Allowance {
-    /// As many at once; and so many more each millisecond.
-    pub(crate) const fn new(at_once: u32, per_ms: u32) -> Self {
-        Self { left: at_once, since: Tick(0), at_once, per_ms }
-    }
-
     /// Takes one, if one is left.
-    pub(crate) fn take(&mut self, now: Tick) -> bool {
-        let earned = now.since(self.since).saturating_mul(self.per_ms);
-        self.left = self.left.saturating_add(earned).min(self.at_once);
+    pub(crate) fn take(&mut self, limit: Limit, now: Tick) -> bool {
+        let earned = u64::from(now.since(self.since)) * u64::from(limit.per_second);
         self.since = now;
-        let some = self.left > 0;
-        self.left -= u32::from(some);
-        some
+        let spent = self.spent.saturating_sub(earned);
+        let has_one = spent + 1000 <= u64::from(limit.at_once) * 1000;
+        self.spent = if has_one { spent + 1000 } else { spent };
+        has_one
     }
 }

@@ -73,6 +73,7 @@ columns! {
         TooBig "too_big" "Packets answered by ICMP, too large for the way to their backend or client."
         Exhausted "exhausted" "New connections and datagrams for which no SNAT address, or no port towards their backend, was free."
         UnknownReset "unknown_reset" "Segments of no flow, or of one that was ended so, answered by RST."
+        Echoed "echoed" "ICMP echo requests to a VIP that were answered."
         Unreachable "unreachable" "Packets answered by ICMP: nobody could take a new connection or a datagram."
     }
 }

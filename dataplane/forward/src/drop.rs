@@ -84,6 +84,10 @@ drop_reasons! {
         "An ICMP error to a VIP or a SNAT address that quotes no TCP or UDP packet with its L4 ports."
     IcmpNoFlow "icmp_no_flow" Forwarder
         "An ICMP error to a VIP or a SNAT address about a packet of no flow."
+    IcmpTunnel "icmp_tunnel" Forwarder
+        "An ICMP error about a packet in a tunnel that the client is not told of: it does not say that the packet was too big, too little would have fitted, or too many came."
+    EchoLimited "echo_limited" Forwarder
+        "More echo requests to VIPs came than are answered: icmp.echo-per-second in dataplane.yaml says how many."
     Martian "martian" Forwarder
         "The source address can be nobody's: multicast, broadcast, reserved, loopback, zero, the destination's own, or L4 port 0; or an IPv6 address is link-local."
     TtlExpired "ttl_expired" Forwarder

@@ -1,26 +1,24 @@
 //! One worker's forwarder: its flows, and the corridor that a burst walks.
 
 mod dsr;
+mod echo;
+mod icmp_error;
 mod pieces;
 mod refusal;
 mod resets;
 mod strangers;
 
-use crate::answer::{self, Allowance};
+use crate::answer::Allowance;
 
-use crate::classify::Class;
 use crate::counters::{Counters, WorkerColumn};
-use crate::exit::{self, ShortExit};
+use crate::exit::{self};
 use crate::express::{self, Lane};
 use crate::flow::cut::Cuts;
 use crate::flow::expire::{self, Sweep};
 use crate::flow::hash::FlowHash;
-use crate::flow::{
-    Direction, Entry, Flow, FlowInfo, FlowKey, FlowMemory, FlowTable, look_up, track,
-};
+use crate::flow::{Direction, Entry, FlowInfo, FlowKey, FlowMemory, FlowTable, look_up, track};
 use crate::fragment::datagrams::Datagrams;
 use crate::fragment::{DatagramIdx, Settled};
-use crate::icmp;
 use crate::journey::{PacketSet, Walk};
 use crate::next_hop::{self, BackendHops};
 use crate::parse::{self, parse};
@@ -29,11 +27,8 @@ use crate::rewrite::port_walk::PortWalks;
 use crate::snapshot::Snapshot;
 use crate::{Burst, DropReason, Exit, NextHopKey, Tick, WorkerIdx};
 
-/// RSTs for segments of no flow that one worker sends at once, and how many more each millisecond: enough for
-/// the connections of before to begin anew within seconds of a restart.
-pub(crate) const RST_AT_ONCE: u32 = 1000;
-const RST_PER_MS: u32 = 10;
-
+#[cfg(test)]
+pub(crate) use refusal::RSTS;
 pub use resets::RST_FRAME;
 
 /// One worker's state between bursts.
@@ -47,6 +42,7 @@ pub struct Forwarder<'m> {
     cuts: Cuts,
     datagrams: Datagrams,
     icmp_allowance: Allowance,
+    echo_allowance: Allowance,
     rst_allowance: Allowance,
     backend_hops: BackendHops,
     walk: Box<Walk>,
@@ -73,8 +69,9 @@ impl<'m> Forwarder<'m> {
             me,
             workers,
             datagrams: Datagrams::new(me, workers, &hash),
-            icmp_allowance: Allowance::new(answer::AT_ONCE, 1),
-            rst_allowance: Allowance::new(RST_AT_ONCE, RST_PER_MS),
+            icmp_allowance: Allowance::default(),
+            echo_allowance: Allowance::default(),
+            rst_allowance: Allowance::default(),
             flows: FlowTable::new(memory, hash, counters),
             counters,
             walks: PortWalks::new(),
@@ -139,49 +136,6 @@ impl<'m> Forwarder<'m> {
             self.answer_too_big(burst, snapshot, now);
         }
         self.count_exits(rest, burst);
-    }
-
-    /// An ICMP error: written anew for the end it is about, handed to the owner of the flow it quotes, or gone.
-    #[cold]
-    fn receive_icmp_error(&mut self, at: usize, burst: &mut Burst, snapshot: &Snapshot, now: Tick) {
-        let (outer, headers) = (self.walk.keys[at], self.walk.headers[at]);
-        let error = match icmp::read(burst.frame_mut(at), &headers, &outer, snapshot) {
-            Ok(error) => error,
-            Err(exit) => return burst.leave(at, exit),
-        };
-        let hash = self.flows.hash.tuple(&error.key);
-        let entry = self.flows.find_live(&error.key, hash);
-        if !entry.is_some() {
-            let class = icmp::class(&error, snapshot);
-            let owner = self.owner(&class, &error.key);
-            if let Some(owner) = owner.filter(|owner| *owner != self.me) {
-                return burst.leave(at, ShortExit::hand_over(owner));
-            }
-            if let Class::Listener(listener) = class
-                && headers.ttl > 1
-                && let Some(flow) =
-                    self.pinning(snapshot, now).without_state(&error.key, hash, listener)
-            {
-                return self.carry_stateless(at, burst, &flow, snapshot, now);
-            }
-            return burst.leave(at, icmp::unclaimed(&outer, snapshot, DropReason::IcmpNoFlow));
-        }
-        if headers.ttl <= 1 {
-            return burst.leave(at, DropReason::TtlExpired.into());
-        }
-        let flow = self.flows.flow(entry);
-        if flow.is_dsr() {
-            let (record, wide) = flow.copied();
-            return self.carry_alone(at, burst, Flow::new(&record, &wide), snapshot, now);
-        }
-        let [forward, reply] = [Direction::Forward, Direction::Reply].map(|way| flow.key(way));
-        let ends = icmp::Ends::of(forward, reply, entry.direction());
-        match icmp::rewrite(burst.frame_mut(at), &headers, &error, &ends) {
-            Some(()) => {
-                next_hop::send_on(burst, at, headers.ip_len, ends.leaving(), snapshot);
-            }
-            None => burst.leave(at, DropReason::Truncated.into()),
-        }
     }
 
     /// A frame that was held for `next_hop`, rewritten but for its MAC addresses: looked up again.

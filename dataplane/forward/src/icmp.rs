@@ -13,9 +13,10 @@ use crate::classify::{Class, classify, outside_flows};
 use crate::exit::ShortExit;
 use crate::flow::{Direction, FlowKey, V6};
 use crate::journey::{Headers, Kind};
+use crate::rewrite::tunnel::Quoted;
 use crate::snapshot::Snapshot;
-use crate::wire::icmp::{ICMP, QUOTE_AT, Quote, octets, quote};
-use crate::wire::{checksum, ipv6, tcp, udp};
+use crate::wire::icmp::{self, QUOTE_AT, Quote, octets, quote};
+use crate::wire::{checksum, tcp, udp};
 use crate::{DropReason, Protocol};
 
 /// Where the checksum lies in an ICMP message.
@@ -24,9 +25,18 @@ const CHECKSUM_AT: usize = 2;
 /// An ICMP error, as it arrived.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct IcmpError {
-    quote: Quote,
-    /// The tuple of packets that come the error's way.
+    pub(crate) about: About,
+    /// A tuple of the flow: that of packets that come the error's way, or of the packet in the tunnel.
     pub(crate) key: FlowKey,
+}
+
+/// What an error quotes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum About {
+    /// A packet of a flow.
+    Packet(Quote),
+    /// One in a tunnel of ours.
+    Tunnelled(Quoted),
 }
 
 /// What an ICMP error quotes, once its checksum is right.
@@ -39,15 +49,19 @@ pub(crate) fn read(
     outer: &FlowKey,
     snapshot: &Snapshot,
 ) -> Result<IcmpError, ShortExit> {
+    let to = outer.destination().ip();
     let end = usize::from(headers.l3) + usize::from(headers.ip_len);
     let message = frame.get(usize::from(headers.l4)..end).ok_or(DropReason::Truncated)?;
-    if !checksum_is_right(message, outer) {
+    if !icmp::checksum_is_right(message, outer) {
         return Err(DropReason::L4Checksum.into());
+    }
+    if let Some((packet, key)) = Quoted::of(message).filter(|_| snapshot.is_snat(to)) {
+        return Ok(IcmpError { about: About::Tunnelled(packet), key });
     }
     let quote = message.get(QUOTE_AT..).and_then(quote);
     let quote = quote.filter(|quote| quote.key.family == outer.family);
     let quote = quote.ok_or_else(|| unclaimed(outer, snapshot, DropReason::IcmpQuote))?;
-    Ok(IcmpError { quote, key: quote.key.mirror() })
+    Ok(IcmpError { about: About::Packet(quote), key: quote.key.mirror() })
 }
 
 /// Whose flow an error may be about, and how it leaves if nobody has it.
@@ -63,13 +77,6 @@ pub(crate) fn unclaimed(outer: &FlowKey, snapshot: &Snapshot, reason: DropReason
         return reason.into();
     }
     outside_flows(outer, snapshot)
-}
-
-fn checksum_is_right(message: &[u8], outer: &FlowKey) -> bool {
-    if outer.protocol == ICMP {
-        return checksum::sum(message) == 0xffff;
-    }
-    checksum::l4(&outer.wide, ipv6::ICMPV6, message) == 0
 }
 
 /// The new ends of an error that goes `direction`: the arriving tuples of its flow, by direction, say which.
@@ -104,7 +111,7 @@ impl Ends {
 pub(crate) fn rewrite(
     frame: &mut [u8],
     headers: &Headers,
-    error: &IcmpError,
+    quote: &Quote,
     ends: &Ends,
 ) -> Option<()> {
     let end = usize::from(headers.l3) + usize::from(headers.ip_len);
@@ -112,7 +119,7 @@ pub(crate) fn rewrite(
     let l4 = usize::from(headers.l4) - usize::from(headers.l3);
     let (ip, message) = packet.split_at_mut_checked(l4)?;
     let before = checksum::sum(message.get(QUOTE_AT..)?);
-    rewrite_quote(message.get_mut(QUOTE_AT..)?, error, &ends.quoted)?;
+    rewrite_quote(message.get_mut(QUOTE_AT..)?, quote, &ends.quoted)?;
     let after = checksum::sum(message.get(QUOTE_AT..)?);
     let addresses = rewrite_outer(ip, ends)?;
     update(message.get_mut(CHECKSUM_AT..)?, checksum::delta(before, after))?;
@@ -123,8 +130,8 @@ pub(crate) fn rewrite(
 }
 
 /// The quoted packet's addresses, ports, and whichever of its checksums were quoted.
-fn rewrite_quote(packet: &mut [u8], error: &IcmpError, now: &FlowKey) -> Option<()> {
-    let Quote { key: before, l4_at } = &error.quote;
+fn rewrite_quote(packet: &mut [u8], quote: &Quote, now: &FlowKey) -> Option<()> {
+    let Quote { key: before, l4_at } = quote;
     let (ip, l4) = packet.split_at_mut_checked(*l4_at)?;
     if now.family == V6 {
         *ip.get_mut(8..)?.first_chunk_mut()? = now.wide;

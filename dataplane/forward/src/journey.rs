@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     Fragment,
     /// An ICMP error: its own addresses and protocol.
     IcmpError,
+    /// An ICMP echo request: addresses and protocol.
+    Echo,
     /// Another protocol: addresses and protocol.
     Other,
 }

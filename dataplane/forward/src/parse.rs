@@ -50,7 +50,9 @@ pub(crate) fn parse(rest: PacketSet, burst: &mut Burst, walk: &mut Walk, snapsho
                 }
                 walk.tuples.insert(at);
             }
-            Ok(Kind::Fragment | Kind::IcmpError | Kind::Other) => walk.strangers.insert(at),
+            Ok(Kind::Fragment | Kind::IcmpError | Kind::Echo | Kind::Other) => {
+                walk.strangers.insert(at);
+            }
             Err(exit) => slot.exit = exit,
         }
     }
@@ -227,6 +229,7 @@ fn parse_l4(
     headers: &mut Headers,
 ) -> Result<Kind, ShortExit> {
     (headers.tcp_flags, headers.numbers) = (0, [0; 8]);
+    let message = payload.first().copied().unwrap_or_default();
     let (kind, ports) = match key.protocol {
         _ if is_fragment => (Kind::Fragment, [0; 4]),
         TCP => {
@@ -243,8 +246,9 @@ fn parse_l4(
             }
             (Kind::Tuple, udp.ports())
         }
-        number if icmp::is_error(number, payload.first().copied().unwrap_or_default()) => {
-            (Kind::IcmpError, [0; 4])
+        number if icmp::is_error(number, message) => (Kind::IcmpError, [0; 4]),
+        number if icmp::echo(number).is_some_and(|[request, _]| request == message) => {
+            (Kind::Echo, [0; 4])
         }
         _ => (Kind::Other, [0; 4]),
     };

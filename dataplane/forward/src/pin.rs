@@ -278,8 +278,13 @@ fn opens(headers: &Headers, protocol: Protocol) -> bool {
     protocol == Protocol::Udp || headers.tcp_flags & (SYN | ACK | RST | FIN) == SYN
 }
 
-/// Whether a packet's source can be nobody's, and so is not to be answered.
+/// Whether the source of a packet with L4 ports can be nobody's, and so is not to be answered.
 pub(crate) fn is_nobodys(key: &FlowKey, snapshot: &Snapshot) -> bool {
+    key.source().port() == 0 || is_from_nobody(key, snapshot)
+}
+
+/// Whether a packet's source address can be nobody's.
+pub(crate) fn is_from_nobody(key: &FlowKey, snapshot: &Snapshot) -> bool {
     is_martian(key) || snapshot.is_broadcast(key.source().ip())
 }
 
@@ -287,9 +292,9 @@ pub(crate) fn is_nobodys(key: &FlowKey, snapshot: &Snapshot) -> bool {
 /// is the destination's own, or either end lives on one link only (RFC 4291 §2.5.6: "Routers must
 /// not forward").
 fn is_martian(key: &FlowKey) -> bool {
-    let (source, destination) = (key.source(), key.destination());
+    let (source, destination) = (key.source().ip(), key.destination().ip());
     let link_local = |ip| matches!(ip, IpAddr::V6(v6) if Ipv6Addr::is_unicast_link_local(&v6));
-    let nobody = match source.ip() {
+    let nobody = match source {
         IpAddr::V4(v4) => {
             // 224/4 groups, 240/4 reserved, 255.255.255.255 among them
             v4.octets()[0] >= 224 || v4.is_loopback() || v4.octets()[0] == 0
@@ -301,9 +306,5 @@ fn is_martian(key: &FlowKey) -> bool {
                 || v6.to_ipv4_mapped().is_some()
         }
     };
-    nobody
-        || link_local(source.ip())
-        || link_local(destination.ip())
-        || source.ip() == destination.ip()
-        || source.port() == 0
+    nobody || link_local(source) || link_local(destination) || source == destination
 }

@@ -89,6 +89,9 @@ impl Listener {
     }
 }
 
+/// Echo requests to VIPs that a worker answers a second, if nothing else is said.
+pub const ECHO_PER_SECOND: u32 = 1000;
+
 /// Why a snapshot cannot be what the builder was told.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {
@@ -167,6 +170,7 @@ pub struct Snapshot {
     fib: Arc<Fib>,
     timeouts: Timeouts,
     snat_on_unknown: OnUnknown,
+    echo_per_second: u32,
     removals: Option<Arc<Removals>>,
 }
 
@@ -206,6 +210,11 @@ impl Snapshot {
     #[must_use]
     pub fn snat_on_unknown(&self) -> OnUnknown {
         self.snat_on_unknown
+    }
+
+    /// How many echo requests to VIPs each worker answers a second.
+    pub(crate) fn echo_per_second(&self) -> u32 {
+        self.echo_per_second
     }
 
     /// The listener that owns packets to `destination`: an exact L4 port first, then a range.
@@ -307,6 +316,7 @@ impl SnapshotBuilder {
             fib: Arc::default(),
             timeouts: Timeouts::default(),
             snat_on_unknown: OnUnknown::default(),
+            echo_per_second: ECHO_PER_SECOND,
             removals: None,
         };
         Self { snapshot }
@@ -391,6 +401,12 @@ impl SnapshotBuilder {
     /// How long flows may be silent.
     pub fn timeouts(&mut self, timeouts: Timeouts) -> &mut Self {
         self.snapshot.timeouts = timeouts;
+        self
+    }
+
+    /// How many echo requests to VIPs each worker answers a second; 0 for none.
+    pub fn echo_per_second(&mut self, count: u32) -> &mut Self {
+        self.snapshot.echo_per_second = count;
         self
     }
 

@@ -20,6 +20,8 @@ pub enum Traced {
     ForListener(ListenerSlot),
     /// It is a backend's reply or of a listener that has gone, and its flow is not here.
     FlowElsewhere,
+    /// It is an echo request to a VIP.
+    Echo,
     /// It is the kernel's, or nobody's.
     Unclaimed,
 }
@@ -48,6 +50,7 @@ impl Forwarder<'_> {
                 Class::FullNatReply | Class::Departed(_) | Class::DnatReply(_) => {
                     Traced::FlowElsewhere
                 }
+                Class::Leave(_) if walk.is_echo_to_vip(at, snapshot) => Traced::Echo,
                 Class::Leave(_) => Traced::Unclaimed,
             },
         }

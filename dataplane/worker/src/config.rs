@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use penstock_forward::OnUnknown;
+use penstock_forward::{ECHO_PER_SECOND, OnUnknown};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
@@ -36,6 +36,8 @@ pub struct Config {
     pub flows: Flows,
     /// Source addresses of full NAT, used where a listener names no pool of its own.
     pub snat: Snat,
+    /// What ICMP we answer ourselves.
+    pub icmp: Icmp,
     /// Who may feed us, beside root and our own user.
     pub feed_users: Vec<u32>,
     /// Where sockets, statistics and state live.
@@ -119,6 +121,14 @@ pub struct Snat {
     /// How a segment to any SNAT address is answered that is of a connection nobody knows: of a listener it says
     /// nothing.
     pub on_unknown: OnUnknown,
+}
+
+/// What ICMP the workers answer themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Icmp {
+    /// Echo requests to VIPs that each worker answers a second; those beyond are dropped.
+    pub echo_per_second: u32,
 }
 
 /// Idle timeouts by state, where the operator wants others than the defaults.
@@ -237,6 +247,8 @@ struct RawConfig {
     #[serde(default)]
     snat: RawSnat,
     #[serde(default)]
+    icmp: Icmp,
+    #[serde(default)]
     feed: RawFeed,
     #[serde(default)]
     paths: Paths,
@@ -287,6 +299,12 @@ struct RawFlows {
 struct RawSnat {
     addresses: Vec<Spanned<IpAddr>>,
     on_unknown: RawOnUnknown,
+}
+
+impl Default for Icmp {
+    fn default() -> Self {
+        Self { echo_per_second: ECHO_PER_SECOND }
+    }
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -349,6 +367,7 @@ impl RawConfig {
             memory: self.memory.check(ports.len(), workers.count)?,
             flows: self.flows.check()?,
             snat: self.snat.check()?,
+            icmp: self.icmp,
             feed_users: self.feed.check()?,
             paths: self.paths,
             ports,
@@ -588,6 +607,7 @@ mod tests {
         assert_eq!(config.workers.idle, Idle::Sleep(Duration::from_micros(50)));
         assert_eq!(config.flows.capacity, 1 << 20);
         assert_eq!(config.flows.ipv6_capacity, 1 << 20);
+        assert_eq!(config.icmp.echo_per_second, 1000);
         assert_eq!(config.paths.run, Path::new("/run/penstock"));
     }
 
@@ -623,6 +643,7 @@ mod tests {
                 "dataplane.yaml:2:21: SNAT address fe80::200: a unicast",
             ),
             ("snat: { on-unknown: refuse }", "unknown variant"),
+            ("icmp: { echo-per-second: -1 }", "line 2 column 26"),
             ("feed: { users: [nobody-of-that-name] }", "is not in /etc/passwd"),
             ("flow: { capacity: 5 }", "unknown field"),
             ("workers: [", "line 2"),

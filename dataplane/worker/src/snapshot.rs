@@ -20,7 +20,7 @@ use penstock_forward::{
 use tracing::warn;
 
 use crate::{
-    config::Snat,
+    config::{Icmp, Snat},
     fib,
     kernel::KernelView,
     occupied::{Occupant, Occupied},
@@ -67,6 +67,7 @@ pub struct Translation {
 pub struct Translator {
     ports: Arc<[PortConfig]>,
     box_snat: Snat,
+    echo_per_second: u32,
     timeouts: Timeouts,
     workers: usize,
     version: u32,
@@ -93,12 +94,19 @@ pub struct Translator {
 
 impl Translator {
     /// Nothing is numbered yet.
-    pub fn new(ports: Vec<PortConfig>, box_snat: Snat, timeouts: Timeouts, workers: usize) -> Self {
+    pub fn new(
+        ports: Vec<PortConfig>,
+        box_snat: Snat,
+        icmp: Icmp,
+        timeouts: Timeouts,
+        workers: usize,
+    ) -> Self {
         let ports: Arc<[PortConfig]> = ports.into();
         Self {
             fib: fib::Builder::new(Arc::clone(&ports)),
             ports,
             box_snat,
+            echo_per_second: icmp.echo_per_second,
             timeouts,
             workers,
             version: 0,
@@ -186,6 +194,7 @@ impl Translator {
         self.builder = SnapshotBuilder::new();
         self.builder.ports(Arc::clone(&self.ports)).timeouts(self.timeouts);
         self.builder.snat_on_unknown(self.box_snat.on_unknown);
+        self.builder.echo_per_second(self.echo_per_second);
         let pools = self.pools(state);
         let all_snat = self.all_snat(&pools);
         let served_vips = self.known_listeners().map(|listener| listener.vip).collect();

@@ -122,6 +122,7 @@ impl Start {
         let translator = Translator::new(
             forward_ports,
             self.config.snat.clone(),
+            self.config.icmp,
             timeouts(&self.config),
             workers,
         );

@@ -208,6 +208,7 @@ fn steps(came: &Came, names: &Names) -> Vec<String> {
             vec![format!("flow     none: it is for listener {}", names.listener(*listener))]
         }
         Came::FlowElsewhere => vec!["flow     none on this worker".to_owned()],
+        Came::Echo => vec!["flow     none: it is an echo request to a VIP".to_owned()],
         Came::Unclaimed => vec!["flow     none, and no listener".to_owned()],
     }
 }

@@ -9,7 +9,7 @@
 //!
 //! A handshake without an answer, and a UDP flow, are forgotten: the client's next packet finds another backend.
 //!
-//! Bounded: [`PER_MS`] connections a millisecond and worker, [`QUEUE`] RSTs under way; those who are not in time are
+//! Bounded: so many connections a second and worker ([`CONNECTIONS`]), [`QUEUE`] RSTs under way; those who are not in time are
 //! found again in the next round of the sweep.
 
 use std::collections::VecDeque;
@@ -18,7 +18,7 @@ use super::memory::Flow;
 use super::state::{Direction, FlowState};
 use super::table::FlowTable;
 use crate::Tick;
-use crate::answer::Allowance;
+use crate::answer::{Allowance, Limit};
 use crate::counters::{Counters, ListenerColumn, WorkerColumn};
 use crate::removal::Removals;
 use crate::rewrite::reset::Rst;
@@ -26,10 +26,8 @@ use crate::snapshot::Snapshot;
 
 /// RSTs that wait to be sent.
 const QUEUE: usize = 64;
-/// Connections cut at once.
-const AT_ONCE: u32 = 32;
-/// Connections cut each millisecond after that.
-const PER_MS: u32 = 16;
+/// Connections that are cut.
+const CONNECTIONS: Limit = Limit { at_once: 32, per_second: 16_000 };
 
 /// The RSTs of connections that were cut.
 #[derive(Debug)]
@@ -40,7 +38,7 @@ pub(crate) struct Cuts {
 
 impl Cuts {
     pub(crate) fn new() -> Self {
-        Self { queue: VecDeque::with_capacity(QUEUE), allowance: Allowance::new(AT_ONCE, PER_MS) }
+        Self { queue: VecDeque::with_capacity(QUEUE), allowance: Allowance::default() }
     }
 
     /// How many wait.
@@ -79,7 +77,7 @@ impl Cuts {
         let is_connection = !state.is_udp() && state != FlowState::SynSent;
         if is_connection {
             let rsts = rsts(flow, state);
-            if self.queue.len() + rsts.len() > QUEUE || !self.allowance.take(now) {
+            if self.queue.len() + rsts.len() > QUEUE || !self.allowance.take(CONNECTIONS, now) {
                 return;
             }
             self.queue.extend(rsts.into_iter().flatten());

@@ -97,7 +97,7 @@ impl Forwarder<'_> {
     ) -> Option<()> {
         let (headers, slot) = (&self.walk.headers[at], &mut burst.slots[at]);
         let wanted = answer::wants_one(slot.frame(), headers, arrived.family);
-        if !wanted || !self.icmp_allowance.take(now) {
+        if !wanted || !self.icmp_allowance.take(answer::ERRORS, now) {
             return None;
         }
         answer::answer(slot, headers, arrived, what)?;

@@ -1,6 +1,6 @@
 //! Packets that get no flow, and how their senders are told.
 
-use crate::answer::Answer;
+use crate::answer::{Answer, Limit};
 use crate::counters::WorkerColumn;
 use crate::exit::ShortExit;
 use crate::pin::{self, Refusal};
@@ -9,6 +9,10 @@ use crate::rewrite::reset;
 use crate::snapshot::{Listener, Snapshot};
 use crate::wire::tcp::RST;
 use crate::{Burst, DropReason, Forwarder, Protocol, Tick};
+
+/// RSTs for segments of no flow that one worker sends: enough for the connections of before to begin anew within
+/// seconds of a restart.
+pub(crate) const RSTS: Limit = Limit { at_once: 1000, per_second: 10_000 };
 
 impl Forwarder<'_> {
     /// A client's packet that was refused.
@@ -71,7 +75,7 @@ impl Forwarder<'_> {
     pub(super) fn reset_segment(&mut self, at: usize, burst: &mut Burst, now: Tick) -> Option<()> {
         let (headers, key) = (&self.walk.headers[at], &self.walk.keys[at]);
         let is_segment = key.protocol == Protocol::Tcp.number() && self.walk.tuples.contains(at);
-        if !is_segment || headers.tcp_flags & RST != 0 || !self.rst_allowance.take(now) {
+        if !is_segment || headers.tcp_flags & RST != 0 || !self.rst_allowance.take(RSTS, now) {
             return None;
         }
         self.reset(at, burst)?;

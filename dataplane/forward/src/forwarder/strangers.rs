@@ -30,6 +30,7 @@ impl<'m> Forwarder<'m> {
                     self.pin(at, listener, flow, burst, snapshot, now);
                 }
                 (Kind::IcmpError, ..) => self.receive_icmp_error(at, burst, snapshot, now),
+                (Kind::Echo, class, _) => self.receive_echo(at, class, burst, snapshot, now),
                 (Kind::Fragment, ..) => self.receive_piece(at, burst, snapshot, now),
                 (Kind::Tuple | Kind::Other, class, _) => {
                     self.receive_stranger(at, class, burst, snapshot, now);

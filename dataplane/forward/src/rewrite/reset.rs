@@ -10,8 +10,8 @@ use crate::wire::{checksum, ethernet, ipv4, ipv6};
 
 /// The least frame on the wire without FCS; the rest is padding.
 const MIN_FRAME: usize = 60;
-/// Hops that the answer may go.
-const TTL: u8 = 64;
+/// Hops that our answers may go.
+pub(crate) const TTL: u8 = 64;
 const TCP: u8 = Protocol::Tcp.number();
 const TCP_LEN: u16 = tcp::MIN_HEADER_LEN as u16;
 

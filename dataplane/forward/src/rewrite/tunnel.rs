@@ -12,8 +12,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::burst::Slot;
 use crate::flow::{Direction, Flow, FlowKey, FlowRecord, V6};
-use crate::wire::{checksum, ipv4, ipv6, udp};
+use crate::journey::{Headers, Kind};
+use crate::wire::{checksum, ethernet, icmp, ipv4, ipv6, udp};
 use crate::{DropReason, Mode, Protocol};
 
 /// The UDP port of GUE (IANA).
@@ -174,4 +176,100 @@ fn write_v6(ip: &mut [u8; ipv6::HEADER_LEN], flow: Flow, inner: Inner, payload_l
     front[..4].copy_from_slice(&version);
     front[4..].copy_from_slice(&[len_high, len_low, next, TTL]);
     ends.copy_from_slice(&flow.rewritten_v6(Direction::Forward as usize).0);
+}
+
+/// A packet in a tunnel of ours, as an ICMP error quotes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Quoted {
+    /// Its outer source and destination.
+    ends: [IpAddr; 2],
+    /// Where the packet within begins in the message, how long it is in whole, and of which family.
+    inner_at: usize,
+    inner_len: u16,
+    inner_is_v6: bool,
+    /// What would have fitted on the way to the backend, if the message says so.
+    mtu: Option<u16>,
+}
+
+impl Quoted {
+    /// The packet that an ICMP message quotes, and the tuple of that within, if it is one in a tunnel.
+    pub(crate) fn of(message: &[u8]) -> Option<(Self, FlowKey)> {
+        let packet = message.get(icmp::QUOTE_AT..)?;
+        let is_v6 = packet.first()? >> 4 == 6;
+        let (ends, next, outer_len) = if is_v6 { outer_v6(packet)? } else { outer_v4(packet)? };
+        let in_udp = next == Protocol::Udp.number();
+        let overhead = outer_len + if in_udp { gue_len(packet.get(outer_len..)?)? } else { 0 };
+        let inner = packet.get(overhead..)?;
+        let inner_is_v6 = inner.first()? >> 4 == 6;
+        if !in_udp && next != (if inner_is_v6 { IPV6_INSIDE } else { IPV4_INSIDE }) {
+            return None;
+        }
+        let inner_len = if inner_is_v6 {
+            u16::from_be_bytes(*inner.get(4..)?.first_chunk()?)
+                .checked_add(ipv6::HEADER_LEN as u16)?
+        } else {
+            u16::from_be_bytes(*inner.get(2..)?.first_chunk()?)
+        };
+        let key = icmp::quote(inner)?.key;
+        let inner_at = icmp::QUOTE_AT + overhead;
+        let mtu = icmp::next_mtu(message, is_v6);
+        Some((Self { ends, inner_at, inner_len, inner_is_v6, mtu }, key))
+    }
+
+    /// The largest packet of the client that fits the tunnel of its flow.
+    ///
+    /// # Errors
+    /// [`DropReason::IcmpNoFlow`] if the packet was none of that flow; [`DropReason::IcmpTunnel`] if no MTU is said, or
+    /// one that no sender goes down to (RFC 791 §3.1, RFC 8200 §5).
+    pub(crate) fn fits_inside(&self, flow: Flow) -> Result<u16, DropReason> {
+        let leaving = flow.key(Direction::Reply).mirror();
+        let overhead = overhead(flow.mode(), flow.family_of(Direction::Reply));
+        if overhead == 0 || self.ends != [leaving.source().ip(), leaving.destination().ip()] {
+            return Err(DropReason::IcmpNoFlow);
+        }
+        let least = if self.inner_is_v6 { 1280 } else { 68 };
+        let most = self.mtu.and_then(|mtu| mtu.checked_sub(overhead as u16));
+        most.filter(|most| *most >= least).ok_or(DropReason::IcmpTunnel)
+    }
+
+    /// Leaves of an error's frame the packet within the tunnel, as far as it was quoted, and its link header; what its
+    /// headers are.
+    pub(crate) fn bare(&self, slot: &mut Slot, error: &Headers) -> Option<Headers> {
+        let l3 = usize::from(error.l3);
+        let end = l3 + usize::from(error.ip_len);
+        let frame = slot.frame_mut();
+        let inner_at = usize::from(error.l4) + self.inner_at;
+        let quoted = end.checked_sub(inner_at)?;
+        if end > frame.len() {
+            return None;
+        }
+        frame.copy_within(inner_at..end, l3);
+        let family = if self.inner_is_v6 { ethernet::IPV6 } else { ethernet::IPV4 };
+        *frame.get_mut(..l3)?.last_chunk_mut()? = family.to_be_bytes();
+        slot.len = u16::try_from(l3 + quoted).ok()?;
+        Some(Headers { kind: Kind::Tuple, ip_len: self.inner_len, ..*error })
+    }
+}
+
+/// Ends, protocol and length of an outer IPv4 header as we write them: without options.
+fn outer_v4(packet: &[u8]) -> Option<([IpAddr; 2], u8, usize)> {
+    let ip: &[u8; ipv4::MIN_HEADER_LEN] = packet.first_chunk()?;
+    let [.., a, b, c, d, e, f, g, h] = *ip;
+    let ends = [[a, b, c, d], [e, f, g, h]].map(IpAddr::from);
+    (ip[0] == 0x45).then_some((ends, ip[9], ip.len()))
+}
+
+/// The same of IPv6: without extension headers.
+fn outer_v6(packet: &[u8]) -> Option<([IpAddr; 2], u8, usize)> {
+    let ip: &[u8; ipv6::HEADER_LEN] = packet.first_chunk()?;
+    let [source, destination]: [[u8; 16]; 2] = zerocopy::transmute!(*ip.last_chunk::<32>()?);
+    Some(([source, destination].map(IpAddr::from), ip[6], ip.len()))
+}
+
+/// Bytes of a UDP header to GUE's port, and of GUE's own if it has one.
+fn gue_len(udp: &[u8]) -> Option<usize> {
+    let (udp, gue) = udp.split_first_chunk::<{ udp::HEADER_LEN }>()?;
+    let to_gue = udp[2..4] == GUE_PORT.to_be_bytes();
+    let of_gue = if gue.first()? >> 4 == 0 { GUE_LEN } else { 0 };
+    to_gue.then_some(udp::HEADER_LEN + of_gue)
 }

@@ -49,7 +49,7 @@ fn held_for_another_vlan(family: Family) -> Exit {
 fn too_large_too_often(family: Family) -> Exit {
     let mut lb = family.lb("192.0.2.10:80/tcp backend=10.77.0.1:80 snat=10.0.0.200");
     let long = family.tcp(CLIENT, VIP, SYN).carrying(&[0; 1000]).bytes();
-    for _ in 0..crate::answer::AT_ONCE {
+    for _ in 0..crate::answer::ERRORS.at_once {
         assert_eq!(lb.send_to(WorkerIdx(0), long.clone()).0, Exit::Send(PortIdx(0)));
     }
     lb.send_to(WorkerIdx(0), long).0
@@ -140,6 +140,8 @@ const ROWS: &[Row] = &[
     (DropReason::IcmpNoFlow, BOTH, |family| {
         super::icmp::error_about(family, &family.tcp(VIP, CLIENT, SYN).bytes()[14..])
     }),
+    (DropReason::IcmpTunnel, BOTH, super::dsr::told_of_another_error),
+    (DropReason::EchoLimited, BOTH, super::icmp::pinged_too_often),
     (DropReason::Martian, BOTH, |family| exit(family, family.tcp("203.0.113.7:0", VIP, SYN))),
     (DropReason::TtlExpired, BOTH, |family| exit(family, first(family).ttl(1))),
     (DropReason::NotRouted, BOTH, |family| {

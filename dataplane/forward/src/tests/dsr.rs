@@ -435,3 +435,79 @@ fn an_icmp_error_about_a_connection_without_state_reaches_the_backend() {
         assert!(lb.flows().is_empty(), "an error begins no flow");
     }
 }
+
+/// The client is told what would have fitted, by the packet in the tunnel, in whatever family that is.
+#[test]
+fn a_packet_too_big_for_a_tunnels_way_is_answered_by_what_would_fit_in_it() {
+    for (family, outer) in families().flat_map(|f| Family::BOTH.map(|outer| (f, outer))) {
+        for (mode, behind) in TUNNELS {
+            let overhead = behind + if outer == Family::V4 { 20 } else { 40 };
+            for has_state in [true, false] {
+                let mut lb = lb(family, mode, outer);
+                if has_state {
+                    lb.send_to(SERVED, family.tcp(CLIENT, VIP, SYN).bytes());
+                }
+                let sent = family.tcp(CLIENT, VIP, ACK).carrying(&[7; 1300]);
+                let (_, left) = lb.send_to(SERVED, sent.bytes());
+                if !has_state {
+                    lb = self::lb(family, mode, outer);
+                }
+                let aged = sent.leaving().bytes();
+                let header = if family == Family::V4 { 20 } else { 40 };
+                for quoted in [usize::MAX, overhead + header + 8] {
+                    let promise = format!("{mode}, {family:?} in {outer:?}, {quoted} bytes quoted");
+                    let quoted = &left[14..][..quoted.min(left.len() - 14)];
+                    let error = super::icmp::from_inside(outer, Some(1400), quoted);
+                    let (exit, answer) = lb.send_to(SERVED, error);
+                    let (mtu, inner) = (1400 - overhead as u16, &quoted[overhead..]);
+                    let known = [&aged[..14], inner].concat();
+                    assert_eq!(exit, SENT, "{promise}");
+                    assert_eq!(
+                        answer,
+                        super::icmp::answer_too_big(family, mtu, &known),
+                        "{promise}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_else_is_said_of_tunnels_is_lost_by_name() {
+    for family in families() {
+        let mut lb = lb(family, "ipip", family);
+        let (_, left) = lb.send_to(SERVED, family.tcp(CLIENT, VIP, SYN).bytes());
+        let header = if family == Family::V4 { 20 } else { 40 };
+        let quoted = &left[14..];
+        let at = header - 1; // the last byte of the outer destination
+        let to_another = [&quoted[..at], &[quoted[at] ^ 1], &quoted[header..]].concat();
+        let at = header * 2 + 1; // the client's port
+        let of_nobody = [&quoted[..at], &[quoted[at] ^ 1], &quoted[at + 1..]].concat();
+        let nothing_fits = if family == Family::V4 { 87 } else { 1319 };
+        let rows = [
+            ("an error other than that", None, quoted, DropReason::IcmpTunnel),
+            ("an MTU of zero", Some(0), quoted, DropReason::IcmpTunnel),
+            ("an MTU too small for anything", Some(nothing_fits), quoted, DropReason::IcmpTunnel),
+            ("to another backend", Some(1400), &to_another, DropReason::IcmpNoFlow),
+            ("half an inner header", Some(1400), &quoted[..header + 19], DropReason::IcmpQuote),
+        ];
+        for (promise, mtu, quoted, reason) in rows {
+            let error = super::icmp::from_inside(family, mtu, quoted);
+            assert_eq!(lb.send_to(SERVED, error).0, Exit::Drop(reason), "{promise}");
+        }
+        let error = super::icmp::from_inside(family, Some(1400), &of_nobody);
+        assert_eq!(lb.send_to(SERVED, error).0, SENT, "Maglev knows where it went");
+        let nat = family
+            .lb(super::FULL_NAT)
+            .send_to(SERVED, super::icmp::from_inside(family, Some(1400), quoted));
+        assert_eq!(nat.0, Exit::Drop(DropReason::IcmpNoFlow), "of a listener without tunnels");
+    }
+}
+
+/// The way to the backend is closed, says a router on it.
+pub(super) fn told_of_another_error(family: Family) -> Exit {
+    let mut lb = lb(family, "ipip", family);
+    let (_, left) = lb.send_to(SERVED, family.tcp(CLIENT, VIP, SYN).bytes());
+    lb.send_to(SERVED, super::icmp::from_inside(family, None, &left[14..])).0
+}

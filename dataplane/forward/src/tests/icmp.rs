@@ -103,6 +103,15 @@ pub(super) fn error_about(family: Family, quoted: &[u8]) -> Exit {
     family.lb(FULL_NAT).send_to(SERVED, error.bytes()).0
 }
 
+/// What a router says to a SNAT address of a packet that is larger than `mtu`, or with `None` of one whose way is
+/// closed.
+pub(super) fn from_inside(family: Family, mtu: Option<u16>, quoted: &[u8]) -> Vec<u8> {
+    let [from, snat] = [INNER, "10.0.0.200"].map(|ip| family.address(ip));
+    let [(_, mut head), (_, unreachable), ..] = kinds(family);
+    head[4..].copy_from_slice(&mtu.unwrap_or(0).to_be_bytes());
+    IcmpError::arriving(from, snat, if mtu.is_some() { head } else { unreachable }, quoted).bytes()
+}
+
 /// What a router says to `to` of a packet that is too large.
 pub(super) fn too_big(family: Family, from: &str, to: &str, quoted: &[u8]) -> Vec<u8> {
     let [from, to] = [from, to].map(|ip| family.address(ip));
@@ -312,4 +321,123 @@ fn any_worker_brings_an_error_to_the_owner_of_its_flow() {
             }
         }
     }
+}
+
+/// An echo request of the client's to `to`.
+fn ping(family: Family, to: &str, payload: &[u8]) -> IcmpError {
+    let kind = if family == Family::V4 { 8 } else { 128 };
+    let head = [kind, 0, 0x12, 0x34, 0, 7];
+    IcmpError::arriving(family.address("203.0.113.7"), family.address(to), head, payload)
+}
+
+/// One to the VIP, as a frame.
+pub(super) fn ping_to_vip(family: Family) -> Vec<u8> {
+    ping(family, "192.0.2.10", b"ping").bytes()
+}
+
+/// The reply to it.
+fn pong(family: Family, request: &IcmpError) -> IcmpError {
+    let mut head = request.head;
+    head[0] = if family == Family::V4 { 0 } else { 129 };
+    let macs = [mac_towards(request.from), BOX_MAC];
+    IcmpError { from: request.to, to: request.from, head, macs, ttl: 64, ..request.clone() }
+}
+
+#[test]
+fn a_ping_to_a_vip_is_answered_whatever_becomes_of_its_backends() {
+    for family in families() {
+        for spec in [FULL_NAT, "192.0.2.10:80/tcp mode=l2-dsr", "192.0.2.10:53/udp snat=10.0.0.200"]
+        {
+            let mut lb = family.lb(spec);
+            for payload in [&[] as &[u8], b"odd", &[7; 1400]] {
+                let mut request = ping(family, "192.0.2.10", payload);
+                for ttl in [1, 64] {
+                    request.ttl = ttl; // it is at its end here
+                    let (exit, left) = lb.send_to(SERVED, request.bytes());
+                    assert_eq!(exit, Exit::Send(PortIdx(0)), "{spec}");
+                    assert_eq!(left, pong(family, &request).bytes(), "{spec}");
+                }
+            }
+            assert_eq!(lb.worker_counter(SERVED, "echoed"), 6);
+            assert!(lb.flows().is_empty());
+        }
+    }
+}
+
+#[test]
+fn other_pings_are_the_kernels_or_lost_by_name() {
+    for family in families() {
+        let mut lb = family.lb(FULL_NAT);
+        let punt = Exit::Punt(PuntClass::Other);
+        let lost = |reason| Exit::Drop(reason);
+        let request = ping(family, "192.0.2.10", b"ping");
+        let mut wrong = request.bytes();
+        *wrong.last_mut().unwrap() ^= 1;
+        let from_us = IcmpError { from: request.to, ..request.clone() };
+        let mut reply = request.clone();
+        reply.head[0] = pong(family, &request).head[0];
+        let rows = [
+            ("to a SNAT address", ping(family, "10.0.0.200", b"").bytes(), punt),
+            ("to the box itself", ping(family, "192.0.2.2", b"").bytes(), punt),
+            ("with options", with_options(family, &request), punt),
+            ("a reply to the VIP", reply.bytes(), punt),
+            ("to nobody", ping(family, "198.51.100.77", b"").bytes(), lost(DropReason::NotRouted)),
+            ("of a wrong checksum", wrong, lost(DropReason::L4Checksum)),
+            ("from the VIP itself", from_us.bytes(), lost(DropReason::Martian)),
+        ];
+        for (promise, frame, expected) in rows {
+            assert_eq!(lb.send_to(SERVED, frame.clone()), (expected, frame), "{promise}");
+        }
+    }
+}
+
+/// The same, with options or an extension header that say nothing.
+fn with_options(family: Family, request: &IcmpError) -> Vec<u8> {
+    let mut frame = request.bytes();
+    match family {
+        Family::V4 => {
+            frame.splice(34..34, [1; 4]);
+            (frame[14], frame[17]) = (0x46, frame[17] + 4);
+            frame[24..26].fill(0);
+            let sum = !checksum::sum(&frame[14..38]);
+            frame[24..26].copy_from_slice(&sum.to_ne_bytes());
+        }
+        Family::V6 => {
+            frame.splice(54..54, [58, 0, 1, 4, 0, 0, 0, 0]);
+            (frame[20], frame[19]) = (60, frame[19] + 8);
+        }
+    }
+    frame
+}
+
+#[test]
+fn so_many_pings_a_second_are_answered() {
+    for family in families() {
+        for most in [0, 1, 250] {
+            let mut lb = family.lb(FULL_NAT);
+            let mut builder = lb.builder();
+            builder.echo_per_second(most);
+            lb.install(&builder);
+            let frame = ping_to_vip(family);
+            let answered = |lb: &mut TestLb| {
+                let exits = (0..300).map(|_| lb.send_to(SERVED, frame.clone()).0);
+                exits.filter(|exit| *exit != Exit::Drop(DropReason::EchoLimited)).count() as u32
+            };
+            assert_eq!(answered(&mut lb), most);
+            lb.wait_ms(500);
+            assert_eq!(answered(&mut lb), most / 2);
+            lb.wait_ms(5000);
+            assert_eq!(answered(&mut lb), most);
+        }
+    }
+}
+
+/// One more than are answered.
+pub(super) fn pinged_too_often(family: Family) -> Exit {
+    let mut lb = family.lb(FULL_NAT);
+    let frame = ping_to_vip(family);
+    for _ in 0..crate::snapshot::ECHO_PER_SECOND {
+        assert_eq!(lb.send_to(SERVED, frame.clone()).0, Exit::Send(PortIdx(0)));
+    }
+    lb.send_to(SERVED, frame).0
 }

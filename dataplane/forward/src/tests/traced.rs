@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::{BACKEND, CLIENT, FULL_NAT, VIP};
-use crate::testing::{TestLb, arp_who_has, tcp};
+use crate::testing::{Family, TestLb, arp_who_has, tcp};
 use crate::wire::tcp::{ACK, SYN};
 use crate::{DropReason, Exit, FlowState, ListenerSlot, Traced, WorkerIdx, tuple_of};
 
@@ -26,6 +26,7 @@ fn how_far_a_packet_came_is_told_after_its_burst() {
     assert_eq!(flow.state, FlowState::SynAcked);
     assert_eq!(traced(tcp(BACKEND, "10.0.0.200:9", ACK).into()), Traced::FlowElsewhere);
     assert_eq!(traced(tcp(CLIENT, "192.0.2.2:22", SYN).into()), Traced::Unclaimed);
+    assert_eq!(traced(super::icmp::ping_to_vip(Family::V4)), Traced::Echo);
     let (exit, _) = lb.send_to(worker, tcp(CLIENT, "198.51.100.1:22", SYN).into());
     assert_eq!(exit, Exit::Drop(DropReason::NotRouted));
     assert_eq!(lb.worker(worker).traced(0, &lb.snapshot), Traced::Unclaimed);

@@ -1,7 +1,7 @@
 //! Segments from the middle of connections that no flow knows, as all are after a restart.
 
 use super::{BACKEND, CLIENT, VIP, families};
-use crate::forwarder::RST_AT_ONCE;
+use crate::forwarder::RSTS;
 use crate::testing::{
     BOX_MAC, Dropped, Family, ROUTER, TestLb, TestPacket, Tx, fragmented, mac_towards,
 };
@@ -123,7 +123,7 @@ fn so_many_are_answered_and_no_more() {
             let exits = (0..segments).map(|_| lb.send_to(SERVED, segment.clone()).0);
             exits.filter(|exit| *exit == SENT).count() as u32
         };
-        assert_eq!(sent(&mut lb, RST_AT_ONCE + 100), RST_AT_ONCE);
+        assert_eq!(sent(&mut lb, RSTS.at_once + 100), RSTS.at_once);
         lb.wait_ms(3);
         assert_eq!(sent(&mut lb, 100), 30);
         let router = mac_towards(family.of(ROUTER));

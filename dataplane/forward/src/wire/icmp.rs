@@ -9,7 +9,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{ipv4, ipv6};
+use super::{checksum, ipv4, ipv6};
 use crate::Protocol;
 use crate::flow::{FlowKey, V4, V6};
 
@@ -34,6 +34,40 @@ pub fn is_error(protocol: u8, kind: u8) -> bool {
         ipv6::ICMPV6 => (1..=4).contains(&kind),
         _ => false,
     }
+}
+
+/// The type of an echo request, by the IANA number of its protocol, and that of the reply (RFC 792, RFC 4443 §4).
+#[must_use]
+pub fn echo(protocol: u8) -> Option<[u8; 2]> {
+    match protocol {
+        ICMP => Some([8, 0]),
+        ipv6::ICMPV6 => Some([128, 129]),
+        _ => None,
+    }
+}
+
+/// The MTU of the next hop, if the message is that a packet was too big and says for what (RFC 1191 §4, RFC 4443 §3.2);
+/// more than a packet can be is as much as that.
+#[must_use]
+pub(crate) fn next_mtu(message: &[u8], is_v6: bool) -> Option<u16> {
+    const FRAGMENTATION_NEEDED: u8 = 4;
+    const PACKET_TOO_BIG: u8 = 2;
+    let [kind, code, _, _, a, b, c, d] = *message.first_chunk()?;
+    let mtu = match (is_v6, kind, code) {
+        (false, UNREACHABLE, FRAGMENTATION_NEEDED) => u32::from(u16::from_be_bytes([c, d])),
+        (true, PACKET_TOO_BIG, _) => u32::from_be_bytes([a, b, c, d]),
+        _ => return None,
+    };
+    Some(u16::try_from(mtu).unwrap_or(u16::MAX)).filter(|mtu| *mtu > 0)
+}
+
+/// Whether the checksum of a message is right, whose packet has these addresses.
+#[must_use]
+pub(crate) fn checksum_is_right(message: &[u8], packet: &FlowKey) -> bool {
+    if packet.protocol == ICMP {
+        return checksum::sum(message) == 0xffff;
+    }
+    checksum::l4(&packet.wide, ipv6::ICMPV6, message) == 0
 }
 
 /// The headers of a quoted packet.

@@ -30,6 +30,7 @@ pub(super) fn packet(sighting: &Sighting, worker: usize, clock: Clock) -> Packet
             Traced::New(flow) => Came::New(self::flow(flow, worker, *now)),
             Traced::ForListener(listener) => Came::ForListener(listener.0),
             Traced::FlowElsewhere => Came::FlowElsewhere,
+            Traced::Echo => Came::Echo,
             Traced::Unclaimed => Came::Unclaimed,
         },
         exit: match exit {

@@ -13,7 +13,7 @@ mod removal;
 
 use super::*;
 use crate::{
-    config::Config,
+    config::{Config, Icmp},
     kernel::{Address, Ifindex},
 };
 
@@ -34,7 +34,13 @@ impl Bench {
         let path: &Path = &directory.path().join("dataplane.stats");
         let port = PortConfig { mac: BOX_MAC, vlan: None, mtu: 1500 };
         Self {
-            translator: Translator::new(vec![port], snat(&[SNAT]), Timeouts::default(), 1),
+            translator: Translator::new(
+                vec![port],
+                snat(&[SNAT]),
+                Icmp::default(),
+                Timeouts::default(),
+                1,
+            ),
             statistics: Statistics::create(path, &config).unwrap(),
             now: Tick(1000),
             _directory: directory,

@@ -42,6 +42,13 @@ fn serves(options: &[&str]) {
             downloads_and_uploads_complete(&lab, &vip);
         }
     }
+    lab.on("router", &["ip", "link", "set", "clients", "mtu", "1500"]);
+    lead_by_a_narrow_way(&lab);
+    for vip in vips().skip(2) {
+        eprintln!("  MTU 1330 to the backends: {vip}"); // L2 DSR has no router on the way
+        forget_mtus(&lab);
+        downloads_and_uploads_complete(&lab, &vip);
+    }
     let reports: Vec<_> = decaps.into_iter().map(Running::stop).collect();
     for way in ["ipip", "gue", "gue_variant_0"] {
         assert!(reports.iter().all(|report| report[way].as_u64() > Some(100)), "{reports:?}");
@@ -94,6 +101,22 @@ fn backend(lab: &Lab, host: &str) -> (Running, Running) {
     let arguments: Vec<_> =
         ["udp-echo", host].into_iter().chain(listen.iter().map(String::as_str)).collect();
     (decap, lab.start_peer(host, &arguments))
+}
+
+/// The way from the box to the backends is by the router, which knows one of an MTU in which IPv6 has just room in a
+/// tunnel.
+fn lead_by_a_narrow_way(lab: &Lab) {
+    for name in ["all", "lan"] {
+        lab.on("router", &["sysctl", "-qw", &format!("net.ipv4.conf.{name}.send_redirects=0")]);
+    }
+    let families = [("-4", "10.10.0.1", BACKENDS), ("-6", "2001:db8:10::1", BACKENDS6)];
+    for (family, router, backends) in families {
+        for backend in backends {
+            let way = ["ip", family, "route", "replace", backend];
+            lab.on("box", &[&way[..], &["via", router]].concat());
+            lab.on("router", &[&way[..], &["dev", "lan", "mtu", "lock", "1330"]].concat());
+        }
+    }
 }
 
 /// What a kernel learnt for one VIP must not help the next.

@@ -36,6 +36,7 @@ fn keeps_every_promise(workers: &str) {
         ("new connections are spread by weight", |lab, _| spread_by_weight(lab)),
         ("each UDP backend answers", |lab, _| udp_is_answered(lab)),
         ("full NAT hides the client, DNAT shows it", |lab, _| backends_see_whom_they_should(lab)),
+        ("a ping to a VIP is answered, in pieces too", |lab, _| pinged(lab)),
         ("a listener without endpoints refuses TCP by RST", |lab, _| refused(lab, "empty", 81)),
         ("a listener whose weights are all zero does too", |lab, _| refused(lab, "zero", 82)),
         ("a listener without endpoints drops UDP", |lab, _| dropped(lab)),
@@ -144,6 +145,17 @@ fn dropped(lab: &Lab) {
     assert_eq!(report["timeouts"], 5, "{report}");
     let after = lab.counted("listeners", "default/web/silent", "refused");
     assert_eq!(after - before, 5, "counted");
+}
+
+fn pinged(lab: &Lab) {
+    for (bytes, by_worker) in [("56", 5), ("1400", 5), ("4000", 0)] {
+        let before = lab.counted("workers", "", "echoed");
+        let ping = ["ping", "-q", "-c", "5", "-i", "0.1", "-W", "2", "-s", bytes, FULL_NAT_VIP];
+        let said = lab.on("client1", &ping);
+        assert!(said.contains("5 received"), "{bytes} bytes: {said}");
+        let answered = lab.counted("workers", "", "echoed") - before;
+        assert_eq!(answered, by_worker, "{bytes} bytes: those in pieces are the kernel's");
+    }
 }
 
 fn told(lab: &Lab) {
