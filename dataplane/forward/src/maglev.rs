@@ -8,12 +8,18 @@
 //! time. With equal weights that is the paper's round robin, claim by claim; with any weights, a
 //! member stops at exactly its share (largest remainder), so (100, 1) is 99.01 % and 0.99 %.
 
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
+#[cfg(target_arch = "x86_64")]
+mod ahead;
+mod claims;
+mod last;
+mod turns;
+mod walk;
+
 use std::net::{IpAddr, SocketAddr};
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
+use self::claims::Claims;
 use crate::flow::{FlowKey, V6};
 
 /// Table sizes: primes, about a factor of two apart, with the paper's two, 65 537 and 655 373.
@@ -28,6 +34,8 @@ const OFFSET_SEED: u64 = 0x7065_6e73_746f_636b;
 const SKIP_SEED: u64 = 0x6d61_676c_6576_2e31;
 const FLOW_SEED: u64 = 0x666c_6f77_2e76_0001;
 
+/// The most slots: what is computed of slots and weights fits in 64 bits.
+const MOST_SLOTS: usize = 1 << 20;
 /// The most members a table can tell apart.
 const MOST_MEMBERS: usize = u16::MAX as usize;
 
@@ -78,8 +86,8 @@ pub enum MaglevError {
         /// Members given.
         members: usize,
     },
-    /// The permutations cover the table only if its size is prime.
-    #[error("Maglev table size {size} is not prime: choose one of {SIZES:?}")]
+    /// The permutations cover the table only if its size is prime, and we compute in 64 bits.
+    #[error("Maglev table size {size} is not a prime below 2^20: choose one of {SIZES:?}")]
     SizeNotPrime {
         /// Slots given.
         size: usize,
@@ -101,202 +109,86 @@ pub enum MaglevError {
 /// * `members`: in canonical order (sorted by address; the refused share last). Equal input gives an
 ///   equal table on every box, which is what lets a router's ECMP move a flow from one of us to
 ///   another.
-/// * Runs on a control thread, about M × ln (M / 512) steps; a worker only reads the result.
+/// * Runs on a control thread, about M × ln √M steps; a worker only reads the result.
 ///
 /// # Errors
 /// No weight above zero, M not prime, or more members than M or 65 535. Then `slots` is untouched.
 pub fn build(slots: &mut [u16], members: &[Weighted]) -> Result<(), MaglevError> {
+    build_with(Cpu::detect(), slots, members)
+}
+
+/// What makes a build faster, where the CPU has it: the table is the same.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cpu {
+    #[cfg(target_arch = "x86_64")]
+    avx2: Option<ahead::Avx2>,
+    #[cfg(target_arch = "x86_64")]
+    avx512: Option<last::Avx512>,
+}
+
+impl Cpu {
+    fn detect() -> Self {
+        Self {
+            #[cfg(target_arch = "x86_64")]
+            avx2: ahead::Avx2::detect(),
+            #[cfg(target_arch = "x86_64")]
+            avx512: last::Avx512::detect(),
+        }
+    }
+}
+
+fn build_with(cpu: Cpu, slots: &mut [u16], members: &[Weighted]) -> Result<(), MaglevError> {
     let size = slots.len();
-    if !is_prime(size) {
+    if size > MOST_SLOTS || !is_prime(size) {
         return Err(MaglevError::SizeNotPrime { size });
     }
     if members.len() > size.min(MOST_MEMBERS) {
         return Err(MaglevError::TooManyMembers { members: members.len(), size });
     }
-    let shares =
-        shares(size, members).ok_or(MaglevError::NobodyHasWeight { members: members.len() })?;
-    let order = claims(&shares, members);
-    let mut walks: Vec<Walk> = members.iter().map(|member| Walk::new(member, size)).collect();
-    let (at_once, at_last) = order.split_at(size.saturating_sub(LAST_FREE));
-    let mut free = Free::all(size);
-    for member in at_once {
-        let slot = walks[usize::from(*member)].next_free(&free);
-        free.take(slot);
-        slots[slot] = *member;
-    }
-    let mut last = Last::of(&free, size);
-    for member in at_last {
-        slots[last.take_first(&walks[usize::from(*member)])] = *member;
-    }
+    let shares = claims::shares(size, members)
+        .ok_or(MaglevError::NobodyHasWeight { members: members.len() })?;
+    let sorted = claims::by_weight(members);
+    let mut claims = Claims::new(&sorted, members, &shares);
+    let round = shares.iter().max().map_or(0, |most| size / *most as usize);
+    let members: Vec<Permutation> =
+        members.iter().map(|member| Permutation::new(member, size)).collect();
+    let count = size - last::count(size);
+    let free = match cpu {
+        #[cfg(target_arch = "x86_64")]
+        Cpu { avx2: Some(avx2), .. } if round >= AHEAD => {
+            avx2.claim(slots, &members, &mut claims, count, round)
+        }
+        _ => walk::claim(slots, &members, &mut claims, count),
+    };
+    last::claim(cpu, slots, free, &members, &mut claims);
     Ok(())
 }
 
-/// The members in the order of their claims. Members of one weight claim in turns, so that turns are sorted
-/// and not claims: of a thousand equal members there are 66, and of unequal ones as many as slots.
-fn claims(shares: &[usize], members: &[Weighted]) -> Vec<u16> {
-    let mut by_weight: BTreeMap<u32, Vec<u16>> = BTreeMap::new();
-    for (member, weighted) in (0_u16..).zip(members).filter(|(_, weighted)| weighted.weight > 0) {
-        by_weight.entry(weighted.weight).or_default().push(member);
-    }
-    let by_weight: Vec<(u32, Vec<u16>)> = by_weight.into_iter().collect();
-    let share = |member: &u16| shares[usize::from(*member)];
-    let turns_of = |(group, (weight, members)): (usize, &(u32, Vec<u16>))| {
-        let (weight, last) = (*weight, members.iter().map(share).max().unwrap_or(0));
-        (1..=last).map(move |number| Turn::new(number, weight, group))
-    };
-    let mut turns: Vec<Turn> = by_weight.iter().enumerate().flat_map(turns_of).collect();
-    turns.sort_unstable_by_key(|turn| turn.time);
-    let mut order = Vec::with_capacity(shares.iter().sum());
-    for at_once in turns.chunk_by(|one, other| one.time == other.time) {
-        let begin = order.len();
-        for turn in at_once {
-            let (_, members) = &by_weight[turn.group];
-            order.extend(members.iter().filter(|member| share(member) >= turn.number));
-        }
-        if at_once.len() > 1 {
-            order[begin..].sort(); // runs in order, which this sort merges
-        }
-    }
-    order
-}
+/// To look ahead pays where in so many claims nobody claims twice, on average.
+#[cfg(target_arch = "x86_64")]
+const AHEAD: usize = 64;
 
-/// The `number`-th claim of all members of a weight.
-struct Turn {
-    /// The bits of `number / weight`, which for positive numbers are in their order. Equal quotients round
-    /// alike on every box (IEEE 754 §4.3); of two that differ only beyond 53 bits, the order is of members.
-    time: u64,
-    number: usize,
-    /// Which members: those of the `group`-th weight.
-    group: usize,
-}
-
-impl Turn {
-    fn new(number: usize, weight: u32, group: usize) -> Self {
-        Self { time: (number as f64 / f64::from(weight)).to_bits(), number, group }
-    }
-}
-
-/// A member's way through its permutation: offset, offset + skip, … modulo M.
+/// The order in which a member likes slots best: offset, offset + skip, … modulo M.
 #[derive(Clone, Copy, Debug)]
-struct Walk {
+struct Permutation {
     offset: u32,
+    /// At least 1, less than M.
     skip: u32,
-    at: u32,
 }
 
-impl Walk {
+impl Permutation {
     fn new(member: &Weighted, size: usize) -> Self {
         let offset = (member.offset % size as u64) as u32;
-        let skip = if size > 1 { (member.skip % (size as u64 - 1)) as u32 + 1 } else { 1 };
-        Self { offset, skip, at: offset }
-    }
-
-    /// The next slot of the permutation that is free. There is one: claims add up to M.
-    #[inline]
-    fn next_free(&mut self, free: &Free) -> usize {
-        loop {
-            let slot = self.at;
-            let next = slot + self.skip; // both are below M, which is far from 2³¹
-            self.at = next - if next >= free.size { free.size } else { 0 };
-            if free.has(slot) {
-                return slot as usize;
-            }
-        }
+        let skip = (member.skip % (size as u64 - 1)) as u32 + 1;
+        Self { offset, skip }
     }
 }
 
-/// The free slots, a bit each: 8 KiB for 65 537, which stay in the first cache.
-struct Free {
-    size: u32,
-    bits: Vec<u64>,
-}
-
-impl Free {
-    fn all(size: usize) -> Self {
-        let mut bits = vec![u64::MAX; size / 64 + 1];
-        bits[size / 64] = (1 << (size % 64)) - 1;
-        Self { size: size as u32, bits }
-    }
-
-    #[inline]
-    fn has(&self, slot: u32) -> bool {
-        self.bits[(slot / 64) as usize] >> (slot % 64) & 1 == 1
-    }
-
-    #[inline]
-    fn take(&mut self, slot: usize) {
-        self.bits[slot / 64] &= !(1 << (slot % 64));
-    }
-}
-
-/// When so few slots are free, a member's next one is computed instead of walked to: a walk takes M / free
-/// steps, to see where in the permutation each free slot stands takes as many as are free.
-const LAST_FREE: usize = 512;
-
-/// The last free slots.
-struct Last {
-    size: u32,
-    slots: Vec<u32>,
-}
-
-impl Last {
-    fn of(free: &Free, size: usize) -> Self {
-        let slots = (0..size as u32).filter(|slot| free.has(*slot)).collect();
-        Self { size: size as u32, slots }
-    }
-
-    /// The free slot that stands first in the permutation of `walk`, free no more.
-    ///
-    /// Slot s stands at place (s - offset) / skip modulo M, and M is prime. Before the member's last slot all
-    /// are taken, so the first of all is the next. Places are compared as fractions of M in 64 bits, which
-    /// takes one multiplication: rounded up, by too little to exchange two places.
-    fn take_first(&mut self, walk: &Walk) -> usize {
-        let (size, offset) = (u64::from(self.size), u64::from(walk.offset));
-        let step = (u128::from(inverse(walk.skip, self.size)) << 64) / u128::from(size) + 1;
-        let place = |slot: u32| (u64::from(slot) + size - offset).wrapping_mul(step as u64);
-        let (mut first, mut least) = (0, u64::MAX);
-        for (at, slot) in self.slots.iter().enumerate() {
-            if place(*slot) < least {
-                (first, least) = (at, place(*slot));
-            }
-        }
-        self.slots.swap_remove(first) as usize
-    }
-}
-
-/// What `number` is to be multiplied by to give 1, modulo `prime`: Euclid's algorithm, extended.
-fn inverse(number: u32, prime: u32) -> u32 {
-    let (mut rest, mut next) = (prime, number);
-    let (mut factor, mut next_factor) = (0_i64, 1_i64);
-    while next != 0 {
-        let times = rest / next;
-        (rest, next) = (next, rest - times * next);
-        (factor, next_factor) = (next_factor, factor - i64::from(times) * next_factor);
-    }
-    factor.rem_euclid(prime.into()) as u32
-}
-
-/// How many slots each member gets: its exact share rounded down, and what is left over to the
-/// largest remainders, the first in order where they are equal. `None` if all weights are zero.
-fn shares(size: usize, members: &[Weighted]) -> Option<Vec<usize>> {
-    let total: u64 = members.iter().map(|member| u64::from(member.weight)).sum();
-    if total == 0 {
-        return None;
-    }
-    let exact = members.iter().map(|member| size as u128 * u128::from(member.weight));
-    let (mut shares, remainders): (Vec<usize>, Vec<u128>) = exact
-        .map(|slots| {
-            let whole = (slots / u128::from(total)) as usize;
-            (whole, slots % u128::from(total))
-        })
-        .unzip();
-    let mut order: Vec<usize> = (0..members.len()).collect();
-    order.sort_by_key(|member| Reverse(remainders[*member]));
-    let left_over = size - shares.iter().sum::<usize>();
-    for member in order.into_iter().take(left_over) {
-        shares[member] += 1;
-    }
-    Some(shares)
+/// `slots` / `size`, in units of 2⁻⁶⁴ and rounded up, of less slots than the size.
+fn fraction(slots: u32, size: u32) -> u64 {
+    let (slots, size) = (u64::from(slots), u64::from(size));
+    let (unit, rest) = (u64::MAX / size, u64::MAX % size + 1); // 2⁶⁴ / size; a prime does not divide it
+    slots * unit + slots * rest / size + 1
 }
 
 fn is_prime(n: usize) -> bool {

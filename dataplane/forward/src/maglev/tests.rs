@@ -1,5 +1,6 @@
 //! The two promises of a Maglev table, and the paper's own example.
 
+use std::cmp::Reverse;
 use std::net::SocketAddr;
 
 use proptest::prelude::*;
@@ -150,8 +151,91 @@ fn tables_and_flow_hashes_are_the_same_on_every_box() {
     );
 }
 
+/// The table as the paper and the module's first page define it, and nothing done for speed.
+fn reference(size: usize, members: &[Weighted]) -> Vec<u16> {
+    let total: u64 = members.iter().map(|member| u64::from(member.weight)).sum();
+    let mut claims = Vec::new();
+    let mut next_claims = Vec::new();
+    for (member, Weighted { weight, .. }) in members.iter().enumerate() {
+        let exact = size as u64 * u64::from(*weight);
+        let share = exact / total;
+        claims.extend((1..=share).map(|number| (number, *weight, member)));
+        next_claims.push((Reverse(exact % total), member, (share + 1, *weight, member)));
+    }
+    next_claims.sort();
+    let left_over = size - claims.len();
+    claims.extend(next_claims.into_iter().take(left_over).map(|(.., claim)| claim));
+    let time = |number: u64, weight: u32| (number as f64 / f64::from(weight)).to_bits();
+    claims.sort_by_key(|(number, weight, member)| (time(*number, *weight), *member));
+    let mut slots = vec![None; size];
+    let mut at: Vec<u64> = members.iter().map(|member| member.offset % size as u64).collect();
+    for (.., member) in claims {
+        let skip = members[member].skip % (size as u64 - 1) + 1;
+        while slots[at[member] as usize].is_some() {
+            at[member] = (at[member] + skip) % size as u64;
+        }
+        slots[at[member] as usize] = Some(member as u16);
+    }
+    slots.into_iter().map(Option::unwrap).collect()
+}
+
+/// All that this CPU has, each alone and together, and nothing of it.
+fn cpus() -> Vec<Cpu> {
+    let all = Cpu::detect();
+    #[cfg(target_arch = "x86_64")]
+    return vec![Cpu { avx512: None, ..all }, Cpu { avx2: None, ..all }, all, Cpu::default()];
+    #[cfg(not(target_arch = "x86_64"))]
+    vec![all]
+}
+
+/// A thousand members of weights that are all different, and each claims some hundred times.
+#[test]
+fn the_largest_table_is_that_of_the_definition() {
+    let size = SIZES[SIZES.len() - 1];
+    let members: Vec<Weighted> =
+        (0..1000).map(|n| Weighted::backend(backend(n), 1000 + n)).collect();
+    let expected = reference(size, &members);
+    for cpu in cpus() {
+        let mut slots = vec![0; size];
+        build_with(cpu, &mut slots, &members).unwrap();
+        assert!(slots == expected, "{cpu:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn every_cpu_builds_the_table_of_the_definition(
+        size in prop_oneof![prop::sample::select(&SIZES[..10]), prop::sample::select(&[2, 3, 5, 7, 11, 97][..])],
+        kind in 0..5,
+        count in prop_oneof![1..20_u32, 1..2000_u32],
+        seed in any::<u64>(),
+    ) {
+        let weight = |n: u32| {
+            let random = xxh3_64_with_seed(&n.to_be_bytes(), seed);
+            match kind {
+                0 => 1,
+                1 => [7, 3][n as usize % 2],
+                2 => (random % 11) as u32,
+                3 => random as u32 >> ((random >> 32) % 32),
+                _ => 1000 + n,
+            }
+        };
+        let member = |n: u32| Weighted {
+            offset: xxh3_64_with_seed(&n.to_be_bytes(), !seed),
+            skip: xxh3_64_with_seed(&n.to_le_bytes(), !seed),
+            weight: weight(n),
+        };
+        let members: Vec<Weighted> = (0..count.min(size as u32)).map(member).collect();
+        prop_assume!(members.iter().any(|member| member.weight > 0));
+        let expected = reference(size, &members);
+        for cpu in cpus() {
+            let mut slots = vec![0; size];
+            build_with(cpu, &mut slots, &members).unwrap();
+            prop_assert!(slots == expected, "{cpu:?}");
+        }
+    }
 
     #[test]
     fn every_member_owns_its_share_to_within_one_slot(
