@@ -207,7 +207,6 @@ impl Translator {
             let listener = self.listener(name, source, &mut taking, statistics);
             match listener.and_then(|listener| self.add(name, listener)) {
                 Ok(listener) => {
-                    statistics.label_listener(listener.slot.0, name, source, false);
                     let source = source.clone();
                     served.insert(name.clone(), Served { listener, source });
                 }
@@ -265,11 +264,15 @@ impl Translator {
         for (name, before) in std::mem::replace(&mut self.served, served) {
             let slot = before.listener.slot.0;
             if !slots.contains(&slot) {
-                statistics.label_listener(slot, &name, &before.source, true);
+                let group = &before.listener.group;
+                statistics.label_listener(slot, &name, &before.source, group, true);
                 self.departed.insert(slot, before);
             }
         }
         self.departed.retain(|slot, _| !slots.contains(slot));
+        for (name, Served { listener, source }) in &self.served {
+            statistics.label_listener(listener.slot.0, name, source, &listener.group, false);
+        }
         let members = self.groups.values().flat_map(|(_, group)| group.members());
         self.served_backends = members.map(|member| member.id.0).collect();
         for served in self.served.values().map(|served| &served.listener) {

@@ -18,7 +18,7 @@ use penstock_feed::{
     stats::{Column, ProcessInfo, StatsError, StatsWriter, TableSpec},
 };
 use penstock_forward::{
-    BACKEND_COLUMNS, Counters, DropReason, LISTENER_COLUMNS, PuntClass, WORKER_COLUMNS,
+    BACKEND_COLUMNS, Counters, DropReason, Group, LISTENER_COLUMNS, PuntClass, WORKER_COLUMNS,
     counters::{BackendColumn, ListenerColumn},
 };
 use tracing::warn;
@@ -262,8 +262,16 @@ impl Statistics {
         }
     }
 
-    /// Says whose numbers a listener's row holds; one that is `departed` takes no new flows.
-    pub fn label_listener(&mut self, slot: u32, name: &Name, listener: &Listener, departed: bool) {
+    /// Says whose numbers a listener's row holds, and by which Maglev table it picks backends: two boxes with
+    /// one configuration have one digest. A listener that is `departed` takes no new flows.
+    pub fn label_listener(
+        &mut self,
+        slot: u32,
+        name: &Name,
+        listener: &Listener,
+        group: &Group,
+        departed: bool,
+    ) {
         let label = [
             ("name", name.as_str()),
             ("vip", &listener.vip.to_string()),
@@ -274,6 +282,8 @@ impl Statistics {
             ("on_exhaustion", listener.policies.on_exhaustion.name()),
             ("on_unknown", listener.policies.on_unknown.name()),
             ("group", listener.group.as_str()),
+            ("maglev_slots", &group.table_size().to_string()),
+            ("maglev_digest", &format!("{:016x}", group.digest())),
             ("departed", if departed { "true" } else { "false" }),
         ];
         self.label("listeners", slot, &label);

@@ -45,7 +45,7 @@ pub(crate) struct Arguments {
     )]
     run_dir: PathBuf,
 
-    /// In tables: every drop reason and column, exact numbers, whole names.
+    /// In tables: every drop reason and column, Maglev digests, exact numbers, whole names.
     #[arg(short, long)]
     verbose: bool,
 }

@@ -280,7 +280,9 @@ fn listeners(counted: &Counted, style: Style) -> Grid {
     for Listener { item, backends } in &counted.listeners {
         let (labels, counters) = (&item.labels, &item.counters);
         let (name, address) = (style.name(labels.get("name")), listener_address(labels));
-        row(name, &address, mode(labels), &policies(labels), counters);
+        let said = [maglev(labels, style), policies(labels)];
+        let said = said.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
+        row(name, &address, mode(labels), &said, counters);
         for backend in backends {
             row(
                 "  backend".into(),
@@ -308,6 +310,16 @@ fn listener_address(labels: &Labels) -> String {
 fn mode(labels: &Labels) -> Cell {
     // Configured no longer, or otherwise: what is left are flows of before.
     if labels.get("departed") == "true" { "departed".into() } else { labels.get("mode").into() }
+}
+
+/// By which table it picks backends, for a comparison between boxes: `maglev 0123456789abcdef of 65537 slots`.
+fn maglev(labels: &Labels, style: Style) -> String {
+    let (digest, slots) = (labels.get("maglev_digest"), labels.get("maglev_slots"));
+    if style.verbose && !digest.is_empty() {
+        format!("maglev {digest} of {slots} slots")
+    } else {
+        String::new()
+    }
 }
 
 /// What a listener does otherwise than others where it cannot do what is asked: `on-removal reset`.

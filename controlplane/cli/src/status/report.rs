@@ -191,8 +191,8 @@ pub(crate) struct Worker {
     pub(crate) counters: Counters,
 }
 
-/// What a row is about, in the order of the data plane. `weight` is a number and `draining` and `departed` are truth
-/// values for programs; all others are text.
+/// What a row is about, in the order of the data plane. `weight` and `maglev_slots` are numbers and `draining` and
+/// `departed` are truth values for programs; all others are text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Labels(pub(crate) Vec<(String, String)>);
 
@@ -208,7 +208,7 @@ impl Serialize for Labels {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for (key, value) in &self.0 {
             match (key.as_str(), value.parse::<u64>(), value.parse::<bool>()) {
-                ("weight", Ok(number), _) => map.serialize_entry(key, &number)?,
+                ("weight" | "maglev_slots", Ok(number), _) => map.serialize_entry(key, &number)?,
                 ("draining" | "departed", _, Ok(truth)) => map.serialize_entry(key, &truth)?,
                 _ => map.serialize_entry(key, value)?,
             }

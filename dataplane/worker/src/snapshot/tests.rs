@@ -2,6 +2,7 @@
 
 use std::{net::Ipv4Addr, path::Path, sync::atomic::Ordering};
 
+use penstock_feed::stats::StatsReader;
 use penstock_feed::{Listener as FedListener, Member as FedMember, PortRange};
 use penstock_forward::{
     BACKEND_COLUMNS, LISTENER_COLUMNS,
@@ -23,7 +24,7 @@ struct Bench {
     translator: Translator,
     statistics: Statistics,
     now: Tick,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Bench {
@@ -43,7 +44,7 @@ impl Bench {
             ),
             statistics: Statistics::create(path, &config).unwrap(),
             now: Tick(1000),
-            _directory: directory,
+            directory,
         }
     }
 
@@ -124,6 +125,39 @@ fn on_the_lan() -> KernelView {
 fn served(snapshot: &Snapshot, vip: &str) -> Option<(ListenerSlot, Arc<Group>)> {
     let listener = snapshot.listener_of(vip.parse().unwrap(), Protocol::Tcp)?;
     Some((listener.slot, Arc::clone(&listener.group)))
+}
+
+/// How many slots the Maglev table of the only listener has, and its digest, as its row says.
+fn maglev_of(bench: &Bench) -> [String; 2] {
+    let reader = StatsReader::open(&bench.directory.path().join("dataplane.stats")).unwrap();
+    let rows = reader.rows(reader.table("listeners").unwrap());
+    ["maglev_slots", "maglev_digest"].map(|key| rows[0].label(key).unwrap().to_owned())
+}
+
+/// As another box says that was told this only.
+#[test]
+fn a_listener_says_by_which_maglev_table_it_picks() {
+    let rows: [(&str, &[&str]); 4] = [
+        ("two", &["10.0.0.1:80", "10.0.0.2:80"]),
+        ("three", &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]),
+        ("a group that is refused: the last", &["192.0.2.1:80"]),
+        ("nobody", &[]),
+    ];
+    let mut bench = Bench::new();
+    let mut last = String::new();
+    for (promise, backends) in rows {
+        let translation = bench.translate(&web(backends));
+        let (_, group) = served(&translation.snapshot, "192.0.2.1:80").unwrap();
+        let found = maglev_of(&bench);
+        let expected = [group.table_size().to_string(), format!("{:016x}", group.digest())];
+        assert_eq!(found, expected, "{promise}");
+        let mut other = Bench::new();
+        let refused = !translation.errors.is_empty();
+        other.translate(&web(if refused { rows[1].1 } else { backends }));
+        assert_eq!(found, maglev_of(&other), "{promise}");
+        assert_eq!(found[1] == last, refused, "{promise}");
+        last.clone_from(&found[1]);
+    }
 }
 
 #[test]
