@@ -45,7 +45,7 @@ fn serves(options: &[&str]) {
     lab.on("router", &["ip", "link", "set", "clients", "mtu", "1500"]);
     lead_by_a_narrow_way(&lab);
     for vip in vips().skip(2) {
-        eprintln!("  MTU 1330 to the backends: {vip}"); // L2 DSR has no router on the way
+        eprintln!("  MTU 1332 to the backends: {vip}"); // L2 DSR has no router on the way
         forget_mtus(&lab);
         downloads_and_uploads_complete(&lab, &vip);
     }
@@ -114,7 +114,7 @@ fn lead_by_a_narrow_way(lab: &Lab) {
         for backend in backends {
             let way = ["ip", family, "route", "replace", backend];
             lab.on("box", &[&way[..], &["via", router]].concat());
-            lab.on("router", &[&way[..], &["dev", "lan", "mtu", "lock", "1330"]].concat());
+            lab.on("router", &[&way[..], &["dev", "lan", "mtu", "lock", "1332"]].concat());
         }
     }
 }
