@@ -106,6 +106,8 @@ drop_reasons! {
         "Two VIPs, one backend and one client port would collide, and no other client port was free."
     FlowTableFull "flow_table_full" Forwarder
         "The flow table is at its limit, and no half-open flow was left to give way."
+    ListenerShare "listener_share" Forwarder
+        "The flow table is nearly full, and what is left is for listeners with fewer flows than this one; none of its own gave way."
     NoRoute "no_route" Forwarder
         "No route leads to the packet's new destination through one of our ports."
     MtuExceeded "mtu_exceeded" Forwarder

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use crate::counters::{BackendColumn, Counters, ListenerColumn, WorkerColumn};
 use crate::exit::ShortExit;
 use crate::flow::state::FlowState;
-use crate::flow::{Entry, FlowKey, FlowTable, NewFlow, track};
+use crate::flow::{Entry, FlowKey, FlowTable, Full, NewFlow, track};
 use crate::group::{Member, Pick};
 use crate::journey::Headers;
 use crate::rewrite::port_walk::PortWalks;
@@ -141,13 +141,24 @@ impl Pinning<'_, '_> {
     }
 
     fn insert(&mut self, flow: &NewFlow, listener: &Listener) -> Result<Entry, Refusal> {
-        let Ok(entry) = self.flows.insert(flow, self.now) else {
-            let stateless = listener.mode.is_dsr().then_some(Refusal::Stateless);
-            return Err(stateless.unwrap_or(DropReason::FlowTableFull.into()));
+        let listeners = self.snapshot.listener_count();
+        let entry = match self.flows.insert(flow, listeners, self.now) {
+            Ok(entry) => entry,
+            Err(_) if listener.mode.is_dsr() => return Err(Refusal::Stateless),
+            Err(full) => return Err(self.no_room(full, listener)),
         };
         self.counters.listener(listener.slot, ListenerColumn::FlowsNew, 1);
         self.counters.backend(flow.backend, BackendColumn::FlowsNew, 1);
         Ok(entry)
+    }
+
+    #[cold]
+    fn no_room(&self, full: Full, listener: &Listener) -> Refusal {
+        self.counters.listener(listener.slot, ListenerColumn::Refused, 1);
+        match full {
+            Full::Table => DropReason::FlowTableFull.into(),
+            Full::Share => DropReason::ListenerShare.into(),
+        }
     }
 
     fn flow_of(

@@ -228,6 +228,11 @@ impl Snapshot {
         ranges.iter().find(|listener| listener.ports.contains(port)).map(|listener| &**listener)
     }
 
+    /// How many listeners there are.
+    pub(crate) fn listener_count(&self) -> usize {
+        self.listeners.by_slot.len()
+    }
+
     /// Whether a listener that has gone owned packets to `destination`, and flows of it may live.
     #[must_use]
     pub fn is_departed(&self, destination: SocketAddr, protocol: Protocol) -> bool {

@@ -16,6 +16,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::key::{FlowKey, V4, V6, mirror_addresses, mirror_ports, mirror_wide};
 use super::look_up::prefetch;
+use super::shares::Shares;
 use super::state::{Direction, FlowState};
 use super::unproven::{self, Ring, Slot, ring_of};
 use crate::rewrite::tunnel;
@@ -28,7 +29,7 @@ pub(crate) const BUCKET_ENTRIES: usize = 8;
 pub const MAX_CAPACITY: usize = 1 << 28;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"pnstkflw");
-const LAYOUT_VERSION: u32 = 4;
+const LAYOUT_VERSION: u32 = 5;
 
 /// 64 bytes that begin where a cache line does; the unit in which memory is given to a table.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -46,8 +47,6 @@ impl CacheLine {
 pub(crate) struct Header {
     magic: u64,
     version: u32,
-    /// Records in use.
-    pub(crate) live: u32,
     /// Records with a wide line, which either family can use, and those without.
     pub(crate) pools: [Pool; 2],
     /// The record that the sweep looked at last.
@@ -58,7 +57,7 @@ pub(crate) struct Header {
     next_unproven: [u32; 2],
     /// Flows that are unproven now.
     pub(crate) unproven: u32,
-    spare: [u32; 15],
+    spare: [u32; 14],
 }
 
 /// Records of one kind: numbers from `first` on.
@@ -72,12 +71,14 @@ pub(crate) struct Pool {
     fresh: u32,
     /// The first of the free list, 0 for none.
     free: u32,
+    /// Records in use.
+    live: u32,
 }
 
 impl Pool {
     fn new(first: usize, end: usize) -> Self {
         let first = first as u32; // both at most MAX_CAPACITY + 1
-        Self { first, end: end as u32, fresh: first, free: 0 }
+        Self { first, end: end as u32, fresh: first, free: 0, live: 0 }
     }
 
     /// A record that is not in use.
@@ -93,7 +94,12 @@ impl Pool {
         } else {
             return None;
         };
+        self.live += 1;
         Some(record)
+    }
+
+    fn size(&self) -> u32 {
+        self.end - self.first
     }
 
     fn has_free(&self) -> bool {
@@ -112,6 +118,11 @@ impl Pool {
 }
 
 impl Header {
+    /// Records in use.
+    pub(crate) fn live(&self) -> u32 {
+        self.pools.iter().map(|pool| pool.live).sum()
+    }
+
     /// How many records were ever used.
     pub(crate) fn used(&self) -> u32 {
         self.pools.iter().map(Pool::used).sum()
@@ -580,7 +591,6 @@ impl<'m> FlowMemory<'m> {
         if needs_wide {
             self.wide[record as usize] = flow.wide();
         }
-        self.header.live += 1;
         Some(record)
     }
 
@@ -596,10 +606,25 @@ impl<'m> FlowMemory<'m> {
         }
     }
 
+    /// Records that a flow of this kind could be in, and how many of them are in use.
+    pub(crate) fn room(&self, flow: &NewFlow) -> (u32, u32) {
+        let [wide, narrow] = &self.header.pools;
+        if flow.is_wide() {
+            return (wide.size(), wide.live);
+        }
+        (wide.size() + narrow.size(), self.header.live())
+    }
+
     /// The flow whose place a new unproven one takes, if the quota is used up.
-    pub(crate) fn make_way(&mut self, flow: &NewFlow, now: Tick) -> Option<u32> {
-        let (mut ring, records) = self.ring_and_records(ring_of(flow.keys[0].protocol));
-        ring.make_way(records, now)
+    pub(crate) fn make_way(&mut self, flow: &NewFlow, shares: &Shares, now: Tick) -> Option<u32> {
+        let at = ring_of(flow.keys[0].protocol);
+        let quota = self.unproven[at].len();
+        let (mut ring, records) = self.ring_and_records(at);
+        let is_spared = |record: &FlowRecord| {
+            record.listener() != flow.listener
+                && shares.has_few_unproven(record.listener(), at, quota)
+        };
+        ring.make_way(records, is_spared, now)
     }
 
     /// The flow that gives way to a new unproven one, as things are, after `others`.
@@ -639,7 +664,7 @@ impl<'m> FlowMemory<'m> {
         freed.kind = FlowKind::FREE;
         freed.link = pool.free;
         pool.free = record;
-        self.header.live -= 1;
+        pool.live -= 1;
     }
 }
 

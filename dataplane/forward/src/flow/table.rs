@@ -11,9 +11,11 @@ use super::key::FlowKey;
 use super::look_up::prefetch_at;
 pub(crate) use super::memory::Bucket;
 use super::memory::{BUCKET_ENTRIES, Flow, FlowMemory, FlowRecord, NewFlow, Wide};
+use super::shares::{self, Shares};
 use super::state::{Direction, FlowState};
+use super::unproven::ring_of;
 use crate::counters::{BackendColumn, Counters, ListenerColumn, Traffic, WorkerColumn};
-use crate::{BackendId, Mode, Tick};
+use crate::{BackendId, ListenerSlot, Mode, Tick};
 
 /// Records looked at, one after the other, when a full table needs one.
 const EVICTION_REACH: usize = 16;
@@ -54,15 +56,28 @@ impl Entry {
     }
 }
 
-/// The table has no room, and nothing in reach may give way.
+/// Nothing in reach may give way to a new flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Full;
+pub(crate) enum Full {
+    /// The table has no room.
+    Table,
+    /// What room it has is for listeners that have less.
+    Share,
+}
+
+/// For whom others are to give way.
+struct Claim {
+    listener: ListenerSlot,
+    has_its_share: bool,
+    now: Tick,
+}
 
 /// One worker's flows.
 pub(crate) struct FlowTable<'m> {
     pub(crate) memory: FlowMemory<'m>,
     pub(crate) hash: FlowHash,
     counters: Counters<'m>,
+    shares: Shares,
     mask: u32,
 }
 
@@ -77,11 +92,11 @@ struct Home {
 impl<'m> FlowTable<'m> {
     pub(crate) fn new(memory: FlowMemory<'m>, hash: FlowHash, counters: Counters<'m>) -> Self {
         let mask = u32::try_from(memory.buckets.len() - 1).unwrap_or(u32::MAX);
-        Self { memory, hash, counters, mask }
+        Self { memory, hash, counters, shares: Shares::default(), mask }
     }
 
     pub(crate) fn live(&self) -> usize {
-        self.memory.header.live as usize
+        self.memory.header.live() as usize
     }
 
     /// The counters of what is forwarded.
@@ -93,7 +108,7 @@ impl<'m> FlowTable<'m> {
     /// Sets the gauges of the table.
     pub(crate) fn count(&self) {
         let header = &*self.memory.header;
-        self.counters.set_worker(WorkerColumn::Flows, header.live.into());
+        self.counters.set_worker(WorkerColumn::Flows, header.live().into());
         self.counters.set_worker(WorkerColumn::FlowsUnproven, header.unproven.into());
     }
 
@@ -243,30 +258,40 @@ impl<'m> FlowTable<'m> {
 
     /// Adds a flow whose keys, two or of DSR flows one, are not in the table, and returns its forward entry.
     ///
-    /// An unproven flow whose quota is used up takes the place of the oldest. When there is no room, a flow that
-    /// is over or else the oldest unproven one in reach gives way. An established flow never does, nor one that was
-    /// seen at `now`, since a packet of this burst may hold it.
-    pub(crate) fn insert(&mut self, flow: &NewFlow, now: Tick) -> Result<Entry, Full> {
+    /// An unproven flow whose quota is used up takes the place of the oldest. When there is no room, or none for one
+    /// more of this of so many `listeners`, a flow that is over or else the oldest unproven one in reach gives way.
+    /// An established flow never does, nor one that was seen at `now`, since a packet of this burst may hold it.
+    pub(crate) fn insert(
+        &mut self,
+        flow: &NewFlow,
+        listeners: usize,
+        now: Tick,
+    ) -> Result<Entry, Full> {
         let hashes = flow.hashes;
+        let (size, live) = self.memory.room(flow);
+        let has_its_share = self.shares.has_its_share(flow.listener, size, listeners);
+        let claim = Claim { listener: flow.listener, has_its_share, now };
         if flow.state.is_unproven()
-            && let Some(oldest) = self.memory.make_way(flow, now)
+            && let Some(oldest) = self.memory.make_way(flow, &self.shares, now)
         {
             self.evict(oldest as usize);
+        } else if has_its_share && live < size && shares::is_scarce(size, live) {
+            self.evict_for(flow, &claim).map_err(|_| Full::Share)?;
         }
         let record = match self.memory.allocate(flow, now) {
             Some(record) => record,
             None => {
-                self.evict_for(flow, &hashes, now)?;
-                self.memory.allocate(flow, now).ok_or(Full)?
+                self.evict_for(flow, &claim)?;
+                self.memory.allocate(flow, now).ok_or(Full::Table)?
             }
         };
         let [forward, reply] =
             [Direction::Forward, Direction::Reply].map(|d| Entry::new(record, d));
-        let placed = self.place_or_evict(hashes[0], forward, now).and_then(|()| {
+        let placed = self.place_or_evict(hashes[0], forward, &claim).and_then(|()| {
             if flow.mode.is_dsr() {
                 return Ok(()); // no reply will ask for it
             }
-            self.place_or_evict(hashes[1], reply, now)
+            self.place_or_evict(hashes[1], reply, &claim)
                 .inspect_err(|_| self.displace(hashes[0], forward))
         });
         if let Err(full) = placed {
@@ -276,7 +301,9 @@ impl<'m> FlowTable<'m> {
         if flow.state.is_unproven() {
             self.memory.note_unproven(record);
             self.memory.header.unproven += 1;
+            self.shares.begin_unproven(flow.listener, ring_of(flow.keys[0].protocol));
         }
+        self.shares.begin(flow.listener);
         self.counters.worker(WorkerColumn::FlowsNew, 1);
         self.counters.backend(flow.backend, BackendColumn::Flows, 1);
         self.counters.listener(flow.listener, ListenerColumn::Flows, 1);
@@ -311,7 +338,7 @@ impl<'m> FlowTable<'m> {
     /// Ends a connection that nobody serves: from now on it takes no packet, until it is forgotten.
     pub(crate) fn cut(&mut self, record: usize, now: Tick) {
         if self.memory.records[record].is_unproven() {
-            self.count_proven();
+            self.count_proven(record);
         }
         let flow = &mut self.memory.records[record];
         flow.set_state(FlowState::Cut);
@@ -330,13 +357,16 @@ impl<'m> FlowTable<'m> {
         let listener = self.memory.records[record].listener();
         self.counters.backend(backend, BackendColumn::Flows, u64::MAX); // minus one, wrapping
         self.counters.listener(listener, ListenerColumn::Flows, u64::MAX);
+        self.shares.end(listener);
         if self.memory.records[record].is_unproven() {
-            self.count_proven();
+            self.count_proven(record);
         }
     }
 
-    /// Notes that there is one unproven flow less.
-    pub(crate) fn count_proven(&mut self) {
+    /// Notes that an unproven flow is none any more.
+    pub(crate) fn count_proven(&mut self, record: usize) {
+        let flow = &self.memory.records[record];
+        self.shares.prove(flow.listener(), ring_of(flow.protocol()));
         self.memory.header.unproven -= 1;
     }
 
@@ -348,12 +378,12 @@ impl<'m> FlowTable<'m> {
         self.memory.release(record as u32);
     }
 
-    fn place_or_evict(&mut self, hash: u64, entry: Entry, now: Tick) -> Result<(), Full> {
+    fn place_or_evict(&mut self, hash: u64, entry: Entry, claim: &Claim) -> Result<(), Full> {
         if self.place(hash, entry) {
             return Ok(());
         }
-        self.evict_neighbour(hash, now)?;
-        if self.place(hash, entry) { Ok(()) } else { Err(Full) }
+        self.evict_neighbour(hash, claim)?;
+        if self.place(hash, entry) { Ok(()) } else { Err(Full::Table) }
     }
 
     /// Writes an entry into the primary bucket or else the alternate; whether one had room, or could be made to.
@@ -422,25 +452,25 @@ impl<'m> FlowTable<'m> {
 
     /// Removes a flow whose record suits `flow`, among those that have been unproven for longest, the entries of the
     /// keys' buckets, and some records that are looked at in turn.
-    fn evict_for(&mut self, flow: &NewFlow, hashes: &[u64], now: Tick) -> Result<(), Full> {
+    fn evict_for(&mut self, flow: &NewFlow, claim: &Claim) -> Result<(), Full> {
         let mut hand = self.memory.header.hand;
         let in_turn = std::iter::repeat_with(|| {
             hand = self.memory.header.after(hand);
             hand as usize
         });
         let records = (self.memory.oldest_unproven().map(|record| record as usize))
-            .chain(self.neighbours(hashes))
+            .chain(self.neighbours(&flow.hashes))
             .chain(in_turn.take(EVICTION_REACH))
             .filter(|record| self.memory.suits(*record as u32, flow));
-        let found = self.first_to_yield(records, now);
+        let found = self.first_to_yield(records, claim);
         self.memory.header.hand = hand;
-        found.map(|record| self.evict(record)).ok_or(Full)
+        found.map(|record| self.evict(record)).ok_or(Full::Table)
     }
 
     /// Removes a flow among the entries of a key's buckets.
-    fn evict_neighbour(&mut self, hash: u64, now: Tick) -> Result<(), Full> {
-        let found = self.first_to_yield(self.neighbours(&[hash]), now);
-        found.map(|record| self.evict(record)).ok_or(Full)
+    fn evict_neighbour(&mut self, hash: u64, claim: &Claim) -> Result<(), Full> {
+        let found = self.first_to_yield(self.neighbours(&[hash]), claim);
+        found.map(|record| self.evict(record)).ok_or(Full::Table)
     }
 
     /// Takes a flow that is over out of the table, whose SNAT port another gets.
@@ -455,13 +485,15 @@ impl<'m> FlowTable<'m> {
     }
 
     /// The one that gives way before the others: what is over, then what is unproven, then of DSR, where Maglev
-    /// knows the backend and no handshake proves anything; the oldest first.
-    fn first_to_yield(&self, records: impl Iterator<Item = usize>, now: Tick) -> Option<usize> {
+    /// knows the backend and no handshake proves anything; the oldest first. To a listener that has its share only its
+    /// own give way, and what is over.
+    fn first_to_yield(&self, records: impl Iterator<Item = usize>, claim: &Claim) -> Option<usize> {
         let may_yield = records.filter_map(|record| {
             let flow = &self.memory.records[record];
-            let (state, age) = (flow.state()?, now.since(Tick(flow.last_seen)));
+            let (state, age) = (flow.state()?, claim.now.since(Tick(flow.last_seen)));
             let rank = match state {
                 _ if state.is_over() => 2,
+                _ if claim.has_its_share && flow.listener() != claim.listener => return None,
                 _ if state.is_unproven() => 1,
                 _ if flow.is_dsr() => 0,
                 _ => return None,

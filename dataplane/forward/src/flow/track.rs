@@ -105,7 +105,7 @@ pub(crate) fn follow(
     match next_state(entry, headers, flows, snapshot) {
         Some(state) => {
             if !state.is_unproven() && flows.record(entry).is_unproven() {
-                flows.count_proven();
+                flows.count_proven(entry.record());
             }
             let flow = flows.record_mut(entry);
             if flow.is_dsr() && flow.is_unproven() {

@@ -42,13 +42,24 @@ impl<'r> Ring<'r> {
         Self { slots, next }
     }
 
-    /// The flow whose place a new one takes, if the oldest entry's is unproven still. Flows seen at `now`, which a
-    /// packet of this burst may hold, are as new as any and passed over; where all in reach are, the new one takes
-    /// the place of an entry and leaves the flow: within a tick the quota may be exceeded.
-    pub(crate) fn make_way(&mut self, records: &[FlowRecord], now: Tick) -> Option<u32> {
-        for _ in 0..REACH.min(self.slots.len()) {
+    /// The flow whose place a new one takes, if the oldest entry's is unproven still. Those that are spared are passed
+    /// over, as if they were the newest, as long as another is in reach.
+    ///
+    /// Flows seen at `now`, which a packet of this burst may hold, are as new as any and passed over; where all in
+    /// reach are, the new one takes the place of an entry and leaves the flow: within a tick the quota may be
+    /// exceeded.
+    pub(crate) fn make_way(
+        &mut self,
+        records: &[FlowRecord],
+        is_spared: impl Fn(&FlowRecord) -> bool,
+        now: Tick,
+    ) -> Option<u32> {
+        let reach = REACH.min(self.slots.len());
+        for passed in 1..=reach {
             let record = self.slots[*self.next as usize].unproven(records)?;
-            if now.since(Tick(records[record as usize].last_seen)) > 0 {
+            let flow = &records[record as usize];
+            let is_new = now.since(Tick(flow.last_seen)) == 0;
+            if !is_new && (passed == reach || !is_spared(flow)) {
                 return Some(record);
             }
             self.turn();

@@ -86,6 +86,16 @@ fn table_full(family: Family) -> Exit {
     syn(&mut lb, family, "203.0.113.7:2", VIP)
 }
 
+/// What is left of a table of eight is for the other listener.
+fn listener_share(family: Family) -> Exit {
+    let other = FULL_NAT.replace(":80/", ":81/");
+    let mut lb = TestLb::sized(1, 8, &family.text(&format!("{FULL_NAT}\n{other}")));
+    for n in 1..=7 {
+        assert!(super::limits::establish(&mut lb, family, n));
+    }
+    syn(&mut lb, family, "203.0.113.7:1", VIP)
+}
+
 /// An IP packet of `len` bytes.
 fn to_backend(family: Family, backend: &str, len: usize) -> Exit {
     let mut lb = family.lb(&format!("192.0.2.10:80/tcp backend={backend} snat=10.0.0.200"));
@@ -159,6 +169,7 @@ const ROWS: &[Row] = &[
     (DropReason::SnatPortsExhausted, BOTH, snat_ports_used_up),
     (DropReason::DnatPortsExhausted, BOTH, dnat_ports_used_up),
     (DropReason::FlowTableFull, BOTH, table_full),
+    (DropReason::ListenerShare, BOTH, listener_share),
     (DropReason::NoRoute, BOTH, |family| to_backend(family, "10.66.0.1:80", 100)),
     (DropReason::MtuExceeded, BOTH, too_large_too_often),
 ];

@@ -27,15 +27,19 @@ fn source_port(family: Family, frame: &[u8]) -> u16 {
 }
 
 /// Opens a connection completely.
-fn establish(lb: &mut TestLb, family: Family, n: u32) -> bool {
-    let (exit, left) = lb.send_to(SERVED, family.tcp(&client(n), VIP, SYN).into());
-    if exit != Exit::Send(PortIdx(0)) {
-        return false;
+pub(super) fn establish(lb: &mut TestLb, family: Family, n: u32) -> bool {
+    establish_with(lb, family, n, VIP) == Exit::Send(PortIdx(0))
+}
+
+/// The same with one of several VIPs; how the SYN left.
+fn establish_with(lb: &mut TestLb, family: Family, n: u32, vip: &str) -> Exit {
+    let (exit, left) = lb.send_to(SERVED, family.tcp(&client(n), vip, SYN).into());
+    if exit == Exit::Send(PortIdx(0)) {
+        let snat = format!("10.0.0.200:{}", source_port(family, &left));
+        lb.send_to(SERVED, family.tcp(BACKEND, &snat, SYN | ACK).into());
+        lb.send_to(SERVED, family.tcp(&client(n), vip, ACK).into());
     }
-    let snat = format!("10.0.0.200:{}", source_port(family, &left));
-    lb.send_to(SERVED, family.tcp(BACKEND, &snat, SYN | ACK).into());
-    lb.send_to(SERVED, family.tcp(&client(n), VIP, ACK).into());
-    true
+    exit
 }
 
 #[test]
@@ -124,6 +128,94 @@ fn a_table_full_of_established_flows_refuses_by_name() {
         assert_eq!(established, 16);
         let (exit, _) = lb.send_to(SERVED, family.tcp(CLIENT, VIP, SYN).into());
         assert_eq!(exit, Exit::Drop(DropReason::FlowTableFull));
+    }
+}
+
+/// Two listeners, the second at [`OTHER`].
+fn hot_and_other(family: Family, flows: usize) -> TestLb<'static> {
+    let other = FULL_NAT.replace(":80/", ":81/");
+    TestLb::sized(1, flows, &family.text(&format!("{FULL_NAT}\n{other}")))
+}
+
+const OTHER: &str = "192.0.2.10:81";
+
+#[test]
+fn a_hot_listener_leaves_the_last_eighth_of_the_table_to_others() {
+    let sent = Exit::Send(PortIdx(0));
+    let (beyond, full) =
+        [DropReason::ListenerShare, DropReason::FlowTableFull].map(Exit::Drop).into();
+    for family in families() {
+        let mut lb = hot_and_other(family, 64);
+        for n in 0..56 {
+            assert_eq!(establish_with(&mut lb, family, n, VIP), sent, "there is room for {n}");
+        }
+        assert_eq!(establish_with(&mut lb, family, 56, VIP), beyond, "the rest is for others");
+        for n in 100..108 {
+            assert_eq!(establish_with(&mut lb, family, n, OTHER), sent, "the other's {n}");
+        }
+        assert_eq!(establish_with(&mut lb, family, 108, OTHER), full, "nobody has room");
+        for (n, vip) in (0..56).map(|n| (n, VIP)).chain((100..108).map(|n| (n, OTHER))) {
+            let (exit, _) = lb.send_to(SERVED, family.tcp(&client(n), vip, ACK).into());
+            assert_eq!(exit, sent, "connection {n} goes on");
+        }
+        let counted = lb.counted(SERVED);
+        for (name, count) in
+            [("drop_listener_share", 1), ("drop_flow_table_full", 1), ("listener_refused", 2)]
+        {
+            assert!(counted.contains(&(name.to_owned(), count)), "{name}: {counted:?}");
+        }
+    }
+}
+
+#[test]
+fn a_listener_that_has_its_share_takes_the_places_of_its_own_flows() {
+    for family in families() {
+        let mut lb = hot_and_other(family, 64);
+        for n in 0..50 {
+            establish(&mut lb, family, n);
+        }
+        for (n, vip) in [(200, OTHER), (201, OTHER), (50, VIP), (51, VIP), (52, VIP), (53, VIP)] {
+            lb.now = lb.now.plus_ms(1);
+            lb.send_to(SERVED, family.tcp(&client(n), vip, SYN).into());
+        }
+        for n in 54..300 {
+            lb.now = lb.now.plus_ms(1);
+            let (exit, _) = lb.send_to(SERVED, family.tcp(&client(1000 + n), VIP, SYN).into());
+            assert_eq!(exit, Exit::Send(PortIdx(0)), "the oldest of its handshakes gives way");
+        }
+        let flows = lb.flows();
+        for n in [200, 201] {
+            assert!(flows.iter().any(|flow| flow.client == end(family, n)), "the other's stay");
+        }
+        assert_eq!(flows.len(), 56);
+    }
+}
+
+#[test]
+fn a_flood_on_one_listener_does_not_shorten_the_handshakes_of_another() {
+    for family in families() {
+        let mut lb = hot_and_other(family, 64);
+        let mut flood = 1000..;
+        let mut flood_of = |lb: &mut TestLb, count| {
+            for n in flood.by_ref().take(count) {
+                lb.now = lb.now.plus_ms(1);
+                let (exit, _) = lb.send_to(SERVED, family.tcp(&client(n), VIP, SYN).into());
+                assert_eq!(exit, Exit::Send(PortIdx(0)), "there is always room for a newer one");
+            }
+        };
+        flood_of(&mut lb, 100);
+        let slow = 1..8_u32; // fewer than half the quota of 16
+        for n in slow.clone() {
+            lb.send_to(SERVED, family.tcp(&client(n), OTHER, SYN).into());
+        }
+        flood_of(&mut lb, 1000);
+        for n in slow {
+            let flows = lb.flows();
+            let flow = flows.iter().find(|flow| flow.client == end(family, n)).expect("it waits");
+            let syn_ack = family.tcp(BACKEND, &flow.outside.to_string(), SYN | ACK);
+            assert_eq!(lb.send_to(SERVED, syn_ack.into()).0, Exit::Send(PortIdx(0)), "{n}");
+        }
+        assert_eq!(lb.worker_counter(SERVED, "flows_unproven"), 16);
     }
 }
 

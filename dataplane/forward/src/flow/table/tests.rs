@@ -74,6 +74,21 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..400)
 }
 
+/// Of three, whose shares the model's flows take up.
+fn listener(n: u16) -> ListenerSlot {
+    ListenerSlot(u32::from(n % 3))
+}
+
+/// Everything the model holds is counted with its listener.
+fn shares_agree(table: &FlowTable, model: &HashMap<(u16, bool), bool>) {
+    for slot in (0..3).map(ListenerSlot) {
+        let of_slot = model.iter().filter(|((n, _), _)| listener(*n) == slot);
+        let half_open = of_slot.clone().filter(|(_, half_open)| **half_open).count();
+        let counted = (of_slot.count() as u32, [half_open as u32, 0]);
+        assert_eq!(table.shares.of(slot), counted, "{slot:?}");
+    }
+}
+
 /// Everything the model holds is found, both ways; nothing else is.
 fn agree(table: &FlowTable, model: &HashMap<(u16, bool), bool>) {
     for n in 0..200 {
@@ -101,11 +116,12 @@ fn churn(table: &mut FlowTable, steps: Vec<Step>) {
             Step::Insert(n, wide, half_open) if !model.contains_key(&(n, wide)) => {
                 let state = if half_open { FlowState::SynSent } else { FlowState::Established };
                 let before = table.live();
-                match table.insert(&flow(table, n, wide, state), now) {
+                let flow = flow(table, n, wide, state);
+                match table.insert(&NewFlow { listener: listener(n), ..flow }, 3, now) {
                     Ok(_) => {
                         model.insert((n, wide), half_open);
                     }
-                    Err(Full) => assert!(before > 0 || wide, "an empty table takes an IPv4 flow"),
+                    Err(_) => assert!(before > 0 || wide, "an empty table takes an IPv4 flow"),
                 }
                 // Whoever gave way was half-open.
                 model.retain(|(n, wide), half_open| {
@@ -125,6 +141,7 @@ fn churn(table: &mut FlowTable, steps: Vec<Step>) {
             _ => {}
         }
         assert_eq!(table.live(), model.len() + unlinked.len());
+        shares_agree(table, &model);
     }
     agree(table, &model);
     for record in unlinked {
@@ -156,10 +173,10 @@ fn a_table_takes_all_the_flows_it_has_records_for() {
         let mut table = table(1 << 14, hash);
         for n in 0..1 << 14 {
             let flow = flow(&table, n, false, FlowState::Established);
-            assert!(table.insert(&flow, Tick(0)).is_ok(), "flow {n}");
+            assert!(table.insert(&flow, 1, Tick(0)).is_ok(), "flow {n}");
         }
         let one_more = flow(&table, 60_000, false, FlowState::Established);
-        assert_eq!(table.insert(&one_more, Tick(9)), Err(Full));
+        assert_eq!(table.insert(&one_more, 1, Tick(9)), Err(Full::Table));
         let crowded = table.memory.buckets.iter().filter(|bucket| bucket.overflow > 0).count();
         assert!(crowded > 0, "some keys lived in their alternate bucket");
     }
@@ -170,7 +187,7 @@ fn ipv6_flows_take_the_records_they_may_have_and_ipv4_flows_the_others_first() {
     let mut table = table(FlowCapacity { ipv6: 4, ..10.into() }, FlowHash::new(&[3; 32]));
     let mut insert = |n, wide| {
         let flow = flow(&table, n, wide, FlowState::Established);
-        table.insert(&flow, Tick(0))
+        table.insert(&flow, 1, Tick(0))
     };
     for n in 0..7 {
         assert!(insert(n, false).is_ok(), "six without a wide line, and one with");
@@ -178,13 +195,13 @@ fn ipv6_flows_take_the_records_they_may_have_and_ipv4_flows_the_others_first() {
     for n in 0..3 {
         assert!(insert(n, true).is_ok());
     }
-    assert_eq!(insert(3, true), Err(Full));
-    assert_eq!(insert(7, false), Err(Full));
+    assert_eq!(insert(3, true), Err(Full::Table));
+    assert_eq!(insert(7, false), Err(Full::Table));
     let listed = super::super::expire::list(&table).count();
     assert_eq!(listed, 10, "the records of both kinds");
     let given = find(&table, &keys(6, false)[0]).record();
     table.remove(given);
     let flow = flow(&table, 3, true, FlowState::Established);
-    let taken = table.insert(&flow, Tick(0)).unwrap();
+    let taken = table.insert(&flow, 1, Tick(0)).unwrap();
     assert_eq!(taken.record(), given, "the one record that suits");
 }
