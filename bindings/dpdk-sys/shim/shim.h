@@ -19,11 +19,13 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
+#include <rte_flow.h>
 #include <rte_launch.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
+#include <rte_thash.h>
 
 /* EAL ------------------------------------------------------------------------------------------ */
 
@@ -71,6 +73,29 @@ static const uint64_t PENSTOCK_RX_OFFLOAD_TCP_CKSUM = RTE_ETH_RX_OFFLOAD_TCP_CKS
 static const uint64_t PENSTOCK_RX_OFFLOAD_UDP_CKSUM = RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
 static const uint64_t PENSTOCK_RX_OFFLOAD_VLAN_STRIP = RTE_ETH_RX_OFFLOAD_VLAN_STRIP;
 static const uint64_t PENSTOCK_RX_OFFLOAD_RSS_HASH = RTE_ETH_RX_OFFLOAD_RSS_HASH;
+
+/* Whose L4 ports go into the hash. */
+static const uint64_t PENSTOCK_RSS_TCP_V4 = RTE_ETH_RSS_NONFRAG_IPV4_TCP;
+static const uint64_t PENSTOCK_RSS_UDP_V4 = RTE_ETH_RSS_NONFRAG_IPV4_UDP;
+static const uint64_t PENSTOCK_RSS_TCP_V6 = RTE_ETH_RSS_NONFRAG_IPV6_TCP;
+static const uint64_t PENSTOCK_RSS_UDP_V6 = RTE_ETH_RSS_NONFRAG_IPV6_UDP;
+static const uint16_t PENSTOCK_RETA_GROUP = RTE_ETH_RETA_GROUP_SIZE;
+/* The Toeplitz hash of `count` words in host order; the key has a word more than that, and is aligned to one. */
+uint32_t penstock_softrss(const uint32_t *words, uint32_t count, const uint8_t *key);
+
+/* TCP or UDP to one address and to the L4 ports that have the bits of `l4_port` under `l4_port_mask`. */
+struct penstock_steering {
+	uint8_t address[16]; /* as in the packet; that of IPv4 in the first four bytes */
+	uint8_t is_v6;
+	uint8_t protocol;
+	uint16_t l4_port; /* host order */
+	uint16_t l4_port_mask;
+	uint16_t queue;
+};
+/* Validates the rule and creates it. 0; or what was returned negative, and in `why` words of the PMD or NULL. */
+int penstock_flow_steer(uint16_t port, const struct penstock_steering *to, struct rte_flow **flow,
+			const char **why);
+int penstock_flow_destroy(uint16_t port, struct rte_flow *flow);
 
 /* Mbuf flags ----------------------------------------------------------------------------------- */
 

@@ -56,6 +56,6 @@ pub use lcore::{LaunchError, Lcore, Panicked, Running};
 pub use mbuf::{Mbuf, MbufError, RxChecksum};
 pub use mempool::{Mempool, MempoolConfig, MempoolError};
 pub use port::{
-    ConfiguredPort, Granted, Link, Port, PortConfig, PortError, PortStats, RssConfig, RssHash,
-    RxQueue, TxQueue, UnconfiguredPort,
+    Capabilities, ConfiguredPort, Granted, Hashed, Link, Port, PortConfig, PortError, PortStats,
+    Rss, RssConfig, RssHash, RxQueue, Steering, TxQueue, UnconfiguredPort, softrss,
 };

@@ -147,6 +147,34 @@ pub(super) struct Limits {
     pub(super) rx_offloads: u64,
     pub(super) rss_hash: u64,
     pub(super) rss_key_bytes: u8,
+    pub(super) rss_table_len: u16,
+}
+
+/// What a device offers, for a program to ask for no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// RX queues at most.
+    pub rx_queues: u16,
+    /// TX queues at most.
+    pub tx_queues: u16,
+    /// What RSS can hash; all false without RSS.
+    pub rss: RssHash,
+    /// Bytes of an RSS key; 0 if the PMD does not tell, and then none can be given at configuration.
+    pub rss_key_bytes: u8,
+    /// Entries of the RETA; 0 without one.
+    pub rss_table_len: u16,
+}
+
+impl From<&Limits> for Capabilities {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            rx_queues: limits.max_rx_queues,
+            tx_queues: limits.max_tx_queues,
+            rss: RssHash::from_bits(limits.rss_hash),
+            rss_key_bytes: limits.rss_key_bytes,
+            rss_table_len: limits.rss_table_len,
+        }
+    }
 }
 
 /// What `config` comes to on a device of these `limits`, before the device itself was asked.
@@ -269,6 +297,7 @@ mod tests {
             rx_offloads: c::PENSTOCK_RX_OFFLOAD_IPV4_CKSUM | c::PENSTOCK_RX_OFFLOAD_TCP_CKSUM,
             rss_hash: c::PENSTOCK_RSS_IP | c::PENSTOCK_RSS_TCP,
             rss_key_bytes: 40,
+            rss_table_len: 128,
         }
     }
 

@@ -48,6 +48,7 @@ impl Description {
             rx_offloads: info.rx_offload_capa,
             rss_hash: info.flow_type_rss_offloads,
             rss_key_bytes: info.hash_key_size,
+            rss_table_len: info.reta_size,
         })
     }
 

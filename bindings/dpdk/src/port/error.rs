@@ -71,6 +71,36 @@ pub enum PortError {
         /// What the PMD takes.
         needed: u8,
     },
+    /// The RETA is of another length than the device's.
+    #[error("port {port}: a RETA of {asked} entries given, PMD has {needed}")]
+    RssTable {
+        /// The port.
+        port: String,
+        /// What was given.
+        asked: usize,
+        /// What the PMD has.
+        needed: u16,
+    },
+    /// There is no such queue.
+    #[error("port {port}: queue {asked} named, there are {queues} from 0 on")]
+    NoSuchQueue {
+        /// The port.
+        port: String,
+        /// Its number.
+        asked: u16,
+        /// How many there are.
+        queues: u16,
+    },
+    /// The PMD does not take a rule of rte_flow.
+    #[error("port {port}: rte_flow: {why}: {errno}")]
+    Steering {
+        /// The port.
+        port: String,
+        /// The PMD's words.
+        why: String,
+        /// Its reason.
+        errno: Errno,
+    },
     /// A call of libdpdk failed.
     #[error("port {port}: {call}: {errno}")]
     Call {

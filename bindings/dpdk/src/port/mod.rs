@@ -38,20 +38,25 @@ mod config;
 mod device;
 mod error;
 mod queue;
+mod rss;
 mod statistics;
+mod steering;
 
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-pub use config::{Granted, PortConfig, RssConfig, RssHash};
+pub use config::{Capabilities, Granted, PortConfig, RssConfig, RssHash};
 pub use error::PortError;
 pub use queue::{RxQueue, TxQueue};
+pub use rss::{Hashed, Rss, softrss};
 pub use statistics::{Link, PortStats};
+pub use steering::Steering;
 
 use crate::eal::Live;
 use crate::mempool::Mempool;
 use device::{Description, Device};
+use steering::Rules;
 
 /// A port that EAL found and nobody configured yet. Dropped, it stays as it is.
 #[derive(Debug)]
@@ -101,6 +106,14 @@ impl UnconfiguredPort {
     /// [`PortError::Call`] if the device is gone.
     pub fn mac(&self) -> Result<[u8; 6], PortError> {
         self.description.mac()
+    }
+
+    /// What it can do.
+    ///
+    /// # Errors
+    /// [`PortError::Call`] if the device is gone.
+    pub fn capabilities(&self) -> Result<Capabilities, PortError> {
+        self.description.limits().map(|limits| Capabilities::from(&limits))
     }
 
     /// Configures it and sets its queues up, with buffers from `pool`.
@@ -155,7 +168,8 @@ impl ConfiguredPort {
         let rx = (0..self.granted.rx_queues).map(|index| RxQueue::new(Arc::clone(&device), index));
         let tx = (0..self.granted.tx_queues).map(|index| TxQueue::new(Arc::clone(&device), index));
         let (rx, tx) = (rx.collect(), tx.collect());
-        Ok((Port { device, granted: self.granted, one_thread: PhantomData }, rx, tx))
+        let rules = Rules::none(device.id());
+        Ok((Port { rules, device, granted: self.granted, one_thread: PhantomData }, rx, tx))
     }
 }
 
@@ -165,6 +179,7 @@ impl ConfiguredPort {
 /// polled meanwhile.
 #[derive(Debug)]
 pub struct Port {
+    rules: Rules, // ended before the device is closed
     device: Arc<Device>,
     granted: Granted,
     one_thread: PhantomData<Cell<()>>,
@@ -225,6 +240,40 @@ impl Port {
         self.device.set_promiscuous(on)
     }
 
+    /// What its RSS does now: key, RETA, and what is hashed.
+    ///
+    /// # Errors
+    /// [`PortError::Call`] if it has no RSS, or the PMD cannot tell.
+    pub fn rss(&self) -> Result<Rss, PortError> {
+        rss::read(self.device.description())
+    }
+
+    /// Gives RSS another key; hashed is what was asked at configuration.
+    ///
+    /// # Errors
+    /// [`PortError::RssKey`] if it is of the wrong length, [`PortError::Call`] if the PMD cannot.
+    pub fn set_rss_key(&mut self, key: &[u8]) -> Result<(), PortError> {
+        rss::set_key(self.device.description(), key, self.granted.rss)
+    }
+
+    /// Gives RSS another RETA: the queue of each entry.
+    ///
+    /// # Errors
+    /// [`PortError::RssTable`] if it is of the wrong length, [`PortError::NoSuchQueue`] if it names a queue
+    /// that is not there, [`PortError::Call`] if the PMD cannot.
+    pub fn set_rss_table(&mut self, table: &[u16]) -> Result<(), PortError> {
+        rss::set_table(self.device.description(), table, self.granted.rx_queues)
+    }
+
+    /// Lets packets come in by a queue, whatever RSS says of them, until the port stops.
+    ///
+    /// # Errors
+    /// [`PortError::Steering`] if the PMD does not take the rule, [`PortError::NoSuchQueue`] if it names a
+    /// queue that is not there.
+    pub fn steer(&mut self, steering: &Steering) -> Result<(), PortError> {
+        self.rules.add(self.device.description(), steering, self.granted.rx_queues)
+    }
+
     /// The link as the PMD last saw it; does not wait for one to come up.
     ///
     /// # Errors
@@ -265,6 +314,7 @@ impl Port {
         }
         drop((rx, tx));
         let (name, out) = (self.name().to_owned(), Arc::strong_count(&self.device) - 1);
+        drop(self.rules);
         match Arc::into_inner(self.device) {
             Some(device) => device.close(),
             None => Err(PortError::QueuesOut { port: name, queues: out }),
