@@ -62,6 +62,20 @@ pub enum Checked {
     Bad = 2,
 }
 
+/// What brought a burst to the worker that forwards it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CameBy {
+    /// A queue of its own; what chose it may have had its reasons, or not.
+    #[default]
+    Queue,
+    /// A queue of its own, chosen by RSS as the box's [`Spread`](crate::Spread) has it. That is checked.
+    Rss,
+    /// A queue to which packets of all workers come.
+    Unspread,
+    /// Other workers.
+    Handed,
+}
+
 /// One frame of a burst, as it is now.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'b> {
@@ -186,6 +200,7 @@ pub struct Burst<'a> {
     holds: Option<[NextHopKey; BURST]>,
     /// What is known of pieces of datagrams; made when the first one is.
     learned: Option<[Option<Learned>; BURST]>,
+    came_by: CameBy,
 }
 
 impl<'a> Burst<'a> {
@@ -193,7 +208,18 @@ impl<'a> Burst<'a> {
     #[must_use]
     #[inline]
     pub fn new() -> Self {
-        Self { slots: ArrayVec::new_const(), holds: None, learned: None }
+        Self::that_came_by(CameBy::Queue)
+    }
+
+    /// An empty burst of packets that came in so.
+    #[must_use]
+    #[inline]
+    pub fn that_came_by(came_by: CameBy) -> Self {
+        Self { slots: ArrayVec::new_const(), holds: None, learned: None, came_by }
+    }
+
+    pub(crate) fn came_by(&self) -> CameBy {
+        self.came_by
     }
 
     /// Adds a whole Ethernet frame without FCS, writable in place, that begins [`HEADROOM`] bytes into its buffer.

@@ -70,16 +70,17 @@ pub enum NextHop {
 }
 
 impl Forwarder<'_> {
-    /// What would become of a whole packet with this 5-tuple. Costs about as much as to forward one.
+    /// What would become of a whole packet with this 5-tuple, `handed` over by another worker or not. Costs about
+    /// as much as to forward one.
     #[must_use]
-    pub fn explain(&self, key: &FlowKey, snapshot: &Snapshot) -> Explanation {
+    pub fn explain(&self, key: &FlowKey, snapshot: &Snapshot, handed: bool) -> Explanation {
         if let Some((flow, direction, leaving)) = self.flow_of(key) {
             let (next_hop, ends) = (next_hop(&leaving, snapshot), self.end_of(key, snapshot));
             return Explanation::Flow { flow, direction, next_hop, ends };
         }
         let class = classify(&Headers::default(), key, snapshot);
-        if let Some(owner) = self.owner(&class, key).filter(|owner| *owner != self.me()) {
-            return Explanation::Elsewhere(owner);
+        if let Some(next) = self.next_worker(&class, key, snapshot, handed) {
+            return Explanation::Elsewhere(next);
         }
         match class {
             Class::Listener(listener) => new_flow(key, listener, snapshot),

@@ -3,15 +3,17 @@
 mod dsr;
 mod echo;
 mod icmp_error;
+mod owners;
 mod pieces;
 mod refusal;
 mod resets;
 mod strangers;
 
-use crate::answer::Allowance;
+use std::sync::Arc;
 
+use crate::answer::Allowance;
 use crate::counters::{Counters, WorkerColumn};
-use crate::exit::{self};
+use crate::exit;
 use crate::express::{self, Lane};
 use crate::flow::cut::Cuts;
 use crate::flow::expire::{self, Sweep};
@@ -21,20 +23,23 @@ use crate::fragment::datagrams::Datagrams;
 use crate::fragment::{DatagramIdx, Settled};
 use crate::journey::{PacketSet, Walk};
 use crate::next_hop::{self, BackendHops};
+use crate::owner::Ownership;
 use crate::parse::{self, parse};
 use crate::rewrite;
 use crate::rewrite::port_walk::PortWalks;
 use crate::snapshot::Snapshot;
-use crate::{Burst, DropReason, Exit, NextHopKey, Tick, WorkerIdx};
+use crate::spread::Spread;
+use crate::{Burst, CameBy, DropReason, Exit, NextHopKey, Tick, WorkerIdx};
 
+pub use owners::Placed;
 #[cfg(test)]
 pub(crate) use refusal::RSTS;
 pub use resets::RST_FRAME;
 
 /// One worker's state between bursts.
 pub struct Forwarder<'m> {
-    me: WorkerIdx,
-    workers: u8,
+    ownership: Ownership,
+    placed: Placed,
     flows: FlowTable<'m>,
     counters: Counters<'m>,
     walks: PortWalks,
@@ -66,8 +71,8 @@ impl<'m> Forwarder<'m> {
         let hash = FlowHash::new(&secret);
         let lane = Lane::available(&hash).pop().unwrap_or(Lane::Portable);
         Self {
-            me,
-            workers,
+            ownership: Ownership::new(me, workers),
+            placed: Placed::default(),
             datagrams: Datagrams::new(me, workers, &hash),
             icmp_allowance: Allowance::default(),
             echo_allowance: Allowance::default(),
@@ -83,6 +88,13 @@ impl<'m> Forwarder<'m> {
         }
     }
 
+    /// Owners are told by what the box's NICs hash, too. The same for all workers, from the first packet on.
+    #[must_use]
+    pub fn with_spread(mut self, spread: Option<Arc<Spread>>) -> Self {
+        self.ownership.spread = spread.filter(|_| !self.ownership.is_alone());
+        self
+    }
+
     /// The journey of a burst. Each line is a room, and each room the module of that name.
     ///
     /// A room sees all packets before the next begins, so that their cache misses overlap. Afterwards
@@ -91,7 +103,10 @@ impl<'m> Forwarder<'m> {
     pub fn forward(&mut self, burst: &mut Burst, snapshot: &Snapshot, now: Tick) {
         self.walk.begin();
         let way = express::Way { flows: &mut self.flows, snapshot, now };
-        let gone = self.lane.run(burst, &mut self.walk, way);
+        let gone = match burst.came_by() {
+            CameBy::Unspread => PacketSet::default(), // most have their flow elsewhere
+            _ => self.lane.run(burst, &mut self.walk, way),
+        };
         let rest = PacketSet::first(burst.len()).without(gone);
         if !rest.is_empty() {
             self.forward_rest(rest, burst, snapshot, now);
@@ -119,6 +134,9 @@ impl<'m> Forwarder<'m> {
     /// The corridor. Each line is a room, and each room the module of that name.
     fn forward_rest(&mut self, rest: PacketSet, burst: &mut Burst, snapshot: &Snapshot, now: Tick) {
         parse(rest, burst, &mut self.walk, snapshot);
+        if burst.came_by() == CameBy::Unspread {
+            self.spread(burst, snapshot);
+        }
         look_up::look_up(&mut self.walk, &self.flows);
         track::track(burst, &mut self.walk, &mut self.flows, snapshot, now);
         self.count_look_ups();
@@ -171,10 +189,6 @@ impl<'m> Forwarder<'m> {
     #[inline]
     pub fn settled(&mut self) -> Option<(DatagramIdx, Settled)> {
         self.datagrams.settled()
-    }
-
-    pub(crate) fn me(&self) -> WorkerIdx {
-        self.me
     }
 
     /// What the rooms left behind of the last burst.

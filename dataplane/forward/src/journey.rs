@@ -61,6 +61,8 @@ pub(crate) struct Walk {
     pub(crate) gone: PacketSet,
     /// Packets that are too large for the way they must take.
     pub(crate) too_big: PacketSet,
+    /// Packets that left for their owners before they were looked up.
+    pub(crate) others: PacketSet,
     /// Packets whose entry is their flow.
     pub(crate) pinned: PacketSet,
     /// Packets without a flow, to be classified.
@@ -82,6 +84,7 @@ impl Default for Walk {
             dsr: PacketSet::default(),
             gone: PacketSet::default(),
             too_big: PacketSet::default(),
+            others: PacketSet::default(),
             pinned: PacketSet::default(),
             strangers: PacketSet::default(),
         }
@@ -95,7 +98,8 @@ impl Walk {
     pub(crate) fn begin(&mut self) {
         (self.plain, self.tuples, self.wide) = Default::default();
         (self.pieces, self.dsr, self.too_big) = Default::default();
-        (self.pinned, self.strangers, self.gone) = Default::default();
+        (self.pinned, self.strangers) = Default::default();
+        (self.gone, self.others) = Default::default();
     }
 }
 

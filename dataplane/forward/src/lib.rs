@@ -11,7 +11,7 @@
 //!  track      the full tuple compared; what the packet does to its flow: TTL, TCP state, time
 //!      ╲ no flow
 //!       classify   its listener; a reply whose flow is elsewhere; the kernel's; nobody's
-//!       owner      another worker's flow: hand over
+//!       owner      another worker's flow: hand over (of a port that does not spread, before look_up)
 //!       pin        Maglev to a backend, the mode to the reply's tuple; both keys into the table
 //!      ╱
 //!  express    what is plain leaves
@@ -26,7 +26,7 @@
 //! * [`burst`](Burst), `parse`, [`wire`]: frames and views over their bytes
 //! * `express`: the way of nearly every packet
 //! * [`flow`]: the flow table, its memory, states, timeouts and sweep
-//! * `classify`, [`snapshot`], [`owner`]: whose packet it is
+//! * `classify`, [`snapshot`], [`owner`], [`spread`]: whose packet it is, and where RSS would bring it
 //! * `pin`, [`group`], [`maglev`]: a backend for a new flow; `policy`, [`removal`]: who gets none, and who has none any more
 //! * `rewrite`: `full_nat`, `dnat`, their `port_walk`, and the `reset` that refuses or ends a connection
 //! * `next_hop`, [`fib`]: where it leaves; `icmp`: errors about it, to the end that sent it; `answer`: errors of ours
@@ -61,6 +61,7 @@ mod policy;
 pub mod removal;
 mod rewrite;
 pub mod snapshot;
+pub mod spread;
 #[cfg(any(test, feature = "test-support"))]
 pub mod testing;
 #[cfg(test)]
@@ -69,7 +70,7 @@ mod tick;
 mod traced;
 pub mod wire;
 
-pub use burst::{BURST, Burst, Checked, HEADROOM, Packet, RxChecks};
+pub use burst::{BURST, Burst, CameBy, Checked, HEADROOM, Packet, RxChecks};
 pub use counters::{BACKEND_COLUMNS, Counters, LISTENER_COLUMNS, WORKER_COLUMNS};
 pub use drop::{DropReason, RaisedBy};
 pub use exit::{Exit, NextHopKey, PuntClass};
@@ -79,7 +80,7 @@ pub use flow::{
     CacheLine, Direction, FlowCapacity, FlowInfo, FlowKey, FlowMemory, FlowMemoryError, FlowState,
     Timeouts,
 };
-pub use forwarder::{Forwarder, RST_FRAME};
+pub use forwarder::{Forwarder, Placed, RST_FRAME};
 pub use fragment::{DatagramIdx, Learned, Settled, WAITING};
 pub use group::{Affinity, Group, Member};
 pub use ids::{BackendId, ListenerSlot, MacAddr, Mode, PortIdx, Protocol, WorkerIdx};
@@ -88,5 +89,6 @@ pub use removal::{Removal, Removals};
 pub use snapshot::{
     ECHO_PER_SECOND, L4Ports, Listener, PortConfig, Snapshot, SnapshotBuilder, SnapshotError,
 };
+pub use spread::Spread;
 pub use tick::Tick;
 pub use traced::{Traced, tuple_of};

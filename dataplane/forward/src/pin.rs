@@ -9,16 +9,16 @@ use crate::flow::state::FlowState;
 use crate::flow::{Entry, FlowKey, FlowTable, Full, NewFlow, track};
 use crate::group::{Member, Pick};
 use crate::journey::Headers;
+use crate::owner::Ownership;
 use crate::rewrite::port_walk::PortWalks;
 use crate::rewrite::{dnat, full_nat, tunnel};
 use crate::snapshot::{Listener, Snapshot};
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
-use crate::{DropReason, Mode, OnExhaustion, OnUnknown, Protocol, Tick, WorkerIdx};
+use crate::{DropReason, Mode, OnExhaustion, OnUnknown, Protocol, Tick};
 
 /// What one worker needs to pin a flow.
 pub(crate) struct Pinning<'p, 'm> {
-    pub(crate) me: WorkerIdx,
-    pub(crate) workers: u8,
+    pub(crate) ownership: &'p Ownership,
     pub(crate) flows: &'p mut FlowTable<'m>,
     pub(crate) walks: &'p mut PortWalks,
     pub(crate) counters: &'p Counters<'m>,
@@ -127,8 +127,7 @@ impl Pinning<'_, '_> {
         };
         let reply = match listener.mode {
             Mode::FullNat => {
-                let ports = crate::owner::snat_ports(self.me, self.workers);
-                let sources = full_nat::Sources { pool: &listener.snat, ports };
+                let sources = full_nat::Sources { pool: &listener.snat, ownership: self.ownership };
                 let hasher = &self.flows.hash;
                 full_nat::first(hasher, self.walks, &sources, hash, member.address, protocol)?
             }
@@ -221,8 +220,7 @@ impl Pinning<'_, '_> {
     ) -> Result<FlowKey, DropReason> {
         match listener.mode {
             Mode::FullNat => {
-                let ports = crate::owner::snat_ports(self.me, self.workers);
-                let sources = full_nat::Sources { pool: &listener.snat, ports };
+                let sources = full_nat::Sources { pool: &listener.snat, ownership: self.ownership };
                 full_nat::reply_key(
                     self.flows,
                     self.walks,
@@ -233,11 +231,14 @@ impl Pinning<'_, '_> {
                     self.now,
                 )
             }
-            Mode::Dnat => {
-                let client =
-                    dnat::Client { address: key.source(), owner: self.me, workers: self.workers };
-                dnat::reply_key(self.flows, self.walks, client, member.address, protocol)
-            }
+            Mode::Dnat => dnat::reply_key(
+                self.flows,
+                self.walks,
+                self.ownership,
+                key.source(),
+                member.address,
+                protocol,
+            ),
             Mode::L2Dsr => {
                 FlowKey::new(member.address, key.source(), protocol).ok_or(DropReason::NoBackend)
             }

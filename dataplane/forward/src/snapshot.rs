@@ -155,6 +155,9 @@ struct Listeners {
     vips: Map<IpAddr, usize>,
 }
 
+/// Listeners that have gone: their L4 ports, and how their packets were changed.
+type Departed = Map<(IpAddr, Protocol), Vec<(L4Ports, Mode)>>;
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -165,7 +168,7 @@ pub struct Snapshot {
     snat: Arc<Set<IpAddr>>,
     broadcasts: Arc<Set<IpAddr>>,
     listeners: Arc<Listeners>,
-    departed: Arc<Map<(IpAddr, Protocol), Vec<L4Ports>>>,
+    departed: Arc<Departed>,
     dnat_backends: Arc<Map<IpAddr, Vec<(Protocol, u16)>>>,
     fib: Arc<Fib>,
     timeouts: Timeouts,
@@ -236,8 +239,19 @@ impl Snapshot {
     /// Whether a listener that has gone owned packets to `destination`, and flows of it may live.
     #[must_use]
     pub fn is_departed(&self, destination: SocketAddr, protocol: Protocol) -> bool {
-        let gone = self.departed.get(&(destination.ip(), protocol));
-        gone.is_some_and(|gone| gone.iter().any(|ports| ports.contains(destination.port())))
+        self.departed_modes(destination, protocol).next().is_some()
+    }
+
+    /// The modes of the listeners that have gone, owned packets to `destination`, and may have flows.
+    pub(crate) fn departed_modes(
+        &self,
+        destination: SocketAddr,
+        protocol: Protocol,
+    ) -> impl Iterator<Item = Mode> {
+        let some = !self.departed.is_empty();
+        let gone = some.then(|| self.departed.get(&(destination.ip(), protocol))).flatten();
+        let here = move |(ports, _): &&(L4Ports, Mode)| ports.contains(destination.port());
+        gone.into_iter().flatten().filter(here).map(|(_, mode)| *mode)
     }
 
     /// Whether a listener that has gone answered on this address, and flows of it may live.
@@ -366,15 +380,15 @@ impl SnapshotBuilder {
         self
     }
 
-    /// Listeners that have gone while flows still name them: packets to them are brought to their
-    /// owner, and make no flow. Replaces the earlier set.
+    /// Listeners that have gone, or changed to or from DNAT, while flows still name them: packets to them are
+    /// brought to their owner, and make no flow. Replaces the earlier set.
     pub fn departed_listeners(
         &mut self,
-        departed: impl IntoIterator<Item = (IpAddr, Protocol, L4Ports)>,
+        departed: impl IntoIterator<Item = (IpAddr, Protocol, L4Ports, Mode)>,
     ) -> &mut Self {
-        let mut map: Map<(IpAddr, Protocol), Vec<L4Ports>> = Map::default();
-        for (vip, protocol, ports) in departed {
-            map.entry((vip, protocol)).or_default().push(ports);
+        let mut map = Departed::default();
+        for (vip, protocol, ports, mode) in departed {
+            map.entry((vip, protocol)).or_default().push((ports, mode));
         }
         self.snapshot.departed = Arc::new(map);
         self

@@ -39,7 +39,8 @@ impl Forwarder<'_> {
     #[must_use]
     pub fn traced(&self, at: usize, snapshot: &Snapshot) -> Traced {
         let walk = self.walk();
-        let (pinned, stranger) = (walk.pinned.contains(at), walk.strangers.contains(at));
+        let (pinned, stranger) =
+            (walk.pinned.contains(at), walk.strangers.or(walk.others).contains(at));
         let flow = pinned.then(|| self.flow_at(walk.entries[at])).flatten();
         match (flow, stranger) {
             (Some(flow), false) => Traced::Hit(flow),

@@ -44,6 +44,8 @@ struct ListenerKey {
     protocol: Protocol,
     ports: L4Ports,
     snat: Arc<[IpAddr]>,
+    /// Whether it is in DNAT, whose flows have other owners.
+    is_dnat: bool,
 }
 
 /// A listener as the workers have it, and as the control plane wrote it.
@@ -287,7 +289,9 @@ impl Translator {
     /// What is not served any more but must be known for as long as flows live.
     fn note_what_flows_need(&mut self, all_snat: BTreeSet<IpAddr>) {
         let departed = self.departed.values().map(|gone| &gone.listener);
-        self.builder.departed_listeners(departed.map(|gone| (gone.vip, gone.protocol, gone.ports)));
+        self.builder.departed_listeners(
+            departed.map(|gone| (gone.vip, gone.protocol, gone.ports, gone.mode)),
+        );
         self.builder
             .dnat_backends(self.dnat.iter().map(|(_, address, protocol)| (*address, *protocol)));
         let vips = self.known_listeners().map(|listener| listener.vip);
@@ -408,7 +412,9 @@ impl Translator {
         }
         let protocol = protocol(listener.protocol);
         let ports = L4Ports { first: listener.ports.first(), last: listener.ports.last() };
-        let key = ListenerKey { name: name.clone(), vip, protocol, ports, snat: Arc::clone(&snat) };
+        let is_dnat = listener.mode == feed::Mode::Dnat;
+        let (name, snat_key) = (name.clone(), Arc::clone(&snat));
+        let key = ListenerKey { name, vip, protocol, ports, snat: snat_key, is_dnat };
         let slot = self.listeners.of(&key).ok_or_else(|| {
             refuse(format!("{LISTENER_ROWS} listeners are counted already; remove one"))
         })?;

@@ -38,7 +38,7 @@ impl Forwarder<'_> {
     ) {
         let (headers, key) = (self.walk.headers[at], self.walk.keys[at]);
         if !self.walk.is_echo_to_vip(at, snapshot) {
-            return self.receive_stranger(at, class, burst, snapshot, now);
+            return self.receive_stranger(at, class, None, burst, snapshot, now);
         }
         if let Err(reason) = self.answer_echo(&headers, &key, &mut burst.slots[at], snapshot, now) {
             burst.leave(at, reason.into());

@@ -7,7 +7,7 @@ use crate::flow::{Direction, Entry, Flow, FlowRecord, Wide};
 use crate::icmp::{self, About, IcmpError};
 use crate::rewrite::tunnel::Quoted;
 use crate::snapshot::Snapshot;
-use crate::{Burst, DropReason, Forwarder, Tick, next_hop};
+use crate::{Burst, CameBy, DropReason, Forwarder, Tick, next_hop};
 
 impl Forwarder<'_> {
     /// An ICMP error: written anew for the end it is about, handed to the owner of the flow it quotes, or gone.
@@ -25,7 +25,8 @@ impl Forwarder<'_> {
             Err(exit) => return burst.leave(at, exit),
         };
         let entry = self.flows.find_live(&error.key, self.flows.hash.tuple(&error.key));
-        let (record, wide) = match self.flow_of_error(&error, entry, snapshot, now) {
+        let handed = burst.came_by() == CameBy::Handed;
+        let (record, wide) = match self.flow_of_error(&error, entry, handed, snapshot, now) {
             Ok(Some(flow)) => flow,
             Ok(None) => {
                 let exit = icmp::unclaimed(&outer, snapshot, DropReason::IcmpNoFlow);
@@ -65,6 +66,7 @@ impl Forwarder<'_> {
         &mut self,
         error: &IcmpError,
         entry: Entry,
+        handed: bool,
         snapshot: &Snapshot,
         now: Tick,
     ) -> Result<Option<(FlowRecord, Wide)>, ShortExit> {
@@ -72,9 +74,8 @@ impl Forwarder<'_> {
             return Ok(Some(self.flows.flow(entry).copied()));
         }
         let class = icmp::class(error, snapshot);
-        let owner = self.owner(&class, &error.key);
-        if let Some(owner) = owner.filter(|owner| *owner != self.me) {
-            return Err(ShortExit::hand_over(owner));
+        if let Some(next) = self.next_worker(&class, &error.key, snapshot, handed) {
+            return Err(ShortExit::hand_over(next));
         }
         let Class::Listener(listener) = class else { return Ok(None) };
         let hash = self.flows.hash.tuple(&error.key);

@@ -5,9 +5,8 @@ use crate::exit::ShortExit;
 use crate::flow::{Entry, track};
 use crate::fragment::datagrams::Fate;
 use crate::fragment::{self, Learned, Piece};
-use crate::owner::owner_of_datagram;
 use crate::snapshot::Snapshot;
-use crate::{Burst, DropReason, FlowState, Forwarder, Tick};
+use crate::{Burst, CameBy, DropReason, FlowState, Forwarder, Tick};
 
 impl Forwarder<'_> {
     /// A piece: to whoever knows its L4 ports, then to its flow, which only the first piece can begin.
@@ -23,6 +22,8 @@ impl Forwarder<'_> {
         if let Some(exit) = fragment::outside(&addresses, snapshot) {
             return burst.leave(at, exit);
         }
+        // One that was handed over for its L4 ports to be learnt here begins its way to its owner here.
+        let handed = burst.came_by() == CameBy::Handed && burst.learned(at).is_some();
         let read = Piece::read(burst.frame_mut(at), &self.walk.headers[at], &addresses);
         let learned = read.map_err(ShortExit::from).and_then(|piece| {
             let learned = burst.learned(at).map_or_else(|| self.learn(&piece, now), Ok)?;
@@ -36,7 +37,7 @@ impl Forwarder<'_> {
                 self.walk.hashes[at] = self.flows.hash.tuple(&self.walk.keys[at]);
                 self.walk.pieces.insert(at);
                 self.walk.ids[at] = piece.id();
-                self.receive_known_piece(at, piece.is_first(), burst, snapshot, now);
+                self.receive_known_piece(at, piece.is_first(), handed, burst, snapshot, now);
             }
             Err(exit) => burst.leave(at, exit),
         }
@@ -44,8 +45,8 @@ impl Forwarder<'_> {
 
     /// What the first piece of a datagram tells of this one.
     fn learn(&mut self, piece: &Piece, now: Tick) -> Result<Learned, ShortExit> {
-        let owner = owner_of_datagram(&self.flows.hash, piece.datagram(), self.workers);
-        if owner != self.me {
+        let owner = self.ownership.of_datagram(&self.flows.hash, piece.datagram());
+        if owner != self.ownership.me {
             return Err(ShortExit::hand_over(owner));
         }
         match self.datagrams.receive(piece, &self.flows.hash, now)? {
@@ -59,6 +60,7 @@ impl Forwarder<'_> {
         &mut self,
         at: usize,
         is_first: bool,
+        handed: bool,
         burst: &mut Burst,
         snapshot: &Snapshot,
         now: Tick,
@@ -83,10 +85,11 @@ impl Forwarder<'_> {
         // With DSR each finds its backend by Maglev, even when there is no room for their flow.
         let begins_none =
             !is_first && matches!(class, Class::Listener(listener) if !listener.mode.is_dsr());
-        if begins_none && self.owner(&class, &key) == Some(self.me) {
+        let next = self.next_worker(&class, &key, snapshot, handed);
+        if begins_none && next.is_none() {
             return burst.leave(at, DropReason::NoFlow.into());
         }
-        self.receive_stranger(at, class, burst, snapshot, now);
+        self.receive_stranger(at, class, next, burst, snapshot, now);
     }
 
     /// A piece without an L4 header says nothing but that its flow is in use.

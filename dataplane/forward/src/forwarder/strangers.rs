@@ -8,20 +8,32 @@ use crate::classify::{Class, classify};
 use crate::exit::ShortExit;
 use crate::flow::{FlowKey, NewFlow};
 use crate::journey::Kind;
-use crate::owner::{owner_of_client, owner_of_snat_port};
 use crate::pin::Pinning;
 use crate::snapshot::{Listener, Snapshot};
-use crate::{BURST, Burst, DropReason, Forwarder, Tick, WorkerIdx};
+use crate::{BURST, Burst, CameBy, DropReason, Forwarder, Tick, WorkerIdx};
 
-/// Flows that packets of a burst would begin, by their places, in order.
-type Proposed = ArrayVec<(usize, NewFlow), BURST>;
+/// What the first turn finds of a burst.
+struct Found<'s> {
+    classes: [Class<'s>; BURST],
+    /// Where packets go next that do not end their journey here.
+    nexts: [Option<WorkerIdx>; BURST],
+    /// Flows that packets would begin, by their places, in order.
+    proposed: ArrayVec<(usize, NewFlow), BURST>,
+}
+
+impl Found<'_> {
+    fn nothing() -> Self {
+        let classes = [Class::Leave(ShortExit::default()); BURST];
+        Self { classes, nexts: [None; BURST], proposed: ArrayVec::new() }
+    }
+}
 
 impl<'m> Forwarder<'m> {
     /// Packets without a flow: classified, handed to their owner, pinned or gone.
     pub(super) fn receive_strangers(&mut self, burst: &mut Burst, snapshot: &Snapshot, now: Tick) {
-        let mut classes = [Class::Leave(ShortExit::default()); BURST];
-        let mut proposed = Proposed::new();
-        self.classify_strangers(&mut classes, &mut proposed, snapshot, now);
+        let mut found = Found::nothing();
+        self.classify_strangers(&mut found, burst.came_by(), snapshot, now);
+        let Found { classes, nexts, proposed } = &found;
         let mut proposed = proposed.iter().peekable();
         for at in self.walk.strangers.iter() {
             let flow = proposed.next_if(|(proposed, _)| *proposed == at).map(|(_, flow)| flow);
@@ -33,7 +45,7 @@ impl<'m> Forwarder<'m> {
                 (Kind::Echo, class, _) => self.receive_echo(at, class, burst, snapshot, now),
                 (Kind::Fragment, ..) => self.receive_piece(at, burst, snapshot, now),
                 (Kind::Tuple | Kind::Other, class, _) => {
-                    self.receive_stranger(at, class, burst, snapshot, now);
+                    self.receive_stranger(at, class, nexts[at], burst, snapshot, now);
                 }
             }
         }
@@ -42,14 +54,13 @@ impl<'m> Forwarder<'m> {
     /// The first turn.
     fn classify_strangers<'s>(
         &mut self,
-        classes: &mut [Class<'s>; BURST],
-        proposed: &mut Proposed,
+        Found { classes, nexts, proposed }: &mut Found<'s>,
+        came_by: CameBy,
         snapshot: &'s Snapshot,
         now: Tick,
     ) {
-        let Self { me, workers, flows, walks, counters, walk, .. } = self;
-        let (me, workers) = (*me, *workers);
-        let mut pinning = Pinning { me, workers, flows, walks, counters, snapshot, now };
+        let Self { ownership, placed, flows, walks, counters, walk, .. } = self;
+        let mut pinning = Pinning { ownership, flows, walks, counters, snapshot, now };
         let mut last: Option<(&FlowKey, &Listener)> = None;
         for at in walk.strangers.iter() {
             let (headers, key) = (&walk.headers[at], &walk.keys[at]);
@@ -57,10 +68,19 @@ impl<'m> Forwarder<'m> {
                 Some((_, listener)) if headers.kind == Kind::Tuple => Class::Listener(listener),
                 _ => classify(headers, key, snapshot),
             };
+            if headers.kind != Kind::Tuple {
+                continue;
+            }
+            if let Some(owners) = ownership.owners(&pinning.flows.hash, &classes[at], key, snapshot)
+            {
+                nexts[at] = owners.next(ownership.me, came_by == CameBy::Handed);
+                if came_by == CameBy::Rss {
+                    placed.count(&owners, ownership.me, headers);
+                }
+            }
             let Class::Listener(listener) = classes[at] else { continue };
             last = Some((key, listener)); // many packets of a burst go to the same
-            let is_ours = owner_of_client(&pinning.flows.hash, key.source(), workers) == me;
-            if headers.kind != Kind::Tuple || !is_ours || pinning.flows.is_cut(walk.entries[at]) {
+            if nexts[at].is_some() || pinning.flows.is_cut(walk.entries[at]) {
                 continue;
             }
             if let Some(flow) =
@@ -77,6 +97,7 @@ impl<'m> Forwarder<'m> {
         &mut self,
         at: usize,
         class: Class,
+        next: Option<WorkerIdx>,
         burst: &mut Burst,
         snapshot: &Snapshot,
         now: Tick,
@@ -84,31 +105,18 @@ impl<'m> Forwarder<'m> {
         if self.is_cut(at) {
             return self.answer_cut(at, burst, now);
         }
-        let owner = self.owner(&class, &self.walk.keys[at]);
-        match (owner, class) {
-            (Some(owner), _) if owner != self.me => burst.leave(at, ShortExit::hand_over(owner)),
-            (_, Class::Listener(listener)) => self.pin(at, listener, None, burst, snapshot, now),
-            (_, Class::FullNatReply) => {
+        if let Some(next) = next {
+            return burst.leave(at, ShortExit::hand_over(next));
+        }
+        match class {
+            Class::Listener(listener) => self.pin(at, listener, None, burst, snapshot, now),
+            Class::FullNatReply => {
                 let (policy, exit) = (snapshot.snat_on_unknown(), DropReason::NoFlow.into());
                 self.leave_unknown(at, burst, policy, exit, snapshot, now);
             }
-            (_, Class::Departed(exit) | Class::DnatReply(exit) | Class::Leave(exit)) => {
+            Class::Departed(exit) | Class::DnatReply(exit) | Class::Leave(exit) => {
                 burst.leave(at, exit);
             }
-        }
-    }
-
-    /// Who owns the flow that the packet has or would have, if it could have any.
-    pub(crate) fn owner(&self, class: &Class, key: &FlowKey) -> Option<WorkerIdx> {
-        match class {
-            Class::Listener(_) | Class::Departed(_) => {
-                Some(owner_of_client(&self.flows.hash, key.source(), self.workers))
-            }
-            Class::FullNatReply => owner_of_snat_port(key.destination().port(), self.workers),
-            Class::DnatReply(_) => {
-                Some(owner_of_client(&self.flows.hash, key.destination(), self.workers))
-            }
-            Class::Leave(_) => None,
         }
     }
 
@@ -121,10 +129,9 @@ impl<'m> Forwarder<'m> {
         snapshot: &Snapshot,
         now: Tick,
     ) {
-        let Self { me, workers, flows, walks, counters, walk, .. } = self;
-        let (me, workers) = (*me, *workers);
+        let Self { ownership, flows, walks, counters, walk, .. } = self;
         let (headers, key, hash) = (&walk.headers[at], &walk.keys[at], walk.hashes[at]);
-        let mut pinning = Pinning { me, workers, flows, walks, counters, snapshot, now };
+        let mut pinning = Pinning { ownership, flows, walks, counters, snapshot, now };
         match pinning.pin(headers, key, hash, listener, proposed) {
             Ok(entry) => {
                 walk.entries[at] = entry;
@@ -136,8 +143,7 @@ impl<'m> Forwarder<'m> {
 
     pub(super) fn pinning<'p>(&'p mut self, snapshot: &'p Snapshot, now: Tick) -> Pinning<'p, 'm> {
         Pinning {
-            me: self.me,
-            workers: self.workers,
+            ownership: &self.ownership,
             flows: &mut self.flows,
             walks: &mut self.walks,
             counters: &self.counters,

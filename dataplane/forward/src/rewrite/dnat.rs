@@ -6,22 +6,14 @@
 use std::net::SocketAddr;
 
 use crate::flow::{FlowKey, FlowTable};
-use crate::owner::owner_of_client;
+use crate::owner::Ownership;
 use crate::rewrite::port_walk::PortWalks;
-use crate::{DropReason, Protocol, WorkerIdx};
+use crate::{DropReason, Protocol};
 
 /// The most other ports tried; with N workers one in N is the worker's own.
 const PROBES: u32 = 256;
 const FIRST_PORT: u16 = 1024;
 const PORTS: u32 = 65536 - FIRST_PORT as u32;
-
-/// The client of a flow, and the worker that owns it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Client {
-    pub(crate) address: SocketAddr,
-    pub(crate) owner: WorkerIdx,
-    pub(crate) workers: u8,
-}
 
 /// What the backend's replies will look like: to the client, at its own port if that is free.
 ///
@@ -30,7 +22,8 @@ pub(crate) struct Client {
 pub(crate) fn reply_key(
     flows: &FlowTable,
     walks: &mut PortWalks,
-    client: Client,
+    ownership: &Ownership,
+    client: SocketAddr,
     backend: SocketAddr,
     protocol: Protocol,
 ) -> Result<FlowKey, DropReason> {
@@ -38,18 +31,18 @@ pub(crate) fn reply_key(
         let key = FlowKey::new(backend, seen_as, protocol)?;
         (!flows.find(&key, flows.hash.tuple(&key)).is_some()).then_some(key)
     };
-    if backend.is_ipv4() != client.address.is_ipv4() {
+    if backend.is_ipv4() != client.is_ipv4() {
         return Err(DropReason::NoBackend);
     }
-    if let Some(key) = free(client.address) {
+    if let Some(key) = free(client) {
         return Ok(key);
     }
-    let with_port = |port| SocketAddr::new(client.address.ip(), port);
+    let with_port = |port| SocketAddr::new(client.ip(), port);
     let replies = FlowKey::new(backend, with_port(0), protocol).ok_or(DropReason::NoBackend)?;
     let mut walk = walks.of(&flows.hash, &replies, PORTS);
     (0..PROBES)
         .map(|_| with_port(FIRST_PORT + walk.go(1)))
-        .filter(|seen_as| owner_of_client(&flows.hash, *seen_as, client.workers) == client.owner)
+        .filter(|seen_as| ownership.of_client(&flows.hash, *seen_as) == ownership.me)
         .find_map(free)
         .ok_or(DropReason::DnatPortsExhausted)
 }

@@ -11,10 +11,10 @@
 //! is heard (RFC 9293 §3.5.1, §3.10.7.4). To refuse would cost more.
 
 use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
 
 use crate::flow::hash::FlowHash;
 use crate::flow::{Entry, FlowKey, FlowTable};
+use crate::owner::Ownership;
 use crate::rewrite::port_walk::PortWalks;
 use crate::{DropReason, FlowState, Protocol, Tick};
 
@@ -28,8 +28,8 @@ const SAME_STEP: u32 = 4;
 #[derive(Clone, Debug)]
 pub(crate) struct Sources<'s> {
     pub(crate) pool: &'s [IpAddr],
-    /// This worker's share.
-    pub(crate) ports: RangeInclusive<u16>,
+    /// By whose shares a port is taken.
+    pub(crate) ownership: &'s Ownership,
 }
 
 impl Sources<'_> {
@@ -38,12 +38,6 @@ impl Sources<'_> {
     fn address(&self, hash: u64) -> Option<IpAddr> {
         let pick = (u128::from(hash) * self.pool.len() as u128) >> 64;
         self.pool.get(pick as usize).copied()
-    }
-
-    /// How many ports there are.
-    #[inline]
-    fn count(&self) -> u32 {
-        u32::from(*self.ports.end()) - u32::from(*self.ports.start()) + 1
     }
 }
 
@@ -58,14 +52,14 @@ pub(crate) fn first(
     protocol: Protocol,
 ) -> Option<FlowKey> {
     let address = sources.address(hash)?;
-    let count = sources.count();
     let replies = |port| FlowKey::new(backend, SocketAddr::new(address, port), protocol);
-    let port = sources.ports.start() + walks.of(hasher, &replies(0)?, count).go(1);
-    replies(port)
+    let without_port = replies(0)?;
+    let ports = sources.ownership.snat_ports(&without_port);
+    replies(ports.port(walks.of(hasher, &without_port, ports.count()).go(1))?)
 }
 
-/// What the backend's replies will look like: a SNAT address by the flow's hash, and a port of this
-/// worker's share, the next on the walk that no flow to this backend uses.
+/// What the backend's replies will look like: a SNAT address by the flow's hash, and a port at
+/// which replies are this worker's, the next on the walk that no flow to this backend uses.
 ///
 /// # Errors
 /// [`DropReason::NoSnatAddress`], [`DropReason::SnatPortsExhausted`].
@@ -79,15 +73,17 @@ pub(crate) fn reply_key(
     now: Tick,
 ) -> Result<FlowKey, DropReason> {
     let address = sources.address(hash).ok_or(DropReason::NoSnatAddress)?;
-    let (ports, count) = (&sources.ports, sources.count());
     let replies = |port| {
         let outside = SocketAddr::new(address, port);
         FlowKey::new(backend, outside, protocol).ok_or(DropReason::NoSnatAddress)
     };
-    let mut walk = walks.of(&flows.hash, &replies(0)?, count);
+    let without_port = replies(0)?;
+    let ports = sources.ownership.snat_ports(&without_port);
+    let mut walk = walks.of(&flows.hash, &without_port, ports.count());
     let mut over: Option<(u32, FlowKey, Entry)> = None;
     for probe in 0..PROBES {
-        let key = replies(ports.start() + walk.go(1 << (probe / SAME_STEP)))?;
+        let Some(port) = ports.port(walk.go(1 << (probe / SAME_STEP))) else { continue };
+        let key = replies(port)?;
         let taken = flows.find(&key, flows.hash.tuple(&key));
         if !taken.is_some() {
             return Ok(key);

@@ -10,10 +10,10 @@ use crate::fib::Neighbour;
 use crate::wire::ethernet::is_tagged;
 use crate::wire::ipv6::Ipv6View;
 use crate::{
-    BACKEND_COLUMNS, BURST, BackendId, Burst, CacheLine, Counters, DatagramIdx, DropReason, Exit,
-    Explanation, Fib, FlowInfo, FlowKey, FlowMemory, Forwarder, HEADROOM, LISTENER_COLUMNS,
+    BACKEND_COLUMNS, BURST, BackendId, Burst, CacheLine, CameBy, Counters, DatagramIdx, DropReason,
+    Exit, Explanation, Fib, FlowInfo, FlowKey, FlowMemory, Forwarder, HEADROOM, LISTENER_COLUMNS,
     Learned, Listener, ListenerSlot, MacAddr, NextHopKey, PortIdx, Protocol, PuntClass, RST_FRAME,
-    Removal, Removals, RxChecks, Settled, Snapshot, SnapshotBuilder, Tick, Timeouts,
+    Removal, Removals, RxChecks, Settled, Snapshot, SnapshotBuilder, Spread, Tick, Timeouts,
     WORKER_COLUMNS, WorkerIdx,
 };
 
@@ -200,6 +200,15 @@ impl<'m> TestLb<'m> {
         }
     }
 
+    /// Tells owners by what a NIC hashes. To be called before the first packet.
+    #[must_use]
+    pub fn with_spread(mut self, spread: Spread) -> Self {
+        let spread = Some(Arc::new(spread));
+        let told = |worker: Forwarder<'m>| worker.with_spread(spread.clone());
+        self.workers = self.workers.into_iter().map(told).collect();
+        self
+    }
+
     /// Checks the rows in order, each a promise. A packet for another worker is not taken there.
     ///
     /// # Panics
@@ -250,19 +259,54 @@ impl<'m> TestLb<'m> {
     /// # Panics
     /// Never: one packet goes in, and one comes out.
     pub fn send_to(&mut self, worker: WorkerIdx, frame: Vec<u8>) -> (Exit, Vec<u8>) {
-        self.send_burst(worker, vec![frame]).pop().expect("the packet pushed")
+        self.send_as(CameBy::Queue, worker, frame)
+    }
+
+    /// As [`Self::send_to`], of a frame that comes in so.
+    ///
+    /// # Panics
+    /// Never: one packet goes in, and one comes out.
+    pub fn send_as(
+        &mut self,
+        came_by: CameBy,
+        worker: WorkerIdx,
+        frame: Vec<u8>,
+    ) -> (Exit, Vec<u8>) {
+        self.send_burst_as(came_by, worker, vec![frame]).pop().expect("the packet pushed")
     }
 
     /// What a worker says would become of a packet.
     #[must_use]
     pub fn explain(&self, worker: WorkerIdx, key: &FlowKey) -> Explanation {
-        self.workers[usize::from(worker.0)].explain(key, &self.snapshot)
+        self.explain_as(worker, key, false)
+    }
+
+    /// What a worker says would become of a packet that another has `handed` to it, or not.
+    #[must_use]
+    pub fn explain_as(&self, worker: WorkerIdx, key: &FlowKey, handed: bool) -> Explanation {
+        self.workers[usize::from(worker.0)].explain(key, &self.snapshot, handed)
+    }
+
+    /// How many workers there are.
+    #[must_use]
+    pub fn workers(&self) -> u8 {
+        self.workers.len() as u8
     }
 
     /// Sends frames to a worker as one burst; how each leaves, and its bytes then.
     pub fn send_burst(&mut self, worker: WorkerIdx, frames: Vec<Vec<u8>>) -> Vec<(Exit, Vec<u8>)> {
+        self.send_burst_as(CameBy::Queue, worker, frames)
+    }
+
+    /// As [`Self::send_burst`], of frames that come in so.
+    pub fn send_burst_as(
+        &mut self,
+        came_by: CameBy,
+        worker: WorkerIdx,
+        frames: Vec<Vec<u8>>,
+    ) -> Vec<(Exit, Vec<u8>)> {
         let mut buffers: Vec<_> = frames.into_iter().map(|frame| buffer_of(&frame)).collect();
-        let mut burst = Burst::new();
+        let mut burst = Burst::that_came_by(came_by);
         for buffer in &mut buffers {
             assert!(burst.push(buffer, PortIdx(0), RxChecks::default()), "32 packets at most");
         }
@@ -275,13 +319,19 @@ impl<'m> TestLb<'m> {
     /// Sends a frame to a worker and does what a caller of the forwarder does: follows hand-overs, keeps pieces
     /// of datagrams that wait, forwards them when they are known. Every packet that ended by it, in order.
     pub fn carry(&mut self, worker: WorkerIdx, frame: impl Into<Vec<u8>>) -> Vec<(Exit, Vec<u8>)> {
-        self.carry_with(worker, &frame.into(), None);
+        self.carry_with(CameBy::Queue, worker, &frame.into(), None);
         std::mem::take(&mut self.ended)
     }
 
-    fn carry_with(&mut self, worker: WorkerIdx, frame: &[u8], learned: Option<Learned>) {
+    fn carry_with(
+        &mut self,
+        came_by: CameBy,
+        worker: WorkerIdx,
+        frame: &[u8],
+        learned: Option<Learned>,
+    ) {
         let mut buffer = buffer_of(frame);
-        let mut burst = Burst::new();
+        let mut burst = Burst::that_came_by(came_by);
         burst.push_piece(&mut buffer, PortIdx(0), RxChecks::default(), learned);
         self.workers[usize::from(worker.0)].forward(&mut burst, &self.snapshot, self.now);
         let packet = burst.iter().next().expect("the packet pushed");
@@ -289,7 +339,7 @@ impl<'m> TestLb<'m> {
         match exit {
             Exit::HandOver(owner) => {
                 assert_ne!(owner, worker, "to another worker");
-                self.carry_with(owner, &frame, learned);
+                self.carry_with(CameBy::Handed, owner, &frame, learned);
             }
             Exit::Await(datagram) => self.kept.push((worker, datagram, frame)),
             exit => self.ended.push((exit, frame)),
@@ -306,7 +356,9 @@ impl<'m> TestLb<'m> {
             self.kept = kept;
             for (_, _, frame) in free {
                 match settled {
-                    Settled::Known(learned) => self.carry_with(worker, &frame, Some(learned)),
+                    Settled::Known(learned) => {
+                        self.carry_with(CameBy::Queue, worker, &frame, Some(learned));
+                    }
                     Settled::Lost(reason) => self.ended.push((Exit::Drop(reason), frame)),
                 }
             }
@@ -324,19 +376,38 @@ impl<'m> TestLb<'m> {
         std::mem::take(&mut self.ended)
     }
 
-    /// Sends a frame to a worker and follows a hand-over; the worker where it ended, how, its bytes.
+    /// Sends a frame to a worker and follows it when it is handed over; the worker where it ended, how, its bytes.
+    ///
+    /// # Panics
+    /// If it does not end.
     pub fn send_and_follow(
         &mut self,
         worker: WorkerIdx,
         frame: Vec<u8>,
     ) -> (WorkerIdx, Exit, Vec<u8>) {
-        match self.send_to(worker, frame) {
-            (Exit::HandOver(owner), frame) => {
-                let (exit, frame) = self.send_to(owner, frame);
-                (owner, exit, frame)
+        self.follow(CameBy::Queue, worker, frame)
+    }
+
+    /// As [`Self::send_and_follow`], of a frame that comes in so.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub fn follow(
+        &mut self,
+        mut came_by: CameBy,
+        mut worker: WorkerIdx,
+        mut frame: Vec<u8>,
+    ) -> (WorkerIdx, Exit, Vec<u8>) {
+        for _ in 0..4 {
+            match self.send_as(came_by, worker, frame) {
+                (Exit::HandOver(owner), same) => {
+                    assert_ne!(owner, worker, "to another worker");
+                    (came_by, worker, frame) = (CameBy::Handed, owner, same);
+                }
+                (exit, frame) => return (worker, exit, frame),
             }
-            (exit, frame) => (worker, exit, frame),
         }
+        panic!("handed over again and again");
     }
 
     /// Lets time pass, sweeping as often as a worker would.

@@ -4,7 +4,7 @@ use super::{CLIENT, VIP, families};
 use crate::testing::{BOX_MAC, Family, TestLb, TestPacket, fragmented, mac_towards};
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
 use crate::wire::{checksum, ethernet};
-use crate::{DropReason, Exit, FlowState, L4Ports, NextHopKey, PortIdx, Protocol, WorkerIdx};
+use crate::{DropReason, Exit, FlowState, L4Ports, Mode, NextHopKey, PortIdx, Protocol, WorkerIdx};
 
 const SERVED: WorkerIdx = WorkerIdx(0);
 const SENT: Exit = Exit::Send(PortIdx(0));
@@ -374,6 +374,7 @@ fn a_held_l2_dsr_packet_whose_listener_departs_does_not_go_to_a_router() {
             family.address("192.0.2.10"),
             Protocol::Tcp,
             L4Ports::one(80),
+            Mode::L2Dsr,
         )]);
         lb.install(&builder);
         lb.resolve(key.address);

@@ -303,8 +303,11 @@ fn a_wrong_checksum_and_no_hop_left_are_lost_and_no_flow_changes() {
 #[test]
 fn any_worker_brings_an_error_to_the_owner_of_its_flow() {
     for family in families() {
-        for spec in [FULL_NAT, DNAT] {
+        for (spec, with_rss) in [(FULL_NAT, false), (DNAT, false), (FULL_NAT, true)] {
             let mut lb = TestLb::with_workers(4, &family.text(spec));
+            if with_rss {
+                lb = lb.with_spread(crate::testing::spread(1, &[0, 1, 2, 3], 4));
+            }
             for n in 0..40_u16 {
                 let client = family.text(&format!("203.0.113.7:{}", 30_000 + n));
                 let syn = crate::testing::tcp(&client, &family.text(VIP), SYN);

@@ -20,6 +20,7 @@ mod properties;
 mod quarantine;
 mod refusal;
 mod removal;
+mod rss;
 mod traced;
 mod unknown;
 mod vlan;

@@ -173,9 +173,9 @@ impl Inspector {
             return Answer::Refused(format!("{source} and {destination} are of two families"));
         };
         let mut worker = 0;
-        // Any worker knows the owner, and the owner is not another's.
-        for _ in 0..2 {
-            match self.desk(worker).explain(key) {
+        // Any worker knows the owner; while a listener changes, there may be one to be asked before.
+        for handed in [false, true, true] {
+            match self.desk(worker).explain(key, handed) {
                 Ok((explanation, now)) => match tell::fate(&explanation, worker, now) {
                     Ok(fate) => return Answer::Explained { worker, fate },
                     Err(owner) => worker = usize::from(owner.0),

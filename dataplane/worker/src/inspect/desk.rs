@@ -61,9 +61,13 @@ impl Desk {
         }
     }
 
-    /// What the worker says would become of a packet, and when it said so.
-    pub(super) fn explain(&mut self, key: FlowKey) -> Result<(Explanation, Tick), NoAnswer> {
-        match self.ask(What::Explain(key))? {
+    /// What the worker says would become of a packet, `handed` to it by another or not, and when it said so.
+    pub(super) fn explain(
+        &mut self,
+        key: FlowKey,
+        handed: bool,
+    ) -> Result<(Explanation, Tick), NoAnswer> {
+        match self.ask(What::Explain(key, handed))? {
             (now, Told::Explained(explanation)) => Ok((explanation, now)),
             _ => Err(NoAnswer),
         }
@@ -117,14 +121,14 @@ mod tests {
             FlowKey::new(client, vip.parse().unwrap(), Protocol::Tcp).unwrap()
         };
         let (own, nobodys) = (key("192.0.2.2:22"), key("198.51.100.1:80"));
-        assert_eq!(desk.explain(own), Err(NoAnswer));
+        assert_eq!(desk.explain(own, false), Err(NoAnswer));
         let mut turn = || {
             probe.answer_one(lb.worker(WorkerIdx(0)), &lb.snapshot, &mut tracer, lb.now);
         };
         turn(); // it hung, and goes on
         let told = thread::scope(|scope| {
             desk.patience = PATIENCE;
-            let asked = scope.spawn(|| desk.explain(nobodys));
+            let asked = scope.spawn(|| desk.explain(nobodys, false));
             while !asked.is_finished() {
                 turn();
             }

@@ -22,7 +22,7 @@ pub(super) enum What {
     /// The flows among the next records.
     Flows { from: u32, page: Vec<FlowInfo> },
     /// What would become of a packet.
-    Explain(FlowKey),
+    Explain(FlowKey, bool),
     /// Watch this from now on, or nothing.
     Watch(Option<Watch>),
 }
@@ -83,7 +83,9 @@ impl Probe {
                 let next = forwarder.flow_page(from, &mut page);
                 Told::Flows { page, next }
             }
-            What::Explain(key) => Told::Explained(forwarder.explain(&key, snapshot)),
+            What::Explain(key, handed) => {
+                Told::Explained(forwarder.explain(&key, snapshot, handed))
+            }
             What::Watch(watch) => Told::Watches { missed: tracer.watch(watch) },
         };
         let pushed = self.replies.push(Reply { serial, now, what });

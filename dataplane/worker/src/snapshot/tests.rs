@@ -362,6 +362,30 @@ fn replies_of_a_dnat_backend_are_known_until_its_last_flow_ends() {
     }
 }
 
+/// In DNAT, flows have other owners: the flows of before must be told from those after.
+#[test]
+fn a_listener_that_changes_to_dnat_or_from_it_is_another() {
+    use feed::Mode::{Dnat, FullNat, Ipip, L2Dsr};
+    let vip: SocketAddr = "192.0.2.1:80".parse().unwrap();
+    let web =
+        |mode| state(&[("web", listener("192.0.2.1", mode, "g"))], &[("g", &["10.0.0.1:80"])]);
+    for (before, after, departs) in [
+        (L2Dsr, Dnat, true),
+        (Dnat, L2Dsr, true),
+        (FullNat, Dnat, true),
+        (Dnat, FullNat, true),
+        (FullNat, Ipip, false),
+    ] {
+        let mut bench = Bench::new();
+        let (slot, _) = served(&bench.translate(&web(before)).snapshot, "192.0.2.1:80").unwrap();
+        bench.set_listener_flows(slot, 1);
+        let snapshot = bench.translate(&web(after)).snapshot;
+        assert!(snapshot.listener_of(vip, Protocol::Tcp).is_some());
+        let departed = snapshot.is_departed(vip, Protocol::Tcp);
+        assert_eq!(departed, departs, "{before:?} to {after:?}");
+    }
+}
+
 /// A web server whose full NAT takes its source from a pool.
 fn pooled(vip: &str, pool: &[&str]) -> Arc<State> {
     let mut state = State::clone(&web(&["10.0.0.1:80"]));
