@@ -42,6 +42,7 @@ ports:
     device: net_tap0,iface=lan0,mac=02:00:00:00:00:fe
     mac: 02:00:00:00:00:01
     companion: pst0
+    receive: $receive
     transmit-queue-offset: $transmit_offset
 workers:
   count: $workers

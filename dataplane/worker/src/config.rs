@@ -26,7 +26,7 @@ const FLOW_CAPACITY: std::ops::RangeInclusive<u32> = 64..=(1 << 28);
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The DPDK ports, in the order of the file; the index is the forwarder's `PortIdx`. Each has
-    /// one receive and one transmit queue a worker.
+    /// one receive and one transmit queue a worker, or as many as it can have.
     pub ports: Vec<PortConfig>,
     /// The pinned workers.
     pub workers: Workers,
@@ -59,9 +59,24 @@ pub struct PortConfig {
     pub descriptors: u16,
     /// Largest IP packet, in bytes.
     pub mtu_bytes: u16,
+    /// How its packets come to the workers.
+    pub receive: Receive,
     /// Worker `i` transmits on queue `i + offset`. Zero except in a lab that wants replies to
     /// arrive at the wrong worker: a TAP returns a flow on the queue it was last sent on.
     pub transmit_queue_offset: u16,
+}
+
+/// How the packets of a port come to the workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Receive {
+    /// By a queue a worker, and RSS where the port has it; by one queue where it has no more.
+    #[default]
+    Auto,
+    /// By RSS, or the program does not start.
+    Rss,
+    /// By one queue: its worker hands over what is another's.
+    Software,
 }
 
 /// How many workers there are, where they run and what they do when there is nothing to do.
@@ -265,6 +280,8 @@ struct RawPort {
     descriptors: u16,
     mtu_bytes: Option<Spanned<u16>>,
     #[serde(default)]
+    receive: Receive,
+    #[serde(default)]
     transmit_queue_offset: u16,
 }
 
@@ -423,6 +440,7 @@ impl RawPort {
             companion: self.companion.value,
             descriptors: self.descriptors,
             mtu_bytes,
+            receive: self.receive,
             transmit_queue_offset: self.transmit_queue_offset,
         })
     }
@@ -674,6 +692,10 @@ mod tests {
             (
                 "ports: [{ name: a, device: x, companion: c, mtu-bytes: 68 }]",
                 "mtu-bytes 68: 576 to 9600",
+            ),
+            (
+                "ports: [{ name: a, device: x, companion: c, receive: hardware }]",
+                "unknown variant `hardware`, expected one of",
             ),
             (
                 "ports: [{ name: a, device: x, companion: c }, { name: a, device: y, companion: d }]",

@@ -1,4 +1,5 @@
-//! Packets that landed on a worker that does not own their flow travel to the owner here.
+//! Packets that landed on a worker that does not own their flow travel to the owner here, and those that are ready
+//! to the worker that has a transmit queue.
 //!
 //! One wait-free ring for each ordered pair of workers, so that none has two writers or two
 //! readers. A packet carries nothing but itself and the port it came in by: the owner starts from
@@ -7,8 +8,11 @@
 use penstock_forward::BURST;
 use rtrb::{Consumer, Producer, RingBuffer};
 
-/// Packets a ring holds: eight bursts.
+/// Packets a ring holds at least: eight bursts.
 const RING_PACKETS: usize = 256;
+/// Packets all rings to a worker hold, where that is more: a worker that spreads for a whole port fills one of them,
+/// and the other may wait for its CPU.
+const INBOX_PACKETS: usize = 1024;
 
 /// The way to one other worker: packets of this turn, and the ring they go into together, so that
 /// the cache line between the two cores moves once a turn and not once a packet.
@@ -44,13 +48,14 @@ impl<P> HandOver<P> {
     pub fn between(workers: usize) -> Vec<Self> {
         let none = |_| Self { outboxes: Vec::new(), inboxes: Vec::new(), first: 0 };
         let mut all: Vec<Self> = (0..workers).map(none).collect();
+        let packets = RING_PACKETS.max(INBOX_PACKETS / workers.saturating_sub(1).max(1));
         for from in 0..workers {
             for to in 0..workers {
                 if from == to {
                     all[from].outboxes.push(None);
                     continue;
                 }
-                let (ring, inbox) = RingBuffer::new(RING_PACKETS);
+                let (ring, inbox) = RingBuffer::new(packets);
                 all[from].outboxes.push(Some(Outbox { ring, staged: Vec::with_capacity(BURST) }));
                 all[to].inboxes.push(inbox);
             }
@@ -118,11 +123,11 @@ mod tests {
     #[test]
     fn what_a_full_ring_does_not_take_is_lost_and_counted() {
         let mut workers = HandOver::between(2);
-        let given = RING_PACKETS + 3;
+        let given = INBOX_PACKETS + 3;
         let lost: usize = (0..given).map(|packet| workers[0].give(1, packet)).sum();
         assert_eq!(lost + workers[0].flush(), 3);
         let got = taken(&mut workers[1], usize::MAX);
-        assert_eq!(got, (0..RING_PACKETS).collect::<Vec<_>>(), "in order, the first ones");
+        assert_eq!(got, (0..INBOX_PACKETS).collect::<Vec<_>>(), "in order, the first ones");
     }
 
     #[test]

@@ -9,8 +9,8 @@ use arc_swap::{ArcSwap, Cache};
 use crossbeam_utils::CachePadded;
 use penstock_dpdk::{Mbuf, MbufBurst, MbufError, Mempool, RxChecksum, RxQueue, TxQueue};
 use penstock_forward::{
-    BURST, Burst, Checked, DropReason, Exit, Forwarder, HEADROOM, Learned, NextHopKey, Packet,
-    PortIdx, PuntClass, RST_FRAME, RxChecks, Settled, Tick,
+    BURST, Burst, CameBy, Checked, DropReason, Exit, Forwarder, HEADROOM, Learned, NextHopKey,
+    Packet, Placed, PortIdx, PuntClass, RST_FRAME, RxChecks, Settled, Tick,
 };
 use rtrb::{Consumer, Producer};
 
@@ -23,31 +23,37 @@ use crate::{
     inspect::{Probe, Tracer},
     pieces::Pieces,
     published::Published,
-    statistics::{Activity, Drops, WorkerActivity},
+    receive::Reception,
+    statistics::{Activity, Arrived, Drops, PortArrivals, WorkerActivity},
 };
 
 /// How often waiting packets are looked at again although no configuration has changed.
 const HOLD_CHECK_MS: u32 = 10;
 
-/// One port as one worker sees it: a receive queue, a transmit queue, and what is to be sent.
+/// One port as one worker sees it: its queues of it, and what is to be sent.
 pub struct WorkerPort {
-    /// Only this worker receives here.
-    pub rx: RxQueue,
-    /// Only this worker sends here.
-    pub tx: TxQueue,
+    /// Only this worker receives here; it may have no queue of the port.
+    pub rx: Option<RxQueue>,
+    /// The way out.
+    pub tx: Transmit,
     /// Packets of this turn, sent in one burst at its end.
     pub sending: MbufBurst,
     /// The way to the kernel.
     pub punt: PuntOutbox,
-    /// Frames of ours and of the kernel to be sent, in this order: the first worker's alone.
+    /// Frames of ours and of the kernel to be sent, in this order: one worker's alone.
     pub to_send: Vec<Consumer<Mbuf>>,
+    /// How its packets come to the workers.
+    pub reception: Reception,
+    /// What is counted of them.
+    pub arrivals: PortArrivals,
 }
 
-impl WorkerPort {
-    /// A port's ends for one worker.
-    pub fn new(rx: RxQueue, tx: TxQueue, punt: PuntOutbox, to_send: Vec<Consumer<Mbuf>>) -> Self {
-        Self { rx, tx, sending: MbufBurst::new(), punt, to_send }
-    }
+/// How a worker sends by a port.
+pub enum Transmit {
+    /// By a queue that is its own.
+    Queue(TxQueue),
+    /// It has none: this worker sends for it.
+    Through(usize),
 }
 
 /// Everything one worker owns, and the few things it shares.
@@ -73,7 +79,7 @@ pub struct Path {
     /// Ports by `PortIdx`.
     pub ports: Vec<WorkerPort>,
     /// Rings to and from the other workers.
-    pub handover: HandOver<Handed>,
+    pub handover: HandOver<Passed>,
     /// Packets that wait for a MAC.
     pub hold: Hold<Mbuf>,
     /// Pieces of datagrams that wait for the first.
@@ -128,6 +134,15 @@ impl Worker {
         self.path.flush();
         self.path.ports
     }
+}
+
+/// A packet on its way to another worker.
+#[derive(Debug)]
+pub enum Passed {
+    /// To the owner of its flow.
+    ToOwner(Handed),
+    /// Ready, and to be sent by a port of which the first has no transmit queue.
+    ToSend(Mbuf, PortIdx),
 }
 
 /// A packet on its way to its owner: the frame as it was received, by which port, and what is known of it if it is
@@ -186,6 +201,24 @@ impl Arrivals {
     }
 }
 
+/// Packets that others want sent, and by which port each.
+struct ForOthers {
+    mbufs: MbufBurst,
+    ports: [PortIdx; BURST],
+}
+
+impl ForOthers {
+    fn none() -> Self {
+        Self { mbufs: MbufBurst::new(), ports: [PortIdx(0); BURST] }
+    }
+
+    fn push(&mut self, mbuf: Mbuf, port: PortIdx) {
+        self.ports[self.mbufs.len()] = port;
+        let overflow = self.mbufs.push(mbuf);
+        debug_assert!(overflow.is_ok(), "no more are taken at once than a burst holds");
+    }
+}
+
 impl Path {
     fn forward_received(
         &mut self,
@@ -195,15 +228,27 @@ impl Path {
     ) -> usize {
         let mut packets = 0;
         for at in 0..self.ports.len() {
+            let Some(rx) = &mut self.ports[at].rx else { continue };
             let mut arrivals = Arrivals::from(PortIdx(at as u16));
-            let received = self.ports[at].rx.receive(&mut arrivals.mbufs);
+            let received = rx.receive(&mut arrivals.mbufs);
             if received > 0 {
                 self.activity.add(Activity::Received, received as u64);
-                self.forward(arrivals, forwarder, published, now);
+                let came_by = self.ports[at].reception.came_by();
+                let handed_over = self.forward(arrivals, came_by, forwarder, published, now);
+                self.ports[at].arrivals.add(Arrived::HandedOver, handed_over);
+                if came_by == CameBy::Rss {
+                    self.count_placed(at, forwarder.take_placed());
+                }
                 packets += received;
             }
         }
         packets
+    }
+
+    fn count_placed(&mut self, at: usize, placed: Placed) {
+        let arrivals = self.ports[at].arrivals;
+        arrivals.add(Arrived::RssMatch, placed.as_computed.into());
+        arrivals.add(Arrived::RssMismatch, placed.elsewhere.into());
     }
 
     /// As many bursts as may have been received in a turn: what others hand over arrives by all ports.
@@ -229,14 +274,23 @@ impl Path {
         published: &Published,
         now: Tick,
     ) -> usize {
-        let mut arrivals = Arrivals::from(PortIdx(0));
-        self.handover.take(BURST, |handed| arrivals.push(handed));
-        let packets = arrivals.mbufs.len();
-        if packets > 0 {
-            self.activity.add(Activity::HandedIn, packets as u64);
-            self.forward(arrivals, forwarder, published, now);
+        let (mut arrivals, mut to_send) = (Arrivals::from(PortIdx(0)), ForOthers::none());
+        self.handover.take(BURST, |passed| match passed {
+            Passed::ToOwner(handed) => arrivals.push(handed),
+            Passed::ToSend(mbuf, port) => to_send.push(mbuf, port),
+        });
+        let (handed, ready) = (arrivals.mbufs.len(), to_send.mbufs.len());
+        if ready > 0 {
+            self.activity.add(Activity::SentForOthers, ready as u64);
+            for (mbuf, port) in to_send.mbufs.drain().zip(to_send.ports) {
+                self.send(port, mbuf);
+            }
         }
-        packets
+        if handed > 0 {
+            self.activity.add(Activity::HandedIn, handed as u64);
+            self.forward(arrivals, CameBy::Handed, forwarder, published, now);
+        }
+        handed + ready
     }
 
     /// Pieces of datagrams that waited and do no more, after the first.
@@ -253,7 +307,7 @@ impl Path {
             if arrivals.mbufs.is_empty() {
                 break;
             }
-            self.forward(arrivals, forwarder, published, now);
+            self.forward(arrivals, CameBy::Queue, forwarder, published, now);
         }
     }
 
@@ -272,14 +326,15 @@ impl Path {
     }
 
     /// One burst through the forwarder; each packet leaves exactly once: sent, punted, handed over,
-    /// held, or dropped and counted.
+    /// held, or dropped and counted. Returns how many were to be handed over.
     fn forward(
         &mut self,
         mut arrivals: Arrivals,
+        came_by: CameBy,
         forwarder: &mut Forwarder<'_>,
         published: &Published,
         now: Tick,
-    ) {
+    ) -> u64 {
         let mut exits = [(Exit::Punt(PuntClass::Other), Place::default()); BURST];
         let Arrivals { ingress: ports, mut learned, .. } = arrivals;
         let traced = self.tracer.is_watching();
@@ -287,7 +342,7 @@ impl Path {
             self.trace_arrivals(&arrivals, now);
         }
         {
-            let mut burst = Burst::new();
+            let mut burst = Burst::that_came_by(came_by);
             for ((mbuf, ingress), learned) in arrivals.mbufs.iter_mut().zip(ports).zip(learned) {
                 let checks = rx_checks(mbuf);
                 // Every pool leaves room; a frame that has none is seen as an empty one.
@@ -304,15 +359,18 @@ impl Path {
                 self.trace_burst(&burst, forwarder, published);
             }
         }
+        let mut handed_over = 0;
         for (at, mbuf) in arrivals.mbufs.drain().enumerate() {
             let packet = Handed { mbuf, ingress: ports[at], learned: learned[at] };
             let (exit, place) = exits[at];
+            handed_over += u64::from(matches!(exit, Exit::HandOver(_)));
             let lost = self.dispatch(packet, exit, place, now);
             if traced {
                 self.tracer.dispatched(at, lost);
             }
         }
         self.settle_pieces(forwarder);
+        handed_over
     }
 
     #[cold]
@@ -357,7 +415,7 @@ impl Path {
             }
             Exit::HandOver(owner) => {
                 let packet = Handed { mbuf, ingress, learned };
-                let lost = self.handover.give(usize::from(owner.0), packet);
+                let lost = self.handover.give(usize::from(owner.0), Passed::ToOwner(packet));
                 self.drops.count_many(DropReason::HandOverFull, lost as u64);
                 return None; // those lost are of a whole burst
             }
@@ -411,12 +469,13 @@ impl Path {
         while self.hold.expired(now).is_some() {
             self.drops.count(DropReason::HoldTimeout);
         }
-        let Self { hold, ports, drops, activity, unresolved, .. } = self;
+        let Self { hold, ports, handover, drops, activity, unresolved, .. } = self;
+        let mut ways = Ways { ports, handover, drops: *drops, activity: *activity };
         let snapshot = &published.snapshot;
         hold.retry(|mut mbuf, held_for| {
             match forwarder.resume(mbuf.data_mut(), held_for, snapshot) {
                 Exit::Send(port) => {
-                    Self::push(&mut ports[usize::from(port.0)], mbuf, *drops, *activity);
+                    ways.send(port, mbuf);
                     None
                 }
                 Exit::Hold(next_hop) => {
@@ -424,7 +483,7 @@ impl Path {
                     Some((mbuf, next_hop))
                 }
                 Exit::Drop(reason) => {
-                    drops.count(reason);
+                    ways.drops.count(reason);
                     None
                 }
                 // A rewritten frame is for none of these.
@@ -433,47 +492,75 @@ impl Path {
         });
     }
 
+    fn ways(&mut self) -> Ways<'_> {
+        let Self { ports, handover, drops, activity, .. } = self;
+        Ways { ports, handover, drops: *drops, activity: *activity }
+    }
+
     fn send(&mut self, port: PortIdx, mbuf: Mbuf) {
-        Self::push(&mut self.ports[usize::from(port.0)], mbuf, self.drops, self.activity);
+        self.ways().send(port, mbuf);
     }
 
-    /// Adds a packet to what is to be sent, after making room if there is none.
-    fn push(port: &mut WorkerPort, mbuf: Mbuf, drops: Drops, activity: WorkerActivity) {
-        if port.sending.is_full() {
-            Self::flush_port(port, drops, activity);
-        }
-        let pushed = port.sending.push(mbuf);
-        debug_assert!(pushed.is_ok(), "a flushed burst is empty");
-    }
-
-    /// Hands over and sends what this turn has collected. What a full transmit queue does not take is dropped: to
-    /// wait here would only move the queue to where nobody counts it.
+    /// Sends and hands over what this turn has collected.
     fn flush(&mut self) {
+        for at in 0..self.ports.len() {
+            self.ways().flush(at);
+        }
         self.drops.count_many(DropReason::HandOverFull, self.handover.flush() as u64);
-        for port in &mut self.ports {
-            Self::flush_port(port, self.drops, self.activity);
-        }
-    }
-
-    fn flush_port(port: &mut WorkerPort, drops: Drops, activity: WorkerActivity) {
-        if port.sending.is_empty() {
-            return;
-        }
-        let sent = port.tx.send(&mut port.sending);
-        activity.add(Activity::Transmitted, sent as u64);
-        drops.count_many(DropReason::TransmitFull, port.sending.len() as u64);
-        port.sending.clear();
     }
 
     fn send_from_kernel(&mut self) -> usize {
         let mut frames = 0;
-        for port in &mut self.ports {
-            let mut rings = std::mem::take(&mut port.to_send); // while the port is written to
-            frames +=
-                take_burst(&mut rings, |mbuf| Self::push(port, mbuf, self.drops, self.activity));
-            port.to_send = rings;
+        for at in 0..self.ports.len() {
+            let mut rings = std::mem::take(&mut self.ports[at].to_send); // while the port is written to
+            frames += take_burst(&mut rings, |mbuf| self.send(PortIdx(at as u16), mbuf));
+            self.ports[at].to_send = rings;
         }
         frames
+    }
+}
+
+/// The ways out of a worker.
+struct Ways<'w> {
+    ports: &'w mut [WorkerPort],
+    handover: &'w mut HandOver<Passed>,
+    drops: Drops,
+    activity: WorkerActivity,
+}
+
+impl Ways<'_> {
+    /// Adds a packet to what is to be sent, after making room if there is none.
+    fn send(&mut self, port: PortIdx, mbuf: Mbuf) {
+        let at = usize::from(port.0);
+        if self.ports[at].sending.is_full() {
+            self.flush(at);
+        }
+        let pushed = self.ports[at].sending.push(mbuf);
+        debug_assert!(pushed.is_ok(), "a flushed burst is empty");
+    }
+
+    /// Sends what a port has collected. What a full transmit queue does not take is dropped: to wait here would only
+    /// move the queue to where nobody counts it.
+    fn flush(&mut self, at: usize) {
+        let WorkerPort { tx, sending, .. } = &mut self.ports[at];
+        if sending.is_empty() {
+            return;
+        }
+        match tx {
+            Transmit::Queue(queue) => {
+                let sent = queue.send(sending);
+                self.activity.add(Activity::Transmitted, sent as u64);
+                self.drops.count_many(DropReason::TransmitFull, sending.len() as u64);
+                sending.clear();
+            }
+            Transmit::Through(worker) => {
+                for mbuf in sending.drain() {
+                    let lost =
+                        self.handover.give(*worker, Passed::ToSend(mbuf, PortIdx(at as u16)));
+                    self.drops.count_many(DropReason::HandOverFull, lost as u64);
+                }
+            }
+        }
     }
 }
 

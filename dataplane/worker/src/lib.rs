@@ -19,6 +19,7 @@
 //! * [`snapshot`]: state and kernel view to what the forwarder reads; [`slots`]: stable numbers;
 //!   [`orphans`]: since when flows have nobody who serves them.
 //! * [`published`]: the pointer, and when the old may be freed.
+//! * [`receive`]: how the packets of each port come to the workers: RSS, or a worker that spreads.
 //! * [`lcore`]: the worker's loop; [`handover`], [`hold`], [`pieces`], [`idle`],
 //!   [`clock`]: its parts.
 //! * [`in_use`]: the next hops that the kernel shall know beforehand; [`occupied`]: the addresses that
@@ -46,6 +47,7 @@ pub mod occupied;
 pub mod orphans;
 pub mod pieces;
 pub mod published;
+pub mod receive;
 pub mod slots;
 pub mod snapshot;
 pub mod start;

@@ -25,11 +25,12 @@ use tracing::{info, warn};
 use crate::{
     clock::Clock,
     companions::Companions,
-    kernel::Mirror,
-    lcore::WorkerPort,
+    kernel::{MacAddr, Mirror},
+    lcore::{Transmit, WorkerPort},
     published::Publisher,
+    receive::{self, Reception},
     snapshot::Translator,
-    statistics::Statistics,
+    statistics::{Arrived, Statistics},
     watch::{Found, Watch},
 };
 
@@ -66,6 +67,52 @@ pub struct StartedPort {
     pub name: String,
     /// The port; its queues are the workers'.
     pub port: Port,
+    reception: Reception,
+    rss: receive::Watch,
+    mac: String,
+    companion: String,
+}
+
+impl StartedPort {
+    /// A port and how its packets come to the workers, who know that too.
+    pub fn new(
+        name: String,
+        port: Port,
+        reception: Reception,
+        mac: MacAddr,
+        companion: String,
+    ) -> Self {
+        let (rss, mac) = (receive::Watch::default(), mac.to_string());
+        Self { name, port, reception, rss, mac, companion }
+    }
+
+    /// Says what it is in its row of the statistics.
+    pub fn label(&self, row: usize, statistics: &mut Statistics) {
+        let label = [
+            ("name", self.name.as_str()),
+            ("device", self.port.name()),
+            ("driver", self.port.driver()),
+            ("mac", &self.mac),
+            ("companion", &self.companion),
+            ("receive", self.reception.manner().name()),
+        ];
+        statistics.label_port(row, &label);
+    }
+
+    /// Looks whether RSS does what it says, and trusts it no longer if not.
+    fn watch_rss(&mut self, row: usize, workers: usize, statistics: &mut Statistics) {
+        let counted = |what| statistics.arrived(workers, row, what);
+        let [matched, mismatched] = [Arrived::RssMatch, Arrived::RssMismatch].map(counted);
+        if self.rss.look(&self.reception, matched, mismatched) {
+            warn!(
+                port = self.name,
+                matched,
+                mismatched,
+                "RSS brings packets elsewhere than its key and table say, and is trusted no longer: the workers that receive them hand them over"
+            );
+            self.label(row, statistics);
+        }
+    }
 }
 
 impl Serving {
@@ -252,8 +299,10 @@ impl MainLcore {
 
     /// Whether something that flows needed is needed no more.
     fn update_statistics(&mut self) -> bool {
-        for (at, port) in self.ports.iter().enumerate() {
-            self.statistics.set_port(at, &port.port, &self.mempool);
+        let workers = self.workers.len();
+        for (at, port) in self.ports.iter_mut().enumerate() {
+            self.statistics.set_port(workers, at, &port.port, &self.mempool);
+            port.watch_rss(at, workers, &mut self.statistics);
         }
         let turns = (0..self.workers.len()).map(|worker| self.statistics.turns(worker));
         match self.watch.look(turns, Instant::now()) {
@@ -270,8 +319,10 @@ impl MainLcore {
         let mut queues: Vec<_> = self.ports.iter().map(|_| (Vec::new(), Vec::new())).collect();
         for returned in self.queues.try_iter() {
             for (port, (rx, tx)) in returned.into_iter().zip(&mut queues) {
-                rx.push(port.rx);
-                tx.push(port.tx);
+                rx.extend(port.rx);
+                if let Transmit::Queue(queue) = port.tx {
+                    tx.push(queue);
+                }
             }
         }
         for (port, (rx, tx)) in self.ports.into_iter().zip(queues) {

@@ -2,6 +2,7 @@
 //! companions, memory, threads. What fails says why, and nothing half-started is left running.
 
 use std::{
+    collections::HashMap,
     error::Error,
     fs,
     sync::{Arc, atomic::AtomicBool, mpsc},
@@ -9,8 +10,8 @@ use std::{
 
 use arc_swap::Cache;
 use penstock_dpdk::{
-    ConfiguredPort, Eal, Lcore, Mempool, MempoolConfig, Port, PortConfig, RssConfig, Running,
-    RxQueue, TxQueue, UnconfiguredPort,
+    Capabilities, ConfiguredPort, Eal, Lcore, MbufBurst, Mempool, MempoolConfig, Port, PortConfig,
+    RssConfig, RssHash, Running, RxQueue, TxQueue, UnconfiguredPort,
 };
 use penstock_feed::{Server, StateFile};
 use penstock_forward::{
@@ -19,13 +20,13 @@ use penstock_forward::{
 };
 use rtrb::{Consumer, RingBuffer};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use zerocopy::FromBytes;
 
 use crate::{
     clock::Clock,
     companions::{CompanionFacts, Companions},
-    config::{self, Config},
+    config::{self, Config, Receive},
     eal,
     exception::{Companion, ExceptionPath, PuntOutbox},
     handover::HandOver,
@@ -33,13 +34,14 @@ use crate::{
     idle::Rest,
     inspect::{self, Desk, Inspector},
     kernel::{self, Attachment, Mirror},
-    lcore::{Path as WorkerPath, Worker, WorkerPort},
+    lcore::{Path as WorkerPath, Transmit, Worker, WorkerPort},
     main_lcore::{self, MainLcore, StartedPort},
     memory,
     pieces::Pieces,
     published::Publisher,
+    receive::{self, Drawn, Found, Manner, Queues, Reception, Taken},
     snapshot::Translator,
-    statistics::Statistics,
+    statistics::{PortArrivals, Statistics},
     watch::Watch,
 };
 
@@ -79,12 +81,17 @@ pub fn start(config: Config) -> Result<MainLcore, Failed> {
 
     let mut eal = Eal::init(&eal::arguments(&config))?;
     let mempool = make_mempool(&eal, &config)?;
-    let mut ports = Vec::new();
     let mut available = eal.ports();
-    for port in &config.ports {
-        ports.push(start_port(port, &mut available, &mempool, &config)?);
+    let chosen = config.ports.iter().enumerate();
+    let chosen = chosen.map(|(at, port)| choose_port(at, port, &mut available, &config));
+    let chosen = chosen.collect::<Result<Vec<_>, _>>()?;
+    let drawn = draw_rss(&chosen, config.workers.count)?;
+    let mut ports = Vec::new();
+    for (port, wanted) in chosen.into_iter().zip(&config.ports) {
+        ports.push(start_port(port, wanted, drawn.as_ref(), &mempool)?);
     }
-    Start { config, statistics, server, mempool, terminate, stop: Arc::default() }
+    let found = receive_by(&mut ports, drawn.as_ref(), &config)?;
+    Start { config, statistics, server, mempool, found, terminate, stop: Arc::default() }
         .launch(eal, ports)
 }
 
@@ -94,8 +101,16 @@ struct Start {
     statistics: Statistics,
     server: Server,
     mempool: Mempool,
+    found: Found,
     terminate: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
+}
+
+/// A port of the configuration, found.
+struct ChosenPort {
+    port: UnconfiguredPort,
+    can: Capabilities,
+    queues: Queues,
 }
 
 /// A port that runs, with its queues in order, before they are given out.
@@ -104,6 +119,19 @@ struct RunningPort {
     mac: MacAddr,
     rx: Vec<RxQueue>,
     tx: Vec<TxQueue>,
+    queues: Queues,
+    /// What it said of its RSS.
+    taken: Option<Taken>,
+    reception: Reception,
+}
+
+/// The ports with their companions, before their ends are given to the workers.
+struct OpenedPorts {
+    wiring: Wiring,
+    started: Vec<StartedPort>,
+    taps: Vec<Companion>,
+    facts: Vec<CompanionFacts>,
+    names: Vec<(u16, String)>,
 }
 
 /// The workers with all they need but an lcore, and the other ends of what they hold.
@@ -115,6 +143,41 @@ struct Crew {
 }
 
 impl Start {
+    /// Gives each port its companion and each worker its ends of it.
+    fn open(&self, ports: Vec<RunningPort>) -> Result<OpenedPorts, Failed> {
+        let workers = self.config.workers.count;
+        let mut opened = OpenedPorts {
+            wiring: Wiring::new(workers),
+            started: Vec::new(),
+            taps: Vec::new(),
+            facts: Vec::new(),
+            names: Vec::new(),
+        };
+        for (at, (running, port)) in ports.into_iter().zip(&self.config.ports).enumerate() {
+            let RunningPort { port: device, mac, rx, tx, queues, reception, .. } = running;
+            let mac = kernel::MacAddr(mac.0);
+            let attachment = Attachment::open(&port.companion, mac, port.mtu_bytes.into())?;
+            let (to_port, own_frames) = RingBuffer::new(OWN_FRAMES);
+            opened.facts.push(CompanionFacts { mac, to_port });
+            opened.names.push((at as u16, port.companion.clone()));
+            let (companion, outboxes, from_kernel) = Companion::new(attachment, workers);
+            opened.taps.push(companion);
+            let ends = PortEnds {
+                rx,
+                tx,
+                queues,
+                offset: port.transmit_queue_offset,
+                outboxes,
+                to_send: vec![own_frames, from_kernel],
+                reception: reception.clone(),
+            };
+            opened.wiring.port(ends, |worker| self.statistics.arrivals(worker, at));
+            let (name, companion) = (port.name.clone(), port.companion.clone());
+            opened.started.push(StartedPort::new(name, device, reception, mac, companion));
+        }
+        Ok(opened)
+    }
+
     fn launch(mut self, mut eal: Eal, ports: Vec<RunningPort>) -> Result<MainLcore, Failed> {
         let workers = self.config.workers.count;
         let forward_ports: Vec<_> =
@@ -126,20 +189,7 @@ impl Start {
             timeouts(&self.config),
             workers,
         );
-        let mut wiring = Wiring::new(workers);
-        let (mut started, mut taps, mut facts, mut names) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for (at, (running, port)) in ports.into_iter().zip(&self.config.ports).enumerate() {
-            let mac = kernel::MacAddr(running.mac.0);
-            let attachment = Attachment::open(&port.companion, mac, port.mtu_bytes.into())?;
-            let (to_port, own_frames) = RingBuffer::new(OWN_FRAMES);
-            facts.push(CompanionFacts { mac, to_port });
-            names.push((at as u16, port.companion.clone()));
-            let (companion, outboxes, from_kernel) = Companion::new(attachment, workers);
-            taps.push(companion);
-            started.push(StartedPort { name: port.name.clone(), port: running.port });
-            wiring.port(port, running.rx, running.tx, outboxes, [own_frames, from_kernel])?;
-        }
+        let OpenedPorts { wiring, started, taps, facts, names } = self.open(ports)?;
         let mirror = Mirror::open(&names)?;
         let companions = Companions::new(facts, self.mempool.clone())?;
         let publisher = Publisher::new(empty_snapshot(), workers);
@@ -157,7 +207,9 @@ impl Start {
             let (lcores, workers) = (lcores.len(), workers.len());
             return Err(format!("EAL made {lcores} lcores for {workers} workers").into());
         }
-        self.label_ports(&started)?;
+        for (row, port) in started.iter().enumerate() {
+            port.label(row, &mut self.statistics);
+        }
         // From here on threads run that a failure has to end.
         let mut helpers = vec![exception.start(Arc::clone(&self.stop))?];
         match inspector.start(Arc::clone(&self.stop)) {
@@ -252,23 +304,8 @@ impl Start {
             secret,
             flows,
             self.statistics.counters(at),
-        ))
-    }
-
-    fn label_ports(&mut self, ports: &[StartedPort]) -> Result<(), Failed> {
-        for (row, (port, config)) in ports.iter().zip(&self.config.ports).enumerate() {
-            let mac = config.mac.map_or_else(|| port.port.mac(), Ok)?;
-            let mac = kernel::MacAddr(mac).to_string();
-            let label = [
-                ("name", port.name.as_str()),
-                ("device", port.port.name()),
-                ("driver", port.port.driver()),
-                ("mac", &mac),
-                ("companion", &config.companion),
-            ];
-            self.statistics.writer.set_label("ports", row, &label)?;
-        }
-        Ok(())
+        )
+        .with_spread(self.found.spread.clone()))
     }
 }
 
@@ -304,37 +341,49 @@ struct Wiring {
     workers: Vec<Vec<WorkerPort>>,
 }
 
+/// A port's ends before they are given out.
+struct PortEnds {
+    rx: Vec<RxQueue>,
+    tx: Vec<TxQueue>,
+    queues: Queues,
+    offset: u16,
+    outboxes: Vec<PuntOutbox>,
+    to_send: Vec<Consumer<penstock_dpdk::Mbuf>>,
+    reception: Reception,
+}
+
 impl Wiring {
     fn new(workers: usize) -> Self {
         Self { workers: (0..workers).map(|_| Vec::new()).collect() }
     }
 
-    /// Gives worker `i` the port's receive queue `i` and transmit queue `i + offset`; frames of
-    /// ours and of the kernel go to the first worker.
-    fn port(
-        &mut self,
-        config: &config::PortConfig,
-        rx: Vec<RxQueue>,
-        mut tx: Vec<TxQueue>,
-        outboxes: Vec<PuntOutbox>,
-        to_send: [Consumer<penstock_dpdk::Mbuf>; 2],
-    ) -> Result<(), Failed> {
-        let workers = self.workers.len();
-        if rx.len() != workers || tx.len() != workers {
-            return Err(
-                format!("port {}: {} queues for {workers} workers", config.name, rx.len()).into()
-            );
+    /// Gives each worker its queues of a port. Frames of ours and of the kernel go to the worker of the first.
+    fn port(&mut self, ends: PortEnds, arrivals: impl Fn(usize) -> PortArrivals) {
+        let PortEnds { rx, mut tx, queues, offset, outboxes, to_send, reception } = ends;
+        let count = tx.len().max(1);
+        tx.rotate_left(usize::from(offset) % count);
+        let (mut rx, mut tx) = (by_worker(rx, queues), by_worker(tx, queues));
+        let mut to_send = Some(to_send);
+        for ((at, worker), punt) in self.workers.iter_mut().enumerate().zip(outboxes) {
+            let sends_for_all = at == queues.worker_of(0);
+            worker.push(WorkerPort {
+                rx: rx.remove(&at),
+                tx: match tx.remove(&at) {
+                    Some(queue) => Transmit::Queue(queue),
+                    None => Transmit::Through(queues.sender_for(at)),
+                },
+                sending: MbufBurst::new(),
+                punt,
+                to_send: to_send.take_if(|_| sends_for_all).unwrap_or_default(),
+                reception: reception.clone(),
+                arrivals: arrivals(at),
+            });
         }
-        tx.rotate_left(usize::from(config.transmit_queue_offset) % workers);
-        let mut to_send = Some(Vec::from(to_send));
-        for (worker, ((rx, tx), punt)) in
-            self.workers.iter_mut().zip(rx.into_iter().zip(tx).zip(outboxes))
-        {
-            let to_send = to_send.take().unwrap_or_default();
-            worker.push(WorkerPort::new(rx, tx, punt, to_send));
-        }
-        Ok(())
     }
+}
+
+fn by_worker<Q>(all: Vec<Q>, queues: Queues) -> HashMap<usize, Q> {
+    all.into_iter().enumerate().map(|(at, queue)| (queues.worker_of(at), queue)).collect()
 }
 
 fn make_mempool(eal: &Eal, config: &Config) -> Result<Mempool, Failed> {
@@ -345,12 +394,13 @@ fn make_mempool(eal: &Eal, config: &Config) -> Result<Mempool, Failed> {
     Ok(Mempool::new(eal, "packets", &wanted)?)
 }
 
-fn start_port(
+/// Finds the device of a port, and what it can do for so many workers.
+fn choose_port(
+    at: usize,
     config: &config::PortConfig,
     available: &mut Vec<UnconfiguredPort>,
-    mempool: &Mempool,
     whole: &Config,
-) -> Result<RunningPort, Failed> {
+) -> Result<ChosenPort, Failed> {
     let device = eal::device_name(config);
     let found = available.iter().position(|port| port.name() == device || port.device() == device);
     let Some(found) = found else {
@@ -361,31 +411,90 @@ fn start_port(
         ).into());
     };
     let port = available.swap_remove(found);
-    let workers = whole.workers.count as u16;
+    let can = port.capabilities()?;
+    let queues = Queues::of(config, &can, port.driver(), at, whole.workers.count)?;
+    Ok(ChosenPort { port, can, queues })
+}
+
+/// What all NICs are asked to do, if there is any to be asked.
+fn draw_rss(ports: &[ChosenPort], workers: usize) -> Result<Option<Drawn>, Failed> {
+    let asked = ports.iter().filter(|port| port.queues.for_all() && port.has_table());
+    let shortest = asked.map(|port| port.can.rss_table_len).min();
+    Drawn::draw(shortest, workers as u8, fill_randomly) // at most MAX_WORKERS
+}
+
+impl ChosenPort {
+    fn has_table(&self) -> bool {
+        self.queues.can_spread(&self.can) && self.can.rss_table_len > 0
+    }
+}
+
+fn start_port(
+    chosen: ChosenPort,
+    config: &config::PortConfig,
+    drawn: Option<&Drawn>,
+    mempool: &Mempool,
+) -> Result<RunningPort, Failed> {
+    let drawn = drawn.filter(|_| chosen.queues.for_all() && chosen.has_table());
+    let ChosenPort { port, can, queues } = chosen;
+    let key = drawn.filter(|_| can.rss_key_bytes > 0).map(|drawn| drawn.key(can.rss_key_bytes));
+    let rss = queues.can_spread(&can).then(|| RssConfig { hash: RssHash::default(), key });
     let in_software = port.driver() == "net_tap";
     let own_mac = port.mac()?;
     let mac = config.mac.unwrap_or(own_mac);
     let wanted = PortConfig {
-        rx_queues: workers,
-        tx_queues: workers,
+        rx_queues: queues.rx,
+        tx_queues: queues.tx,
         rx_descriptors: config.descriptors,
         tx_descriptors: config.descriptors,
         mtu: Some(config.mtu_bytes),
-        rss: (workers > 1).then(RssConfig::default),
+        rss,
         promiscuous: mac != own_mac && !in_software, // a TAP shows every frame anyway
         all_multicast: !in_software,
         rx_checksums: !in_software, // and would compute on our own time
 
         vlan_strip: false,
     };
-    let driver = port.driver().to_owned();
+    let (device, driver) = (port.name().to_owned(), port.driver().to_owned());
     let configured: ConfiguredPort = port.configure(&wanted, mempool)?;
     info!(port = config.name, device, driver, granted = ?configured.granted(), "port configured");
-    let (port, rx, tx) = configured.start()?;
+    let (mut port, rx, tx) = configured.start()?;
     if !port.link()?.up {
         warn!(port = config.name, "the link is down");
     }
-    Ok(RunningPort { port, mac: MacAddr(mac), rx, tx })
+    let taken = drawn.and_then(|drawn| drawn.give(&mut port, &can));
+    let reception = Reception::new(queues.manner());
+    Ok(RunningPort { port, mac: MacAddr(mac), rx, tx, queues, taken, reception })
+}
+
+/// Settles how the packets of each port come to the workers.
+fn receive_by(
+    ports: &mut [RunningPort],
+    drawn: Option<&Drawn>,
+    config: &Config,
+) -> Result<Found, Failed> {
+    let workers = config.workers.count as u8; // at most MAX_WORKERS
+    let taken: Vec<Option<Taken>> = ports.iter().map(|port| port.taken.clone()).collect();
+    let found = receive::find(drawn, &taken, workers);
+    for ((running, wanted), keeps) in ports.iter_mut().zip(&config.ports).zip(&found.keeps) {
+        if *keeps {
+            running.reception = Reception::new(Manner::Rss);
+        } else if wanted.receive == Receive::Rss && workers > 1 {
+            return Err(format!(
+                "port {}: receive: rss, but it does not say that it hashes L4 ports by the key and table it was given; use receive: auto",
+                wanted.name
+            ).into());
+        }
+        let manner = running.reception.manner();
+        if manner == Manner::Queues && found.spread.is_none() {
+            let addresses = &config.snat.addresses;
+            let (rules, end) = receive::steer::replies(&mut running.port, addresses, workers);
+            let refused = end.err().map(|error| error.to_string());
+            debug!(port = wanted.name, rules, refused, "rte_flow");
+        }
+        info!(port = wanted.name, receive = manner.name(), "how its packets come to the workers");
+    }
+    Ok(found)
 }
 
 fn forward_port((running, config): (&RunningPort, &config::PortConfig)) -> forward::PortConfig {
@@ -399,12 +508,14 @@ fn empty_snapshot() -> forward::Snapshot {
 
 fn random_secret() -> Result<[u8; 32], Failed> {
     let mut secret = [0; 32];
-    let got = rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())?;
-    if got == secret.len() {
-        Ok(secret)
-    } else {
-        Err("the kernel gave too little randomness".into())
-    }
+    fill_randomly(&mut secret)?;
+    Ok(secret)
+}
+
+/// At most 256 bytes, which the kernel gives at once or not at all.
+fn fill_randomly(bytes: &mut [u8]) -> Result<(), Failed> {
+    let got = rustix::rand::getrandom(&mut *bytes, rustix::rand::GetRandomFlags::empty())?;
+    if got == bytes.len() { Ok(()) } else { Err("the kernel gave too little randomness".into()) }
 }
 
 fn timeouts(config: &Config) -> Timeouts {

@@ -40,6 +40,8 @@ pub enum Activity {
     Transmitted,
     /// Packets taken from other workers.
     HandedIn,
+    /// Packets sent for workers that have no transmit queue of the port.
+    SentForOthers,
     /// Turns of its loop.
     Polls,
     /// Turns that moved a packet: received, taken from another worker, or the kernel's or ours to send.
@@ -52,16 +54,38 @@ pub enum Activity {
     Cycles,
 }
 
-const ACTIVITY_COLUMNS: [Column; 8] = [
+const ACTIVITY_COLUMNS: [Column; 9] = [
     Column::counter("received", "packets"),
     Column::counter("transmitted", "packets"),
     Column::counter("handed_in", "packets"),
+    Column::counter("sent_for_others", "packets"),
     Column::counter("polls", ""),
     Column::counter("busy_polls", ""),
     Column::counter("busy_packets", "packets"),
     Column::counter("busy_cycles", "cycles"),
     Column::counter("cycles", "cycles"),
 ];
+
+/// What a worker counts of the packets that it receives from a port; columns of the table `ports` behind those of
+/// the port itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrived {
+    /// Packets of other workers' flows.
+    HandedOver,
+    /// Packets without a flow that came to the worker that RSS should bring them to.
+    RssMatch,
+    /// Packets without a flow that came to another.
+    RssMismatch,
+}
+
+const ARRIVED_COLUMNS: [Column; 3] = [
+    Column::counter("handed_over", "packets"),
+    Column::counter("rss_match", "packets"),
+    Column::counter("rss_mismatch", "packets"),
+];
+
+/// Columns of the table `ports`.
+const PORT_ROW: usize = PORT_COLUMNS.len() + ARRIVED_COLUMNS.len();
 
 const PORT_COLUMNS: [Column; 11] = [
     Column::gauge("link_up", ""),
@@ -139,6 +163,19 @@ impl WorkerActivity {
     }
 }
 
+/// One worker's counts of what comes in by one port.
+#[derive(Clone, Copy)]
+pub struct PortArrivals(&'static [AtomicU64]);
+
+impl PortArrivals {
+    /// Counts more of a kind.
+    pub fn add(self, what: Arrived, more: u64) {
+        if more > 0 {
+            add(&self.0[what as usize], more);
+        }
+    }
+}
+
 /// Packets and bytes given to the kernel, by class.
 #[derive(Clone, Copy)]
 pub struct PuntCells(&'static [AtomicU64]);
@@ -171,6 +208,7 @@ impl Statistics {
             started: SystemTime::now(),
         };
         let worker_columns = [columns_of(WORKER_COLUMNS), ACTIVITY_COLUMNS.to_vec()].concat();
+        let port_columns = [PORT_COLUMNS.to_vec(), ARRIVED_COLUMNS.to_vec()].concat();
         let table = |name, columns: Vec<Column>, rows, per_worker| TableSpec {
             name,
             columns: Vec::leak(columns),
@@ -178,7 +216,7 @@ impl Statistics {
             per_worker,
         };
         let tables = [
-            table("ports", PORT_COLUMNS.to_vec(), config.ports.len(), false),
+            table("ports", port_columns, config.ports.len(), true),
             table("workers", worker_columns, 1, true),
             table("listeners", columns_of(LISTENER_COLUMNS), LISTENER_ROWS as usize, true),
             table("backends", columns_of(BACKEND_COLUMNS), BACKEND_ROWS as usize, true),
@@ -224,6 +262,17 @@ impl Statistics {
         WorkerActivity(self.block("workers", worker))
     }
 
+    /// One worker's counts of what comes in by a port.
+    pub fn arrivals(&self, worker: usize, port: usize) -> PortArrivals {
+        PortArrivals(&self.block("ports", worker)[port * PORT_ROW + PORT_COLUMNS.len()..])
+    }
+
+    /// What all workers have counted so of a port.
+    pub fn arrived(&self, workers: usize, port: usize, what: Arrived) -> u64 {
+        let cell = port * PORT_ROW + PORT_COLUMNS.len() + what as usize;
+        self.gauge("ports", workers, cell)
+    }
+
     /// Turns that a worker's loop has made.
     pub fn turns(&self, worker: usize) -> u64 {
         let cells = self.writer.cells("workers", worker);
@@ -240,8 +289,9 @@ impl Statistics {
         Box::leak(Box::new(self.writer.cells(table, thread)))
     }
 
-    /// Puts down what a port says of itself, and how full the pool is that feeds it.
-    pub fn set_port(&self, at: usize, port: &Port, mempool: &Mempool) {
+    /// Puts down what a port says of itself, and how full the pool is that feeds it: in the block behind the
+    /// workers'.
+    pub fn set_port(&self, workers: usize, at: usize, port: &Port, mempool: &Mempool) {
         let stats = port.stats().unwrap_or_default();
         let values: [u64; PORT_COLUMNS.len()] = [
             link_up(port.driver(), port.link().ok().map(|link| link.up)),
@@ -256,10 +306,15 @@ impl Statistics {
             u64::from(mempool.available()),
             u64::from(mempool.in_use()),
         ];
-        let row = self.writer.cells("ports", 0);
-        for (cell, value) in row[at * PORT_COLUMNS.len()..].iter().zip(values) {
+        let row = self.writer.cells("ports", workers);
+        for (cell, value) in row[at * PORT_ROW..].iter().zip(values) {
             cell.store(value, Ordering::Relaxed);
         }
+    }
+
+    /// Says what a port is, and how its packets come to the workers.
+    pub fn label_port(&mut self, at: usize, label: &[(&str, &str)]) {
+        self.label("ports", at as u32, label);
     }
 
     /// Says whose numbers a listener's row holds, and by which Maglev table it picks backends: two boxes with

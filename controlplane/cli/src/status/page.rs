@@ -190,6 +190,7 @@ fn ports(ports: &[Item], style: Style) -> Grid {
         "MAC",
         "DEVICE",
         "COMPANION",
+        "RECEIVE",
         ">PACKETS IN",
         ">BYTES IN",
         ">PACKETS OUT",
@@ -205,11 +206,20 @@ fn ports(ports: &[Item], style: Style) -> Grid {
             .fold(0, u64::wrapping_add);
         let label = |key| Cell::from(style.name(port.labels.get(key)));
         let traffic = PORT_LAID_OUT[1..].iter().map(|name| number(&port.counters, name, style));
-        let head = [label("name"), link, label("mac"), label("device"), label("companion")];
+        let head = ["mac", "device", "companion"].map(label);
+        let head = [label("name"), link].into_iter().chain(head).chain([receive(&port.labels)]);
         let tail = [style.count(lost).into(), note(&port.counters, &PORT_LAID_OUT, style).into()];
-        grid.row(head.into_iter().chain(traffic).chain(tail));
+        grid.row(head.chain(traffic).chain(tail));
     }
     grid
+}
+
+/// How the port's packets come to the workers.
+fn receive(labels: &Labels) -> Cell {
+    match labels.get("receive") {
+        lies @ "rss disproved" => Cell::painted(lies, Paint::Bad),
+        manner => manner.into(),
+    }
 }
 
 fn link(up: u64) -> Cell {

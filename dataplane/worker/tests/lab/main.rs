@@ -13,6 +13,7 @@
 //! | `companion`   | a companion that is renamed serves on, one that is deleted comes again         |
 //! | `removal`     | connections of a backend or listener that is removed end as the Gateway says   |
 //! | `restart`     | either process may be killed at any moment                                     |
+//! | `spreading`   | a port with one queue serves several workers                                  |
 //! | `throughput`  | long TCP streams stay whole, also when replies meet the wrong worker           |
 //! | `leak`        | ten thousand connections leave nothing behind                                  |
 //! | `pmtu`        | what a router says of packets that do not fit reaches their sender             |
@@ -35,6 +36,7 @@ mod pmtu;
 mod removal;
 mod restart;
 mod site;
+mod spreading;
 mod throughput;
 
 /// The VIP of the tests' full NAT listeners, and that of their DNAT listeners.
