@@ -163,7 +163,7 @@ impl DataPlane {
     }
 
     fn listeners(&self) -> usize {
-        self.commits().last().map_or(0, |(_, state)| state.listeners.len())
+        self.commits().last().map_or(0, |(_, state)| state.listeners.size())
     }
 }
 

@@ -52,7 +52,7 @@ fn the_youngest_listeners_are_left_out_beyond_the_limit() {
         text += &gateway(number, 64);
     }
     let translation = translated(&text, Vec::new());
-    assert_eq!(translation.state.listeners.len(), limits::LISTENERS);
+    assert_eq!(translation.state.listeners.size(), limits::LISTENERS);
     for (name, gateway) in &translation.gateways {
         let youngest = name.name == format!("g{full:03}");
         for listener in &gateway.listeners {
@@ -88,8 +88,8 @@ fn slice(number: u8) -> Object {
 fn a_group_that_does_not_fit_is_left_out_with_its_listener() {
     let mut text = HEAD.to_owned();
     let mut slices = Vec::new();
-    // 70 Services of 1000 endpoints, a Gateway and a route each: 70 000 members of 65 536.
-    for number in 0..70_u8 {
+    // 140 Services of 1000 endpoints, a Gateway and a route each: 140 000 members of 131 072.
+    for number in 0..140_u8 {
         text += &gateway(number.into(), 1);
         let _ = write!(
             text,
@@ -109,11 +109,11 @@ spec: {{ports: [{{port: 80}}]}}
     }
     let translation = translated(&text, slices);
     let members: usize = translation.state.groups.values().map(|group| group.members.len()).sum();
-    assert_eq!(members, 65_000);
+    assert_eq!(members, 131_000);
     let served =
         translation.gateways.values().filter(|gateway| gateway.accepted.reason == "Accepted");
-    assert_eq!(served.count(), 65);
+    assert_eq!(served.count(), 131);
     let youngest = translation.gateways.values().next_back().unwrap();
     let message = &youngest.listeners[0].serving.obstacles[0];
-    assert!(message.contains("65536") && message.contains("does not fit"), "{message}");
+    assert!(message.contains("131072") && message.contains("does not fit"), "{message}");
 }

@@ -57,6 +57,7 @@ pub mod inspect;
 pub mod model;
 mod producer;
 mod record;
+mod relations;
 pub mod ring;
 mod server;
 mod session;
@@ -70,9 +71,9 @@ pub use decode::{DecodeError, decode, record_bytes};
 pub use digest::Digest;
 pub use encode::encode;
 pub use model::{
-    Affinity, BadName, BadPortRange, Change, Group, Listener, Member, Mode, Name, NextHop,
+    Affinity, BadName, BadPortRange, Change, Group, Listener, Map, Member, Mode, Name, NextHop,
     ObjectError, ObjectId, ObjectKind, OnExhaustion, OnRemoval, OnUnknown, Policies, PortRange,
-    Protocol, SnatPool, State,
+    Protocol, SnatPool, State, Touched,
 };
 pub use producer::{ConnectError, Disconnected, Producer, PublishError, Published, PublishedKind};
 pub use record::{

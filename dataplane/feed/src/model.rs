@@ -12,30 +12,36 @@
 
 mod change;
 mod check;
+pub(crate) mod faults;
+mod join;
 mod name;
 mod policy;
+mod touched;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use rpds::RedBlackTreeMapSync;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
 pub use change::Change;
+pub use join::join;
 pub use name::{BadName, Name};
 pub use policy::{OnExhaustion, OnRemoval, OnUnknown, Policies};
+pub use touched::Touched;
 
 /// How many objects of each kind a state may hold: what bounds a data plane's memory.
 pub mod limits {
     /// Listeners in a state.
-    pub const LISTENERS: usize = 4096;
+    pub const LISTENERS: usize = 16_384;
     /// Backend groups in a state.
-    pub const GROUPS: usize = 8192;
+    pub const GROUPS: usize = 16_384;
     /// Members of all groups together.
-    pub const MEMBERS: usize = 65_536;
+    pub const MEMBERS: usize = 131_072;
     /// SNAT pools in a state.
     pub const SNAT_POOLS: usize = 1024;
     /// Addresses of all SNAT pools together.
@@ -44,21 +50,37 @@ pub mod limits {
     pub const NEXT_HOPS: usize = 65_536;
 }
 
+/// An ordered map that shares with its copies what has changed in neither. A copy costs a reference
+/// count; a look-up and a change cost the logarithm of what is in it.
+pub type Map<K, V> = RedBlackTreeMapSync<K, V>;
+
 /// Everything a data plane needs to know. Two equal states have equal digests, on every box.
 ///
-/// Cloning costs the number of objects, not of members: groups are shared until they change, and
-/// a consumer keeps the `Arc` of a group that a commit did not touch, so that [`Arc::ptr_eq`] says
+/// Cloning costs nothing worth counting, and what changes in the clone is all that it does not share.
+/// A consumer keeps the `Arc` of a group that a commit did not touch, so that [`Arc::ptr_eq`] says
 /// whether a Maglev table must be built anew.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct State {
     /// What we answer for.
-    pub listeners: BTreeMap<Name, Listener>,
+    pub listeners: Map<Name, Listener>,
     /// Where it goes.
-    pub groups: BTreeMap<Name, Arc<Group>>,
+    pub groups: Map<Name, Arc<Group>>,
     /// Source addresses for full NAT.
-    pub snat_pools: BTreeMap<Name, SnatPool>,
+    pub snat_pools: Map<Name, SnatPool>,
     /// Backend addresses that are reached by a gateway the kernel's routes do not know.
-    pub next_hops: BTreeMap<IpAddr, NextHop>,
+    pub next_hops: Map<IpAddr, NextHop>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { listeners, groups, snat_pools, next_hops } = self; // the maps themselves would show their nodes
+        f.debug_struct("State")
+            .field("listeners", &listeners.iter().collect::<BTreeMap<_, _>>())
+            .field("groups", &groups.iter().collect::<BTreeMap<_, _>>())
+            .field("snat_pools", &snat_pools.iter().collect::<BTreeMap<_, _>>())
+            .field("next_hops", &next_hops.iter().collect::<BTreeMap<_, _>>())
+            .finish()
+    }
 }
 
 impl State {
@@ -70,7 +92,8 @@ impl State {
     }
 
     /// The changes that lead from `self` to `next`: removals first, so that limits hold at every
-    /// step, and a group before its members. Empty if both are equal.
+    /// step, and a group before its members. Empty if both are equal. Costs a pass over each map
+    /// that the two do not share, and over each such group.
     pub fn diff(&self, next: &State) -> Vec<Change> {
         change::diff(self, next)
     }
@@ -219,6 +242,11 @@ impl PortRange {
     /// Whether `port` lies in the range.
     pub fn contains(self, port: u16) -> bool {
         (self.first..=self.last).contains(&port)
+    }
+
+    /// Whether a port lies in both ranges.
+    pub fn overlaps(self, other: Self) -> bool {
+        self.first <= other.last && other.first <= self.last
     }
 }
 

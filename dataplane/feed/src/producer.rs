@@ -2,7 +2,8 @@
 //!
 //! A [`Producer`] is one connection. It decides by itself how little to send: nothing if the
 //! consumer already holds the generation and the digest, the difference from what it knows the
-//! consumer to hold, or everything. It blocks at most until the deadline given, in poll(2).
+//! consumer to hold, or everything. Who knows the difference says it by [`Producer::publish_changes`],
+//! and nothing else is looked at. It blocks at most until the deadline given, in poll(2).
 
 mod error;
 
@@ -23,7 +24,7 @@ use crate::ack::{Ack, AckAssembly};
 use crate::decode::decode;
 use crate::digest::Digest;
 use crate::encode::encode;
-use crate::model::{Change, State};
+use crate::model::{Change, State, Touched};
 use crate::record::{Begin, Commit, FEED_VERSION, Record};
 use crate::ring::{Geometry, MapError, Reader, RingMemory, SharedRings, Writer};
 use crate::session::{FromConsumer, Hello, Received, connect_message, receive_from_consumer};
@@ -104,7 +105,8 @@ impl Producer {
     }
 
     /// Offers a state that the data plane may hold, such as the last one published before a
-    /// restart. If the digests agree, the next [`Self::publish`] can send a difference to it.
+    /// restart. If the digests agree, it passes [`State::check`], as the data plane's does, and the next
+    /// [`Self::publish`] can send a difference to it.
     pub fn adopt(&mut self, state: &Arc<State>) -> bool {
         let tracked = Tracked::of(Arc::clone(state));
         let agrees = self.held.is_some_and(|(_, digest)| digest == tracked.digest());
@@ -119,7 +121,8 @@ impl Producer {
     ///
     /// `generation` rises with every new state. Repeating a call is safe at any time and sends
     /// nothing if nothing is missing; after an [`Ack`] with `wants_snapshot` it sends everything.
-    /// Costs the number of objects in look-ups, and hashes for what changed.
+    /// Costs a comparison of each object that is not shared with the last state published, and hashes
+    /// and checks of what changed.
     ///
     /// # Errors
     /// [`PublishError`]; the data plane then goes on with what it had.
@@ -130,26 +133,58 @@ impl Producer {
         deadline: Instant,
     ) -> Result<Published, PublishError> {
         self.listen()?;
-        let errors = next.check();
-        if !errors.is_empty() {
-            return Err(PublishError::Invalid(errors));
-        }
-        let mut plan = self.plan(generation, next)?;
+        let plan = match (&self.known, self.held) {
+            (Some(known), Some(base)) => Plan::delta(base, known, known.state().diff(next))?,
+            (_, held) => Plan::snapshot(held, next)?,
+        };
+        let mut plan = self.within_generations(generation, plan)?;
+        plan.next.hold(next);
+        self.send(generation, plan, deadline)
+    }
+
+    /// Brings the data plane from the state of the last call to that with `changes`, in order, made
+    /// to it. As [`Self::publish`] does with the two states, but at the cost of the changes, however
+    /// many other objects there are.
+    ///
+    /// # Errors
+    /// [`PublishError`]; the data plane then goes on with what it had.
+    /// [`PublishError::StateUnknown`] before the first call, unless a state was adopted, and after an
+    /// [`Ack`] with a refusal: [`Self::publish`] the whole.
+    pub fn publish_changes(
+        &mut self,
+        generation: u64,
+        changes: Vec<Change>,
+        deadline: Instant,
+    ) -> Result<Published, PublishError> {
+        self.listen()?;
+        let (Some(known), Some(base)) = (&self.known, self.held) else {
+            return Err(PublishError::StateUnknown);
+        };
+        let plan = self.within_generations(generation, Plan::delta(base, known, changes)?)?;
+        self.send(generation, plan, deadline)
+    }
+
+    /// The state that the last call led to, or that was adopted; `None` if that is not known.
+    pub fn state(&self) -> Option<&Arc<State>> {
+        self.known.as_ref().map(Tracked::state)
+    }
+
+    fn send(
+        &mut self,
+        generation: u64,
+        plan: Plan,
+        deadline: Instant,
+    ) -> Result<Published, PublishError> {
         let published = Published { kind: plan.kind, records: plan.changes.len() };
         if plan.kind != PublishedKind::Nothing {
             self.send_transaction(generation, &plan, deadline)?;
         }
-        plan.next.hold(next);
         self.held = Some((generation, plan.next.digest()));
         self.known = Some(plan.next);
         Ok(published)
     }
 
-    fn plan(&self, generation: u64, next: &Arc<State>) -> Result<Plan, PublishError> {
-        let plan = match (&self.known, self.held) {
-            (Some(known), Some(base)) => Plan::delta(base, known, next)?,
-            (_, held) => Plan::snapshot(held, next)?,
-        };
+    fn within_generations(&self, generation: u64, plan: Plan) -> Result<Plan, PublishError> {
         let Some((held, digest)) = self.held else { return Ok(plan) };
         if digest == plan.next.digest() && held == generation {
             return Ok(Plan { kind: PublishedKind::Nothing, changes: Vec::new(), ..plan });
@@ -288,8 +323,11 @@ struct Plan {
 }
 
 impl Plan {
-    fn delta(base: (u64, Digest), known: &Tracked, next: &State) -> Result<Self, PublishError> {
-        let changes = known.state().diff(next);
+    fn delta(
+        base: (u64, Digest),
+        known: &Tracked,
+        changes: Vec<Change>,
+    ) -> Result<Self, PublishError> {
         let from_nothing = base == (0, Digest::EMPTY);
         let kind = if from_nothing { PublishedKind::Snapshot } else { PublishedKind::Delta };
         let next = apply(known.clone(), &changes)?;
@@ -310,12 +348,16 @@ impl Plan {
     }
 }
 
-/// Applies what the consumer will, so that both have the same digest and meet the same limits.
+/// Applies what the consumer will, so that both have the same digest and meet the same limits and
+/// checks.
 fn apply(mut tracked: Tracked, changes: &[Change]) -> Result<Tracked, PublishError> {
+    let mut touched = Touched::default();
     for change in changes {
-        tracked.apply(change.clone()).map_err(|error| PublishError::TooLarge(error.to_string()))?;
+        touched.note(change);
+        tracked.apply(change.clone()).map_err(|error| PublishError::Unfit(error.to_string()))?;
     }
-    Ok(tracked)
+    let errors = tracked.check(&touched);
+    if errors.is_empty() { Ok(tracked) } else { Err(PublishError::Invalid(errors)) }
 }
 
 fn open_socket(path: &Path, deadline: Instant) -> Result<OwnedFd, ConnectError> {
@@ -384,7 +426,7 @@ mod tests {
 
     fn a_state(group: &str) -> Arc<State> {
         let mut state = State::default();
-        state.groups.insert(Name::new(group).unwrap(), Arc::default());
+        state.groups.insert_mut(Name::new(group).unwrap(), Arc::default());
         Arc::new(state)
     }
 

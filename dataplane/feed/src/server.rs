@@ -26,7 +26,7 @@ use rustix::net::{
 
 use crate::ack::{Ack, Refused};
 use crate::digest::Digest;
-use crate::model::{ObjectError, State};
+use crate::model::{ObjectError, State, Touched};
 use crate::record::FEED_VERSION;
 use crate::session::{Hello, Received, receive_from_producer};
 use crate::state_file::{Saver, StateFile, StateFileError};
@@ -161,6 +161,11 @@ impl Server {
     /// The last committed state.
     pub fn state(&self) -> &Arc<State> {
         self.transactions.state()
+    }
+
+    /// What commits touched since the last call; since nothing was there, at the first.
+    pub fn take_touched(&mut self) -> Touched {
+        self.transactions.take_touched()
     }
 
     /// The generation of the last committed state; 0 if there never was one.

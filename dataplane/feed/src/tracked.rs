@@ -1,22 +1,27 @@
-//! A state with its digest and its counts, which change with it.
+//! A state with its digest, its counts and its relations, which change with it.
 //!
 //! Both ends hold one. It is where a [`Change`] is applied, where limits are kept, and why neither
-//! end ever computes a digest from nothing but at its start.
+//! end ever computes a digest from nothing but at its start, or checks more than was touched. Copying
+//! it costs a few reference counts.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::digest::Digest;
 use crate::encode;
-use crate::model::{Change, Group, Listener, Member, Name, NextHop, SnatPool, State, limits};
+use crate::model::{
+    Change, Group, Listener, Map, Member, Name, NextHop, ObjectError, SnatPool, State, Touched,
+    limits,
+};
 use crate::record::Kind;
+use crate::relations::Relations;
 
-/// A [`State`], its digest, and what it counts towards the limits.
+/// A [`State`], its digest, what its listeners refer to, and what it counts towards the limits.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tracked {
-    state: Arc<State>, // copied at the first change if someone else still holds it
+    state: Arc<State>, // its four maps are copied at the first change if someone else still holds it
     digest: Digest,
+    relations: Relations,
     members: usize,
     snat_addresses: usize,
     scratch: Vec<u8>, // one record's body, kept to save an allocation a record
@@ -34,7 +39,7 @@ pub(crate) enum ApplyError {
 }
 
 impl Tracked {
-    /// Computes digest and counts from nothing. Limits are not looked at.
+    /// Computes digest, relations and counts from nothing. Limits are not looked at.
     pub(crate) fn of(state: Arc<State>) -> Self {
         let mut tracked = Self {
             members: state.groups.values().map(|group| group.members.len()).sum(),
@@ -43,6 +48,7 @@ impl Tracked {
         };
         for (name, listener) in &state.listeners {
             tracked.add(|out| encode::listener_body(name, listener, out));
+            tracked.relations.add(name, listener);
         }
         for (name, group) in &state.groups {
             tracked.add_group(name, group);
@@ -85,11 +91,19 @@ impl Tracked {
     /// Takes over the groups of `old` that are equal to ours, so that the next diff, and whoever
     /// compares `Arc`s, sees at a glance that they did not change.
     pub(crate) fn share_unchanged(&mut self, old: &State) {
-        for (name, group) in &mut self.state_mut().groups {
-            if let Some(before) = old.groups.get(name).filter(|before| before == &group) {
-                *group = Arc::clone(before);
-            }
+        let groups = &mut self.state_mut().groups;
+        let equal = |(name, group): (&Name, &Arc<Group>)| groups.get(name) == Some(group);
+        let equal: Vec<_> =
+            old.groups.iter().filter(|(name, group)| equal((*name, *group))).collect();
+        for (name, group) in equal {
+            groups.insert_mut(name.clone(), Arc::clone(group));
         }
+    }
+
+    /// What is wrong with the state, if nothing was before the objects `touched` were: what
+    /// [`State::check`] says. If that is nothing, it costs a look at those objects.
+    pub(crate) fn check(&self, touched: &Touched) -> Vec<ObjectError> {
+        if self.relations.hold_in(&self.state, touched) { Vec::new() } else { self.state.check() }
     }
 
     /// Applies one change. After an error nothing has changed.
@@ -97,9 +111,7 @@ impl Tracked {
         match change {
             Change::PutListener { name, listener } => self.put_listener(name, listener),
             Change::RemoveListener { name } => {
-                if let Some(old) = self.state_mut().listeners.remove(&name) {
-                    self.subtract(|out| encode::listener_body(&name, &old, out));
-                }
+                self.remove_listener(&name);
                 Ok(())
             }
             Change::PutGroup { name, refused_weight } => self.put_group(name, refused_weight),
@@ -124,7 +136,7 @@ impl Tracked {
             }
             Change::PutNextHop { address, next_hop } => self.put_next_hop(address, next_hop),
             Change::RemoveNextHop { address } => {
-                if let Some(old) = self.state_mut().next_hops.remove(&address) {
+                if let Some(old) = take(&mut self.state_mut().next_hops, &address) {
                     self.subtract(|out| encode::next_hop_body(address, old, out));
                 }
                 Ok(())
@@ -134,31 +146,35 @@ impl Tracked {
 
     fn put_listener(&mut self, name: Name, listener: Listener) -> Result<(), ApplyError> {
         room_for_key(&self.state.listeners, &name, "listeners", limits::LISTENERS)?;
+        self.remove_listener(&name);
         self.add(|out| encode::listener_body(&name, &listener, out));
-        if let Some(old) = self.state.listeners.get(&name).cloned() {
-            self.subtract(|out| encode::listener_body(&name, &old, out));
-        }
-        self.state_mut().listeners.insert(name, listener);
+        self.relations.add(&name, &listener);
+        self.state_mut().listeners.insert_mut(name, listener);
         Ok(())
+    }
+
+    fn remove_listener(&mut self, name: &Name) {
+        let Some(old) = take(&mut self.state_mut().listeners, name) else { return };
+        self.subtract(|out| encode::listener_body(name, &old, out));
+        self.relations.remove(name, &old);
     }
 
     fn put_group(&mut self, name: Name, refused_weight: u32) -> Result<(), ApplyError> {
         room_for_key(&self.state.groups, &name, "groups", limits::GROUPS)?;
         self.add(|out| encode::group_body(&name, refused_weight, out));
-        if let Some(group) = self.state_mut().groups.get_mut(&name) {
-            let group = Arc::make_mut(group);
-            let old = std::mem::replace(&mut group.refused_weight, refused_weight);
+        if self.state.groups.contains_key(&name) {
+            let Some(group) = self.state_mut().groups.get_mut(&name) else { return Ok(()) };
+            let old = std::mem::replace(&mut Arc::make_mut(group).refused_weight, refused_weight);
             self.subtract(|out| encode::group_body(&name, old, out));
         } else {
-            self.state_mut()
-                .groups
-                .insert(name, Arc::new(Group { refused_weight, ..Group::default() }));
+            let group = Arc::new(Group { refused_weight, ..Group::default() });
+            self.state_mut().groups.insert_mut(name, group);
         }
         Ok(())
     }
 
     fn remove_group(&mut self, name: &Name) {
-        let Some(group) = self.state_mut().groups.remove(name) else { return };
+        let Some(group) = take(&mut self.state_mut().groups, name) else { return };
         self.members -= group.members.len();
         self.subtract(|out| encode::group_body(name, group.refused_weight, out));
         for (address, member) in &group.members {
@@ -190,10 +206,10 @@ impl Tracked {
     }
 
     fn remove_member(&mut self, name: &Name, address: SocketAddr) {
-        let Some(group) = self.state_mut().groups.get_mut(name) else { return };
-        if !group.members.contains_key(&address) {
+        if !self.state.groups.get(name).is_some_and(|group| group.members.contains_key(&address)) {
             return; // and the group stays shared
         }
+        let Some(group) = self.state_mut().groups.get_mut(name) else { return };
         if let Some(old) = Arc::make_mut(group).members.remove(&address) {
             self.members -= 1;
             self.subtract(|out| encode::member_body(name, address, old, out));
@@ -204,13 +220,13 @@ impl Tracked {
         room_for_key(&self.state.snat_pools, &name, "SNAT pools", limits::SNAT_POOLS)?;
         if !self.state.snat_pools.contains_key(&name) {
             self.add(|out| encode::snat_pool_body(&name, out));
-            self.state_mut().snat_pools.insert(name, SnatPool::default());
+            self.state_mut().snat_pools.insert_mut(name, SnatPool::default());
         }
         Ok(())
     }
 
     fn remove_pool(&mut self, name: &Name) {
-        let Some(pool) = self.state_mut().snat_pools.remove(name) else { return };
+        let Some(pool) = take(&mut self.state_mut().snat_pools, name) else { return };
         self.snat_addresses -= pool.addresses.len();
         self.subtract(|out| encode::snat_pool_body(name, out));
         for address in &pool.addresses {
@@ -235,6 +251,9 @@ impl Tracked {
     }
 
     fn remove_snat_address(&mut self, name: &Name, address: IpAddr) {
+        if !self.state.snat_pools.get(name).is_some_and(|pool| pool.addresses.contains(&address)) {
+            return;
+        }
         let Some(pool) = self.state_mut().snat_pools.get_mut(name) else { return };
         if pool.addresses.remove(&address) {
             self.snat_addresses -= 1;
@@ -245,9 +264,10 @@ impl Tracked {
     fn put_next_hop(&mut self, address: IpAddr, next_hop: NextHop) -> Result<(), ApplyError> {
         room_for_key(&self.state.next_hops, &address, "next-hop hints", limits::NEXT_HOPS)?;
         self.add(|out| encode::next_hop_body(address, next_hop, out));
-        if let Some(old) = self.state_mut().next_hops.insert(address, next_hop) {
+        if let Some(old) = self.state.next_hops.get(&address).copied() {
             self.subtract(|out| encode::next_hop_body(address, old, out));
         }
+        self.state_mut().next_hops.insert_mut(address, next_hop);
         Ok(())
     }
 
@@ -268,13 +288,20 @@ impl Tracked {
     }
 }
 
+/// Takes a value out. A key that is not there leaves the map as it was, and shared.
+fn take<K: Ord + Clone, V: Clone>(map: &mut Map<K, V>, key: &K) -> Option<V> {
+    let value = map.get(key).cloned()?;
+    map.remove_mut(key);
+    Some(value)
+}
+
 fn room_for_key<K: Ord, V>(
-    map: &BTreeMap<K, V>,
+    map: &Map<K, V>,
     key: &K,
     objects: &'static str,
     limit: usize,
 ) -> Result<(), ApplyError> {
-    if map.len() < limit || map.contains_key(key) {
+    if map.size() < limit || map.contains_key(key) {
         Ok(())
     } else {
         Err(ApplyError::TooMany { objects, limit })

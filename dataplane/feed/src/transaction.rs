@@ -4,6 +4,8 @@
 //! their own, which becomes the committed state only if everything agrees: the base it started
 //! from, the number of changes, the digest, the limits, and [`State::check`]. Whatever happens in
 //! between, the committed state is one that somebody committed. Pure: records in, outcomes out.
+//! What a delta costs is what it changes, whatever else there is: copies share, and only what was
+//! touched is checked.
 //!
 //! There are two ways to be wrong. A transaction that is well-formed but cannot be committed is
 //! refused by an answer, and its remaining records are passed over. A record that no honest
@@ -12,7 +14,7 @@
 use std::sync::Arc;
 
 use crate::digest::Digest;
-use crate::model::{ObjectError, State, limits};
+use crate::model::{ObjectError, State, Touched, limits};
 use crate::record::{Begin, Commit, Record};
 use crate::tracked::{ApplyError, Tracked};
 
@@ -80,6 +82,7 @@ pub enum ProtocolError {
 pub struct Transactions {
     generation: u64,
     committed: Tracked,
+    touched: Touched, // by commits since they were last asked for
     progress: Progress,
 }
 
@@ -95,13 +98,15 @@ enum Progress {
 struct Open {
     begin: Begin,
     next: Tracked,
+    touched: Touched,
     changes: u64,
 }
 
 impl Transactions {
-    /// Starts from `state`, committed under `generation`.
+    /// Starts from `state`, committed under `generation`, which passes [`State::check`].
     pub fn new(generation: u64, state: Arc<State>) -> Self {
-        Self { generation, committed: Tracked::of(state), progress: Progress::None }
+        let touched = Touched::between(&State::default(), &state);
+        Self { generation, committed: Tracked::of(state), touched, progress: Progress::None }
     }
 
     /// The last committed state.
@@ -119,13 +124,18 @@ impl Transactions {
         self.committed.digest()
     }
 
+    /// What commits touched since the last call; since nothing was there, at the first.
+    pub fn take_touched(&mut self) -> Touched {
+        std::mem::take(&mut self.touched)
+    }
+
     /// Forgets the open transaction, if there is one.
     pub fn abandon(&mut self) {
         self.progress = Progress::None;
     }
 
-    /// Takes one record of the connection `epoch`. A change costs itself, the first change of a
-    /// transaction the number of objects, a commit one look at the whole.
+    /// Takes one record of the connection `epoch`. A change costs itself, and the commit of a delta
+    /// a look at what was touched; a snapshot is looked at as a whole.
     ///
     /// # Errors
     /// [`ProtocolError`] for a record that has no place there; the connection should end.
@@ -141,6 +151,7 @@ impl Transactions {
                 Progress::Refused => Ok(Outcome::Open),
                 Progress::Open(open) => {
                     open.changes += 1;
+                    open.touched.note(&change);
                     let applied = if open.changes > MAX_CHANGES {
                         Err(ApplyError::TooMany {
                             objects: "changes in a transaction",
@@ -184,13 +195,14 @@ impl Transactions {
                 return self.refuse(begin.generation, &reason, true);
             }
         };
-        self.progress = Progress::Open(Box::new(Open { begin, next, changes: 0 }));
+        self.progress =
+            Progress::Open(Box::new(Open { begin, next, touched: Touched::default(), changes: 0 }));
         Outcome::Open
     }
 
     /// The transaction is already closed; it is committed if all agrees.
     fn commit(&mut self, open: Open, commit: Commit) -> Outcome {
-        let Open { begin, mut next, changes } = open;
+        let Open { begin, mut next, mut touched, changes } = open;
         let digest = next.digest();
         if (commit.generation, commit.changes, commit.digest) != (begin.generation, changes, digest)
         {
@@ -210,7 +222,7 @@ impl Transactions {
                 format!("generation {} is already another state: raise it", begin.generation);
             return self.closed(refusal(begin.generation, &reason));
         }
-        let errors = next.state().check();
+        let errors = next.check(&touched);
         if !errors.is_empty() {
             let reason = format!(
                 "{} objects cannot be served together: the first is {}",
@@ -221,7 +233,9 @@ impl Transactions {
         }
         if begin.base.is_none() {
             next.share_unchanged(self.committed.state());
+            touched = Touched::between(self.committed.state(), next.state());
         }
+        self.touched.and(touched);
         self.generation = begin.generation;
         self.committed = next;
         Outcome::Committed

@@ -32,7 +32,7 @@ fn a_thousand_connections_leave_no_descriptor_and_no_mapping() {
     let store = StateFile::open(directory.path().join("state")).unwrap();
     let mut server = Server::bind(&path, &[uid], store).unwrap();
     let mut state = State::default();
-    state.groups.insert(Name::new("group").unwrap(), Arc::default());
+    state.groups.insert_mut(Name::new("group").unwrap(), Arc::default());
     let state = Arc::new(state);
     std::thread::scope(|scope| {
         let connecting = scope.spawn(|| {

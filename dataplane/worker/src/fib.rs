@@ -177,9 +177,9 @@ mod tests {
     #[test]
     fn packets_go_where_the_kernel_would_send_them_and_nowhere_else() {
         let mut state = State::default();
-        state.next_hops.insert(ip("203.0.113.5"), NextHop { via: ip("10.0.0.7") });
-        state.next_hops.insert(ip("2001:db8:5::5"), NextHop { via: ip("2001:db8::7") });
-        state.next_hops.insert(ip("203.0.113.6"), NextHop { via: ip("192.168.9.9") });
+        state.next_hops.insert_mut(ip("203.0.113.5"), NextHop { via: ip("10.0.0.7") });
+        state.next_hops.insert_mut(ip("2001:db8:5::5"), NextHop { via: ip("2001:db8::7") });
+        state.next_hops.insert_mut(ip("203.0.113.6"), NextHop { via: ip("192.168.9.9") });
         let fib = builder().build(&view(), &state);
         let rows = [
             ("the gateway's MAC is known", "192.0.2.9", "ready"),

@@ -84,9 +84,9 @@ mod tests {
             members: members.iter().map(|address| (address.parse().unwrap(), member)).collect(),
             refused_weight: 0,
         };
-        state.groups.insert("web".try_into().unwrap(), Arc::new(group));
+        state.groups.insert_mut("web".try_into().unwrap(), Arc::new(group));
         let hint = feed::NextHop { via: "10.0.0.8".parse().unwrap() };
-        state.next_hops.insert("203.0.113.5".parse().unwrap(), hint);
+        state.next_hops.insert_mut("203.0.113.5".parse().unwrap(), hint);
         let routes = [route("0.0.0.0", 0, Some("10.0.0.1")), route("10.0.0.0", 24, None)];
         let view = KernelView {
             routes: routes.into(),

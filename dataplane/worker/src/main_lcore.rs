@@ -236,7 +236,7 @@ impl MainLcore {
         }
         if committed {
             let (generation, listeners) =
-                (self.server.generation(), self.server.state().listeners.len());
+                (self.server.generation(), self.server.state().listeners.size());
             info!(generation, listeners, "configuration committed");
         }
         committed

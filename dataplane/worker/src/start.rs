@@ -75,7 +75,7 @@ pub fn start(config: Config) -> Result<MainLcore, Failed> {
     let server = Server::bind(&config.paths.run.join("dataplane.sock"), &feed_users, state_file)?;
     info!(
         generation = server.generation(),
-        listeners = server.state().listeners.len(),
+        listeners = server.state().listeners.size(),
         "last committed configuration"
     );
 

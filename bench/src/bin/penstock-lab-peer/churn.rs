@@ -124,12 +124,12 @@ fn state(
             group: name.clone(),
             snat_pool: None,
         };
-        state.listeners.insert(name.clone(), listener);
+        state.listeners.insert_mut(name.clone(), listener);
     }
     let members = members(&arguments.backend, 0);
-    state.groups.insert(steady, Arc::new(Group { members, refused_weight: 0 }));
+    state.groups.insert_mut(steady, Arc::new(Group { members, refused_weight: 0 }));
     let members = self::members(&arguments.backend, change);
-    state.groups.insert(changing, Arc::new(Group { members, refused_weight: 0 }));
+    state.groups.insert_mut(changing, Arc::new(Group { members, refused_weight: 0 }));
     Ok(state)
 }
 

@@ -128,7 +128,7 @@ impl Round {
         self.in_force = self.store.in_force(&now());
         self.translation = translate(&self.in_force.objects);
         let (objects, listeners) =
-            (self.in_force.objects.len(), self.translation.state.listeners.len());
+            (self.in_force.objects.len(), self.translation.state.listeners.size());
         info!(objects, listeners, "translated");
         self.publisher.want(Arc::clone(&self.translation.state));
     }

@@ -175,7 +175,7 @@ impl<'a> Publishing<'a> {
                 let reason = error.to_string();
                 let (failure, errors) = match error {
                     PublishError::Invalid(errors) => (Failure::Never, errors),
-                    PublishError::TooLarge(_) => (Failure::Never, Vec::new()),
+                    PublishError::Unfit(_) => (Failure::Never, Vec::new()),
                     _ => (Failure::Later, Vec::new()),
                 };
                 self.tell(Event::Refused { reason, errors });

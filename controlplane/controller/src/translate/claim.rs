@@ -91,7 +91,7 @@ impl Register<'_> {
         let (group_name, group) =
             self.group(gateway, listener, address, mode).ok_or("its name is too long")?;
         self.note_unused_ports(gateway, listener, mode, serves.ports, &group);
-        if self.state.listeners.len() >= limits::LISTENERS {
+        if self.state.listeners.size() >= limits::LISTENERS {
             return Err(format!(
                 "the data plane holds {} listeners, and all are taken",
                 limits::LISTENERS
@@ -102,7 +102,7 @@ impl Register<'_> {
         let group = group_name;
         let (policies, snat_pool) = (accepted.policies, None);
         let record = Listener { vip, protocol, ports, mode, affinity, policies, group, snat_pool };
-        self.state.listeners.insert(name.clone(), record);
+        self.state.listeners.insert_mut(name.clone(), record);
         self.owners.insert((address, protocol, ports), name.clone());
         Ok(name)
     }
@@ -191,7 +191,7 @@ impl Register<'_> {
             return Ok(());
         }
         let members = self.members + group.members.len();
-        if self.state.groups.len() >= limits::GROUPS || members > limits::MEMBERS {
+        if self.state.groups.size() >= limits::GROUPS || members > limits::MEMBERS {
             return Err(format!(
                 "the data plane holds {} groups and {} backends, and group {name} with {} does not fit",
                 limits::GROUPS,
@@ -200,7 +200,7 @@ impl Register<'_> {
             ));
         }
         self.members = members;
-        self.state.groups.insert(name.clone(), group);
+        self.state.groups.insert_mut(name.clone(), group);
         Ok(())
     }
 }

@@ -23,11 +23,12 @@ fn digest_of(mut bytes: &[u8]) -> Digest {
     while let Ok((Record::Change(change), rest)) = decode(bytes) {
         match change {
             Change::PutListener { name, listener } => {
-                state.listeners.insert(name, listener);
+                state.listeners.insert_mut(name, listener);
             }
             Change::PutGroup { name, refused_weight } => {
-                let group = state.groups.entry(name).or_default();
-                std::sync::Arc::make_mut(group).refused_weight = refused_weight;
+                let mut group = state.groups.get(&name).cloned().unwrap_or_default();
+                std::sync::Arc::make_mut(&mut group).refused_weight = refused_weight;
+                state.groups.insert_mut(name, group);
             }
             Change::PutMember { group, address, member } => {
                 if let Some(group) = state.groups.get_mut(&group) {
@@ -35,7 +36,7 @@ fn digest_of(mut bytes: &[u8]) -> Digest {
                 }
             }
             Change::PutNextHop { address, next_hop } => {
-                state.next_hops.insert(address, next_hop);
+                state.next_hops.insert_mut(address, next_hop);
             }
             _ => {}
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Group, Listener, Member, Name, NextHop, SnatPool, State};
+use super::{Group, Listener, Map, Member, Name, NextHop, SnatPool, State, join};
 
 /// One change of a [`State`], the size of what changed: a member of a group of a thousand is told
 /// alone. Each is one record of the encoding.
@@ -43,77 +43,92 @@ pub(super) fn diff(old: &State, new: &State) -> Vec<Change> {
     changes
 }
 
-fn removals(old: &State, new: &State, changes: &mut Vec<Change>) {
-    for name in gone(&old.listeners, &new.listeners) {
-        changes.push(Change::RemoveListener { name: name.clone() });
-    }
-    for (name, group) in &old.groups {
-        match new.groups.get(name) {
-            None => changes.push(Change::RemoveGroup { name: name.clone() }),
-            Some(next) => {
-                for address in gone(&group.members, &next.members) {
-                    changes.push(Change::RemoveMember { group: name.clone(), address: *address });
-                }
-            }
-        }
-    }
-    for (name, pool) in &old.snat_pools {
-        match new.snat_pools.get(name) {
-            None => changes.push(Change::RemoveSnatPool { name: name.clone() }),
-            Some(next) => {
-                for address in pool.addresses.difference(&next.addresses) {
-                    changes
-                        .push(Change::RemoveSnatAddress { pool: name.clone(), address: *address });
-                }
-            }
-        }
-    }
-    for address in gone(&old.next_hops, &new.next_hops) {
-        changes.push(Change::RemoveNextHop { address: *address });
-    }
+/// The keys whose values may differ, with both; nothing of two maps that are one.
+pub(crate) fn changed<'m, K: Ord, V>(
+    old: &'m Map<K, V>,
+    new: &'m Map<K, V>,
+) -> impl Iterator<Item = (&'m K, Option<&'m V>, Option<&'m V>)> {
+    let shared = old.ptr_eq(new);
+    (!shared).then(|| join(old, new)).into_iter().flatten()
 }
 
-/// The keys of `old` that `new` lacks.
-fn gone<'a, K: Ord, V>(
-    old: &'a BTreeMap<K, V>,
-    new: &'a BTreeMap<K, V>,
-) -> impl Iterator<Item = &'a K> {
-    old.keys().filter(|key| !new.contains_key(*key))
+/// The same of groups, less those that both states share.
+pub(crate) fn changed_groups<'m>(
+    old: &'m State,
+    new: &'m State,
+) -> impl Iterator<Item = (&'m Name, Option<&'m Group>, Option<&'m Group>)> {
+    let groups = changed(&old.groups, &new.groups)
+        .map(|(name, old, new)| (name, old.map(AsRef::as_ref), new.map(AsRef::as_ref)));
+    groups.filter(|(_, old, new)| match (old, new) {
+        (Some(old), Some(new)) => !std::ptr::eq::<Group>(*old, *new),
+        _ => true,
+    })
+}
+
+fn removals(old: &State, new: &State, changes: &mut Vec<Change>) {
+    for (name, _, after) in changed(&old.listeners, &new.listeners) {
+        if after.is_none() {
+            changes.push(Change::RemoveListener { name: name.clone() });
+        }
+    }
+    for (name, before, after) in changed_groups(old, new) {
+        match (before, after) {
+            (_, None) => changes.push(Change::RemoveGroup { name: name.clone() }),
+            (None, _) => {}
+            (Some(before), Some(after)) => {
+                for (address, _, after) in join(&before.members, &after.members) {
+                    if after.is_none() {
+                        let group = name.clone();
+                        changes.push(Change::RemoveMember { group, address: *address });
+                    }
+                }
+            }
+        }
+    }
+    for (name, before, after) in changed(&old.snat_pools, &new.snat_pools) {
+        let Some(after) = after else {
+            changes.push(Change::RemoveSnatPool { name: name.clone() });
+            continue;
+        };
+        for address in before.iter().flat_map(|pool| pool.addresses.difference(&after.addresses)) {
+            changes.push(Change::RemoveSnatAddress { pool: name.clone(), address: *address });
+        }
+    }
+    for (address, _, after) in changed(&old.next_hops, &new.next_hops) {
+        if after.is_none() {
+            changes.push(Change::RemoveNextHop { address: *address });
+        }
+    }
 }
 
 fn additions(old: &State, new: &State, changes: &mut Vec<Change>) {
-    for (name, group) in &new.groups {
-        group_additions(name, old.groups.get(name).map(AsRef::as_ref), group, changes);
+    for (name, before, after) in changed_groups(old, new) {
+        after.into_iter().for_each(|after| group_additions(name, before, after, changes));
     }
-    for (name, pool) in &new.snat_pools {
-        pool_additions(name, old.snat_pools.get(name), pool, changes);
+    for (name, before, after) in changed(&old.snat_pools, &new.snat_pools) {
+        after.into_iter().for_each(|after| pool_additions(name, before, after, changes));
     }
-    for (name, listener) in &new.listeners {
-        if old.listeners.get(name) != Some(listener) {
+    for (name, before, after) in changed(&old.listeners, &new.listeners) {
+        if let Some(listener) = after.filter(|_| before != after) {
             changes.push(Change::PutListener { name: name.clone(), listener: listener.clone() });
         }
     }
-    for (address, next_hop) in &new.next_hops {
-        if old.next_hops.get(address) != Some(next_hop) {
+    for (address, before, after) in changed(&old.next_hops, &new.next_hops) {
+        if let Some(next_hop) = after.filter(|_| before != after) {
             changes.push(Change::PutNextHop { address: *address, next_hop: *next_hop });
         }
     }
 }
 
 fn group_additions(name: &Name, old: Option<&Group>, new: &Group, changes: &mut Vec<Change>) {
-    if old.is_some_and(|old| std::ptr::eq(old, new)) {
-        return; // shared with the old state, so nothing in it changed
-    }
     if old.map(|old| old.refused_weight) != Some(new.refused_weight) {
         changes.push(Change::PutGroup { name: name.clone(), refused_weight: new.refused_weight });
     }
-    for (address, member) in &new.members {
-        if old.and_then(|old| old.members.get(address)) != Some(member) {
-            changes.push(Change::PutMember {
-                group: name.clone(),
-                address: *address,
-                member: *member,
-            });
+    let none = BTreeMap::new();
+    for (address, before, after) in join(old.map_or(&none, |old| &old.members), &new.members) {
+        if let Some(member) = after.filter(|_| before != after) {
+            let group = name.clone();
+            changes.push(Change::PutMember { group, address: *address, member: *member });
         }
     }
 }

@@ -1,9 +1,9 @@
 //! What only the whole of a state can show to be wrong.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use super::{Listener, Name, ObjectError, ObjectId, ObjectKind, Protocol, State};
+use super::{Listener, Name, ObjectError, ObjectId, ObjectKind, Protocol, State, faults};
 
 pub(super) fn check(state: &State) -> Vec<ObjectError> {
     let mut errors = Vec::new();
@@ -62,20 +62,20 @@ fn overlaps(state: &State, errors: &mut Vec<ObjectError>) {
 
 fn addresses(state: &State, errors: &mut Vec<ObjectError>) {
     for (name, listener) in &state.listeners {
-        if let Some(fault) = not_unicast(listener.vip) {
+        if let Some(fault) = faults::of(listener.vip) {
             refuse(errors, ObjectKind::Listener, name, format!("its VIP {} {fault}", listener.vip));
         }
     }
     for (name, group) in &state.groups {
         for address in group.members.keys() {
-            if let Some(fault) = bad_member(*address) {
+            if let Some(fault) = faults::of_member(*address) {
                 refuse(errors, ObjectKind::Group, name, format!("its member {address} {fault}"));
             }
         }
     }
     for (name, pool) in &state.snat_pools {
         for address in &pool.addresses {
-            if let Some(fault) = not_unicast(*address) {
+            if let Some(fault) = faults::of(*address) {
                 refuse(
                     errors,
                     ObjectKind::SnatPool,
@@ -86,7 +86,7 @@ fn addresses(state: &State, errors: &mut Vec<ObjectError>) {
         }
     }
     for (address, next_hop) in &state.next_hops {
-        let fault = not_unicast(next_hop.via).or_else(|| not_unicast(*address));
+        let fault = faults::of(next_hop.via).or_else(|| faults::of(*address));
         if let (Some(fault), Ok(name)) = (fault, Name::new(&address.to_string())) {
             refuse(
                 errors,
@@ -98,29 +98,13 @@ fn addresses(state: &State, errors: &mut Vec<ObjectError>) {
     }
 }
 
-fn not_unicast(address: IpAddr) -> Option<&'static str> {
-    let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
-    (address.is_unspecified() || address.is_multicast() || broadcast)
-        .then_some("is no unicast address: a packet could not be sent to one host by it")
-}
-
-fn bad_member(address: SocketAddr) -> Option<&'static str> {
-    match address {
-        SocketAddr::V6(v6) if v6.scope_id() != 0 || v6.flowinfo() != 0 => {
-            Some("has a scope or flow label, which the feed does not carry: leave them zero")
-        }
-        _ if address.port() == 0 => {
-            Some("has port 0: give the L4 port that the backend listens on")
-        }
-        _ => not_unicast(address.ip()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use super::super::{Affinity, Group, Member, Mode, NextHop, Policies, PortRange, SnatPool};
+    use super::super::{
+        Affinity, Group, Map, Member, Mode, NextHop, Policies, PortRange, SnatPool,
+    };
     use super::*;
 
     fn name(text: &str) -> Name {
@@ -138,7 +122,7 @@ mod tests {
             policies: Policies::default(),
             snat_pool: None,
         };
-        state.listeners.insert(name(at), listener);
+        state.listeners.insert_mut(name(at), listener);
     }
 
     fn member(state: &mut State, address: &str) {
@@ -172,7 +156,7 @@ mod tests {
             ),
             (
                 "a group that is gone",
-                |s| s.groups.clear(),
+                |s| s.groups = Map::default(),
                 "listener a: its group g does not exist: send the group with it",
             ),
             (
@@ -199,21 +183,22 @@ mod tests {
                 "a pool of broadcast",
                 |s| {
                     let addresses = [[255, 255, 255, 255].into()].into();
-                    s.snat_pools.insert(name("p"), SnatPool { addresses });
+                    s.snat_pools.insert_mut(name("p"), SnatPool { addresses });
                 },
                 "SNAT pool p: its address 255.255.255.255 is no unicast address: a packet could not be sent to one host by it",
             ),
             (
                 "a gateway that is none",
                 |s| {
-                    s.next_hops.insert([10, 0, 0, 1].into(), NextHop { via: [0, 0, 0, 0].into() });
+                    let via = NextHop { via: [0, 0, 0, 0].into() };
+                    s.next_hops.insert_mut([10, 0, 0, 1].into(), via);
                 },
                 "next hop 10.0.0.1: 10.0.0.1 via 0.0.0.0 is no unicast address: a packet could not be sent to one host by it",
             ),
         ];
         for (promise, spoil, expected) in rows {
             let mut state = State::default();
-            state.groups.insert(name("g"), Arc::new(Group::default()));
+            state.groups.insert_mut(name("g"), Arc::new(Group::default()));
             listen(&mut state, "a", Protocol::Tcp, 80, 90);
             spoil(&mut state);
             let told: Vec<_> = state.check().iter().map(ToString::to_string).collect();

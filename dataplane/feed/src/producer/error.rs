@@ -72,9 +72,13 @@ pub enum PublishError {
     /// The state is wrong in itself ([`State::check`]); nothing was sent.
     #[error("{} objects cannot be served together: the first is {}", .0.len(), first(.0))]
     Invalid(Vec<ObjectError>),
-    /// The state is larger than a data plane takes ([`crate::model::limits`]); nothing was sent.
+    /// The state is larger than a data plane takes ([`crate::model::limits`]), or a change names a
+    /// group or pool that is not there; nothing was sent.
     #[error("{0}")]
-    TooLarge(String),
+    Unfit(String),
+    /// Changes were given, and it is not known to which state; nothing was sent.
+    #[error("changes to a state that is not known: publish the whole state first")]
+    StateUnknown,
     /// The data plane is already at that generation with another state, or beyond it; nothing was
     /// sent.
     #[error(

@@ -4,7 +4,7 @@ use crate::model::{Change, Group, Name};
 fn a_state() -> Arc<State> {
     let mut state = State::default();
     let group = Group { refused_weight: 3, ..Group::default() };
-    state.groups.insert(Name::new("group").unwrap(), Arc::new(group));
+    state.groups.insert_mut(Name::new("group").unwrap(), Arc::new(group));
     Arc::new(state)
 }
 

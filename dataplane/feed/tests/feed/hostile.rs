@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use penstock_feed::model::limits;
 use penstock_feed::{
-    AckRecord, Begin, Change, Commit, Digest, FEED_VERSION, Record, Server, State, Step, encode,
+    AckRecord, Begin, Change, Commit, Digest, FEED_VERSION, Map, Record, Server, State, Step,
+    encode,
 };
 use proptest::prelude::*;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -191,7 +192,7 @@ fn a_transaction_that_cannot_be_committed_is_refused_whole() {
             "a listener of no group",
             |p| {
                 let mut state = State::clone(&a_state(1));
-                state.groups.clear();
+                state.groups = Map::default();
                 let digest = state.digest();
                 let mut records = vec![begin(p, 11, None)];
                 records.extend(State::default().diff(&state).into_iter().map(Record::Change));
@@ -237,7 +238,7 @@ fn more_objects_than_a_box_takes_are_refused_at_the_first_too_many() {
     }
     assert!(!run(&mut server));
     let Some(Record::Ack(ack)) = producer.acks().pop() else { panic!("no answer") };
-    let expected = "more than 8192 groups: split the configuration over more boxes";
+    let expected = "more than 16384 groups: split the configuration over more boxes";
     assert_eq!(ack.refused, Some((1, expected.to_owned())));
 }
 
@@ -329,8 +330,9 @@ fn hostile_header() -> impl Strategy<Value = u64> {
 #[test]
 fn the_longest_record_there_is_fits_a_record() {
     let long = "n".repeat(600);
-    let mut state = State::clone(&a_state(0));
-    let (_, mut listener) = state.listeners.pop_first().unwrap();
+    let state = a_state(0);
+    let (_, listener) = state.listeners.first().unwrap();
+    let mut listener = listener.clone();
     (listener.group, listener.snat_pool) = (name(&long), Some(name(&long)));
     let change = Change::PutListener { name: name(&long), listener };
     let mut bytes = Vec::new();

@@ -1,5 +1,6 @@
 //! What the feed promises over the real socket and the real rings, both ends in one process.
 
+mod changes;
 mod hostile;
 mod kills;
 mod seeds;

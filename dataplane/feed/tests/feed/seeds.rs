@@ -16,16 +16,15 @@ use crate::support::{a_state, name};
 fn a_rich_state() -> Arc<State> {
     let mut state = State::clone(&a_state(2));
     let addresses = [[10, 0, 2, 10].into(), "2001:db8::1".parse().unwrap()].into();
-    state.snat_pools.insert(name("pool"), SnatPool { addresses });
-    state.next_hops.insert([10, 0, 0, 1].into(), NextHop { via: [10, 0, 2, 1].into() });
-    for listener in state.listeners.values_mut() {
-        listener.snat_pool = Some(name("pool"));
-        listener.policies = Policies {
-            on_removal: OnRemoval::Expire { grace_ms: 30_000 },
-            on_exhaustion: OnExhaustion::Icmp,
-            on_unknown: OnUnknown::Reset,
-        };
-    }
+    state.snat_pools.insert_mut(name("pool"), SnatPool { addresses });
+    state.next_hops.insert_mut([10, 0, 0, 1].into(), NextHop { via: [10, 0, 2, 1].into() });
+    let listener = state.listeners.get_mut("default/web/http").unwrap();
+    listener.snat_pool = Some(name("pool"));
+    listener.policies = Policies {
+        on_removal: OnRemoval::Expire { grace_ms: 30_000 },
+        on_exhaustion: OnExhaustion::Icmp,
+        on_unknown: OnUnknown::Reset,
+    };
     Arc::new(state)
 }
 

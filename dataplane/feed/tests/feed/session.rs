@@ -1,5 +1,6 @@
 //! Connecting, publishing, acknowledging, and what a restart of either end costs.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,8 +11,8 @@ use crate::support::{
     PATIENCE, Place, RawProducer, a_state, connect_message, heard, my_uid, name, say, soon,
 };
 use penstock_feed::{
-    Ack, BindError, ConnectError, Disconnected, ObjectError, ObjectId, ObjectKind, Producer,
-    PublishError, PublishedKind, Server, State, StateFile,
+    Ack, BindError, Change, ConnectError, Disconnected, Map, Member, ObjectError, ObjectId,
+    ObjectKind, Producer, PublishError, Published, PublishedKind, Server, State, StateFile,
 };
 
 /// Waits for the acknowledgement of `generation`.
@@ -281,20 +282,89 @@ fn a_group_that_did_not_change_is_shared_with_the_state_before() {
     ack_of(&mut producer, 1);
     let before = Arc::clone(served.server().state());
     let mut next = State::clone(&a_state(3));
-    next.groups.insert(name("another"), Arc::default());
+    next.groups.insert_mut(name("another"), Arc::default());
     producer.publish(2, &Arc::new(next.clone()), soon()).unwrap();
     ack_of(&mut producer, 2);
     let after = Arc::clone(served.server().state());
     let group = name("default/route/0");
     assert!(Arc::ptr_eq(&before.groups[&group], &after.groups[&group]), "after a delta");
     drop(producer);
-    next.groups.remove(&name("another"));
+    next.groups.remove_mut(&name("another"));
     let mut producer = place.connect();
     let published = producer.publish(3, &Arc::new(next), soon()).unwrap();
     assert_eq!(published.kind, PublishedKind::Snapshot);
     ack_of(&mut producer, 3);
     let last = Arc::clone(served.server().state());
     assert!(Arc::ptr_eq(&after.groups[&group], &last.groups[&group]), "after a snapshot");
+}
+
+#[test]
+fn who_knows_the_difference_says_nothing_else() {
+    let place = Place::new();
+    let served = place.serve(&[]);
+    let mut producer = place.connect();
+    producer.publish(1, &a_state(3), soon()).unwrap();
+    ack_of(&mut producer, 1);
+    let group = name("default/route/0");
+    let member = |n: u32, weight| {
+        let address = SocketAddr::from((Ipv4Addr::from(0x0a00_0000 + n), 8080));
+        let member = Member { weight, draining: false };
+        Change::PutMember { group: group.clone(), address, member }
+    };
+    let rows = [
+        (2, vec![member(1, 7)], Ok(1)),
+        (
+            3,
+            vec![
+                member(4, 4),
+                member(1, 1),
+                Change::RemoveNextHop { address: [10, 0, 0, 1].into() },
+            ],
+            Ok(3),
+        ),
+        (
+            3,
+            vec![member(5, 5)],
+            Err("generation 3 of a new state is not above 3, which the data plane holds: raise it"),
+        ),
+        (
+            4,
+            vec![Change::RemoveGroup { name: group.clone() }, member(5, 5)],
+            Err("a member for group default/route/0, which does not exist"),
+        ),
+        (
+            4,
+            vec![Change::RemoveGroup { name: group.clone() }],
+            Err(
+                "1 objects cannot be served together: the first is listener default/web/http: its group \
+                 default/route/0 does not exist: send the group with it",
+            ),
+        ),
+        (4, vec![member(5, 5)], Ok(1)),
+    ];
+    for (generation, changes, expected) in rows {
+        match (producer.publish_changes(generation, changes, soon()), expected) {
+            (Ok(published), Ok(records)) => {
+                assert_eq!(published, Published { kind: PublishedKind::Delta, records });
+                ack_of(&mut producer, generation);
+            }
+            (Err(error), Err(expected)) => assert_eq!(error.to_string(), expected),
+            (got, expected) => panic!("{got:?} instead of {expected:?}"),
+        }
+    }
+    assert_eq!(served.server().state(), &a_state(5));
+    assert_eq!(producer.state(), Some(&a_state(5)));
+    drop(producer);
+    let mut another = place.connect(); // which does not know what the data plane holds
+    let error = another.publish_changes(5, vec![member(6, 6)], soon()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "changes to a state that is not known: publish the whole state first"
+    );
+    assert!(another.adopt(&a_state(5)));
+    another.publish_changes(5, vec![member(6, 6)], soon()).unwrap();
+    ack_of(&mut another, 5);
+    assert_eq!(served.server().state(), &a_state(6));
 }
 
 #[test]
@@ -321,10 +391,10 @@ fn a_state_that_no_data_plane_can_serve_is_not_sent() {
     let mut producer = place.connect();
     producer.publish(2, &a_state(1), soon()).unwrap();
     let mut dangling = State::clone(&a_state(1));
-    dangling.groups.clear();
+    dangling.groups = Map::default();
     let mut crowded = State::default();
     for n in 0..=penstock_feed::model::limits::GROUPS {
-        crowded.groups.insert(name(&n.to_string()), Arc::default());
+        crowded.groups.insert_mut(name(&n.to_string()), Arc::default());
     }
     for (generation, state, expected) in [
         (
@@ -333,7 +403,7 @@ fn a_state_that_no_data_plane_can_serve_is_not_sent() {
             "1 objects cannot be served together: the first is listener default/web/http: its group \
                        default/route/0 does not exist: send the group with it",
         ),
-        (3, crowded, "more than 8192 groups: split the configuration over more boxes"),
+        (3, crowded, "more than 16384 groups: split the configuration over more boxes"),
         (
             2,
             State::default(),

@@ -196,7 +196,7 @@ fn a_vip_that_is_something_else_already_is_refused_alone() {
         let bad = ("bad", listener(vip, feed::Mode::Dnat, "g"));
         let mut state = state(&[good.clone(), bad], &[("g", &["10.0.0.1:80"])]);
         let hint = feed::NextHop { via: ip("10.0.0.8") };
-        Arc::make_mut(&mut state).next_hops.insert(ip("203.0.113.5"), hint);
+        Arc::make_mut(&mut state).next_hops.insert_mut(ip("203.0.113.5"), hint);
         let now = Bench::new().translate_under(&on_the_lan(), &state);
         let errors: Vec<String> = now.errors.iter().map(ToString::to_string).collect();
         assert!(errors.len() == 1 && errors[0].contains(expected), "{expected}: {errors:#?}");
@@ -393,7 +393,7 @@ fn pooled(vip: &str, pool: &[&str]) -> Arc<State> {
     *listener =
         FedListener { snat_pool: Some(name("p")), ..self::listener(vip, feed::Mode::FullNat, "g") };
     let addresses = pool.iter().map(|address| ip(address)).collect();
-    state.snat_pools.insert(name("p"), feed::SnatPool { addresses });
+    state.snat_pools.insert_mut(name("p"), feed::SnatPool { addresses });
     Arc::new(state)
 }
 
@@ -446,7 +446,7 @@ fn a_change_that_cannot_be_served_leaves_what_was_served() {
     };
     let with_group = |backends: &[&str]| {
         let group = group(backends);
-        change(&|state| _ = state.groups.insert(name("g"), Arc::clone(&group)))
+        change(&|state| _ = state.groups.insert_mut(name("g"), Arc::clone(&group)))
     };
     let too_many: Vec<String> = (0..=BACKEND_ROWS)
         .map(|n| format!("10.{}.{}.{}:80", 1 + (n >> 16), (n >> 8) & 255, n & 255))

@@ -27,11 +27,11 @@ pub(crate) fn a_state(members: u32) -> Arc<State> {
         policies: Policies::default(),
         snat_pool: None,
     };
-    state.listeners.insert(name("default/web/http"), listener);
+    state.listeners.insert_mut(name("default/web/http"), listener);
     let address = |n: u32| SocketAddr::from((Ipv4Addr::from(0x0a00_0000 + n), 8080));
     let members = (1..=members).map(|n| (address(n), Member { weight: n, draining: false }));
     let group = Group { members: members.collect(), refused_weight: 0 };
-    state.groups.insert(name("default/route/0"), Arc::new(group));
+    state.groups.insert_mut(name("default/route/0"), Arc::new(group));
     Arc::new(state)
 }
 
@@ -60,10 +60,10 @@ pub(crate) fn any_state() -> impl Strategy<Value = Arc<State>> {
     (groups, pools, hops, listeners).prop_map(|(groups, pools, hops, listeners)| {
         let mut state = State::default();
         for (n, group) in groups {
-            state.groups.insert(name(&format!("group/{n}")), Arc::new(group));
+            state.groups.insert_mut(name(&format!("group/{n}")), Arc::new(group));
         }
         for (n, addresses) in pools {
-            state.snat_pools.insert(name(&format!("pool/{n}")), SnatPool { addresses });
+            state.snat_pools.insert_mut(name(&format!("pool/{n}")), SnatPool { addresses });
         }
         state.next_hops =
             hops.into_iter().map(|(address, via)| (address, NextHop { via })).collect();
@@ -86,7 +86,7 @@ pub(crate) fn any_state() -> impl Strategy<Value = Arc<State>> {
                 group: group.get(&state.groups.keys().collect::<Vec<_>>()).to_owned().clone(),
                 snat_pool: state.snat_pools.keys().next().filter(|_| pool).cloned(),
             };
-            state.listeners.insert(name(&format!("listener/{n}")), listener);
+            state.listeners.insert_mut(name(&format!("listener/{n}")), listener);
         }
         Arc::new(state)
     })

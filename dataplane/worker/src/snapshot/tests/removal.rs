@@ -61,7 +61,7 @@ fn configuration(mode: feed::Mode, on_removal: OnRemoval, change: Option<Change>
             snat_pool: (change == Some(OtherSnatPool)).then(|| name("pool")),
             ..listener(vip, mode, group)
         };
-        state.listeners.insert(name(key), listener);
+        state.listeners.insert_mut(name(key), listener);
     };
     let vip = if change == Some(VipMoved) { "192.0.2.7" } else { "192.0.2.1" };
     let group = if matches!(change, Some(GroupReplaced | GroupRenamed)) { "h" } else { "g" };
@@ -74,15 +74,15 @@ fn configuration(mode: feed::Mode, on_removal: OnRemoval, change: Option<Change>
     }
     put("other", "192.0.2.2", feed::Protocol::Tcp, 80, "other");
     let addresses = [ip("10.0.0.201")].into();
-    state.snat_pools.insert(name("pool"), feed::SnatPool { addresses });
+    state.snat_pools.insert_mut(name("pool"), feed::SnatPool { addresses });
     let member = match change {
         Some(BackendRemoved | GroupReplaced) => one(NEW, full),
         Some(WeightZero) => one(OLD, FedMember { weight: 0, ..full }),
         Some(Draining) => one(OLD, FedMember { draining: true, ..full }),
         _ => one(OLD, full),
     };
-    state.groups.insert(name(group), member);
-    state.groups.insert(name("other"), one(OLD, full));
+    state.groups.insert_mut(name(group), member);
+    state.groups.insert_mut(name("other"), one(OLD, full));
     Arc::new(state)
 }
 
