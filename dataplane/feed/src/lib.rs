@@ -17,9 +17,11 @@
 //! ```
 //!
 //! * [`model`]: what can be said. Values are checked when they are made, the whole by
-//!   [`State::check`], on both ends. [`Change`] is the difference of two states, a record each.
+//!   [`State::check`], on both ends. [`Change`] is the difference of two states, a record each, and
+//!   [`Touched`] the names in it, for who builds of the state.
 //! * `record`, `encode`, `decode`: the bytes, and a decoder that takes any. `digest`: 128 bits for a whole
-//!   state, kept up at the cost of what changed. `tracked`: a state with its digest and its limits.
+//!   state, kept up at the cost of what changed, as `relations` are, by which a change is checked.
+//!   `tracked`: a state with both and its limits.
 //! * [`ring`]: one writer, one reader, no locks, no trust. `session`: the Unix socket beside it, which
 //!   hands over memory and doorbell after a look at the peer's user, refuses another version in
 //!   words, and tells each end when the other is gone.
@@ -46,7 +48,7 @@
 //! after any record and every lie we could think of. Every interleaving of the ring is run by
 //! `RUSTFLAGS="--cfg loom" cargo test -p penstock-feed --release --test loom_ring` (give it a target
 //! directory of its own: the flag rebuilds everything). Fuzz targets, from this folder:
-//! `cargo +nightly fuzz run decode`, `ring`, `state_file`, each with `-- -max_total_time=300`.
+//! `cargo +nightly fuzz run decode`, `changes`, `ring`, `state_file`, each with `-- -max_total_time=300`.
 //! `README.md` says why it is a ring.
 
 mod ack;

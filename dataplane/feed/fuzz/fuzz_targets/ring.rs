@@ -1,5 +1,6 @@
 //! Any words in a ring, which change while they are read: an end of the connection, or
-//! transactions, and the committed state is always one that its own digest and check agree with.
+//! transactions, and the committed state is always one that its own digest and check agree with, and
+//! that differs from the last in nothing but what is said to be touched.
 #![no_main]
 
 use std::cell::{Cell, RefCell};
@@ -9,7 +10,7 @@ use std::sync::atomic::Ordering;
 use libfuzzer_sys::fuzz_target;
 use penstock_feed::ring::{Memory, Reader, words_for};
 use penstock_feed::transaction::{Outcome, Transactions};
-use penstock_feed::{FEED_VERSION, decode};
+use penstock_feed::{FEED_VERSION, Touched, decode};
 
 const CAPACITY: usize = 512;
 const EPOCH: u64 = 1;
@@ -68,6 +69,12 @@ fn run(memory: &Hostile<'_>) {
                 assert!(transactions.generation() > before.1);
                 assert!(transactions.state().check().is_empty());
                 assert_eq!(transactions.state().digest(), transactions.digest());
+                let touched = transactions.take_touched();
+                let differing = Touched::between(&before.0, transactions.state());
+                assert!(differing.listeners.is_subset(&touched.listeners));
+                assert!(differing.groups.is_subset(&touched.groups));
+                assert!(differing.snat_pools.is_subset(&touched.snat_pools));
+                assert!(differing.next_hops.is_subset(&touched.next_hops));
             }
             Ok(_) => {
                 assert_eq!((transactions.state(), transactions.generation()), (&before.0, before.1))

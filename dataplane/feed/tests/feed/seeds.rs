@@ -75,6 +75,8 @@ fn seeds_of_the_fuzz_targets_are_of_this_version() {
         ("decode", "delta", bytes(&delta)),
         ("decode", "emptied", bytes(&emptied)),
         ("decode", "ack", bytes(&an_ack())),
+        ("changes", "snapshot", bytes(&snapshot)),
+        ("changes", "three_transactions", bytes(&both)),
         ("ring", "snapshot", ring(&snapshot)),
         ("ring", "three_transactions", ring(&both)),
         ("state_file", "records", bytes(&changes)),
