@@ -71,7 +71,7 @@ impl Group {
     /// Builds the Maglev table, of [`maglev::size_for`] slots where `table_size` is not given.
     ///
     /// The order of `members` does not matter. With no weight above zero the group refuses all.
-    /// Costs half a millisecond for 65 537 slots: not for a worker.
+    /// Costs up to half a millisecond for 65 537 slots: not for a worker.
     ///
     /// # Errors
     /// [`MaglevError::SizeNotPrime`], [`MaglevError::TooManyMembers`].

@@ -37,34 +37,46 @@ fn backend(n: u32) -> SocketAddr {
     SocketAddr::from(([10, 1, high, low], 8080))
 }
 
-/// Owners of 65 537 slots by address, for backends `0..1000` without `gone`.
-fn owners(gone: &[u32]) -> Vec<u32> {
-    let present: Vec<u32> = (0..1000).filter(|n| !gone.contains(n)).collect();
+/// The paper's table.
+const SIZE: usize = 65537;
+
+/// Owners of so many slots by address, for backends `0..count` without `gone`.
+fn owners(size: usize, count: u32, gone: &[u32]) -> Vec<u32> {
+    let present: Vec<u32> = (0..count).filter(|n| !gone.contains(n)).collect();
     let members: Vec<Weighted> =
         present.iter().map(|n| Weighted::backend(backend(*n), 1)).collect();
-    let mut slots = vec![0; DEFAULT_SIZE];
+    let mut slots = vec![0; size];
     build(&mut slots, &members).unwrap();
     slots.into_iter().map(|slot| present[usize::from(slot)]).collect()
 }
 
 /// The share of the slots of backends that stay and that changed hands.
-fn moved(before: &[u32], gone: &[u32]) -> f64 {
-    let after = owners(gone);
+fn moved(before: &[u32], count: u32, gone: &[u32]) -> f64 {
+    let after = owners(before.len(), count, gone);
     let moved = before.iter().zip(&after).filter(|(b, a)| b != a && !gone.contains(b)).count();
-    moved as f64 / DEFAULT_SIZE as f64
+    moved as f64 / before.len() as f64
 }
 
 #[test]
 fn of_1000_backends_one_that_leaves_moves_few_flows_of_the_others_and_ten_not_many() {
-    let before = owners(&[]);
+    let before = owners(SIZE, 1000, &[]);
     for first in [0, 333, 500, 999] {
-        let share = moved(&before, &[first]);
+        let share = moved(&before, 1000, &[first]);
         assert!(share <= 0.0075, "without backend {first}: {:.2} %", share * 100.0);
     }
     for first in [0, 495, 990] {
         let ten: Vec<u32> = (first..first + 10).collect();
-        let share = moved(&before, &ten);
+        let share = moved(&before, 1000, &ten);
         assert!(share <= 0.03, "without backends {ten:?}: {:.2} %", share * 100.0);
+    }
+}
+
+#[test]
+fn a_small_table_moves_no_more_than_a_large_one_of_as_many_slots_a_backend() {
+    let before = owners(LEAST_SIZE, 81, &[]);
+    for gone in [0, 27, 40, 80] {
+        let share = moved(&before, 81, &[gone]);
+        assert!(share <= 0.03, "without backend {gone}: {:.2} %", share * 100.0);
     }
 }
 
@@ -80,11 +92,11 @@ fn weights_are_exact() {
     for (weights, shares) in rows {
         let members: Vec<Weighted> =
             (0..).zip(*weights).map(|(n, weight)| Weighted::backend(backend(n), *weight)).collect();
-        let mut slots = vec![0; DEFAULT_SIZE];
+        let mut slots = vec![0; SIZE];
         build(&mut slots, &members).unwrap();
         for (member, share) in shares.iter().enumerate() {
             let owned = slots.iter().filter(|slot| usize::from(**slot) == member).count();
-            let owned = owned as f64 / DEFAULT_SIZE as f64;
+            let owned = owned as f64 / SIZE as f64;
             assert!((owned - share).abs() < 0.0001, "{weights:?}: member {member} owns {owned}");
         }
     }
@@ -110,15 +122,19 @@ fn a_table_grows_when_it_must_and_shrinks_late() {
     let rows = [
         (0, None, 251),
         (1, None, 251),
-        (2, None, 65537),
+        (2, None, 8191),
+        (81, None, 8191),
+        (82, None, 16381),
         (655, None, 65537),
         (656, None, 131_071),
         (1311, None, 655_373),
         (100_000, None, 655_373),
         (656, Some(65537), 131_071),
         (600, Some(131_071), 131_071),
-        (327, Some(131_071), 65537),
-        (2, Some(251), 65537),
+        (327, Some(131_071), 32749),
+        (80, Some(16381), 16381),
+        (40, Some(16381), 8191),
+        (2, Some(251), 8191),
     ];
     for (members, current, size) in rows {
         assert_eq!(size_for(members, current), size, "{members} members, now {current:?}");
