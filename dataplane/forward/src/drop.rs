@@ -89,7 +89,7 @@ drop_reasons! {
     EchoLimited "echo_limited" Forwarder
         "More echo requests to VIPs came than are answered: icmp.echo-per-second in dataplane.yaml says how many."
     Martian "martian" Forwarder
-        "The source address can be nobody's: multicast, broadcast, reserved, loopback, zero, the destination's own, or L4 port 0; or an IPv6 address is link-local."
+        "The source address can be nobody's: multicast, broadcast, reserved, loopback, zero, a VIP or SNAT address of this box, or L4 port 0; or an IPv6 address is link-local."
     TtlExpired "ttl_expired" Forwarder
         "The packet had no hop left to live."
     NotRouted "not_routed" Forwarder

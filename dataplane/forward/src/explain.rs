@@ -124,6 +124,7 @@ fn next_hop(leaving: &FlowKey, snapshot: &Snapshot) -> NextHop {
             }
             None => NextHop::Unreachable,
         },
+        Hop::Unresolved(key) if snapshot.is_local(key.address) => NextHop::Unreachable,
         Hop::Unresolved(key) => NextHop::Unresolved(key),
         Hop::Unreachable => NextHop::Unreachable,
     }

@@ -26,7 +26,7 @@
 //! * [`burst`](Burst), `parse`, [`wire`]: frames and views over their bytes
 //! * `express`: the way of nearly every packet
 //! * [`flow`]: the flow table, its memory, states, timeouts and sweep
-//! * `classify`, [`snapshot`], [`owner`], [`spread`]: whose packet it is, and where RSS would bring it
+//! * `classify`, [`snapshot`] of `shared` maps, [`owner`], [`spread`]: whose packet it is, and where RSS would bring it
 //! * `pin`, [`group`], [`maglev`]: a backend for a new flow; `policy`, [`removal`]: who gets none, and who has none any more
 //! * `rewrite`: `full_nat`, `dnat`, their `port_walk`, and the `reset` that refuses or ends a connection
 //! * `next_hop`, [`fib`]: where it leaves; `icmp`: errors about it, to the end that sent it; `answer`: errors of ours
@@ -60,6 +60,7 @@ mod pin;
 mod policy;
 pub mod removal;
 mod rewrite;
+mod shared;
 pub mod snapshot;
 pub mod spread;
 #[cfg(any(test, feature = "test-support"))]

@@ -202,6 +202,9 @@ fn hold(
     snapshot: &Snapshot,
 ) -> Result<(), DropReason> {
     let port = snapshot.port(key.port).ok_or(DropReason::NoRoute)?;
+    if snapshot.is_local(key.address) {
+        return Err(DropReason::NoRoute); // nobody but the kernel answers for it
+    }
     if ip_len > port.mtu {
         return Err(DropReason::MtuExceeded);
     }

@@ -297,7 +297,7 @@ pub(crate) fn is_nobodys(key: &FlowKey, snapshot: &Snapshot) -> bool {
 
 /// Whether a packet's source address can be nobody's.
 pub(crate) fn is_from_nobody(key: &FlowKey, snapshot: &Snapshot) -> bool {
-    is_martian(key) || snapshot.is_broadcast(key.source().ip())
+    is_martian(key) || snapshot.is_no_source(key.source().ip())
 }
 
 /// Whether a source can be nobody's (RFC 1812 §5.3.7; RFC 4291 §2.5.2, §2.5.3, §2.5.5.2 and §2.7) or

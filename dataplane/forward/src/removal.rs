@@ -8,12 +8,10 @@
 //! and a backend is the same by whichever group's name it serves. Datagrams do not wait for any of this: the client's
 //! next one is pinned anew.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use foldhash::fast::FixedState;
-
 use crate::flow::{Direction, Flow, FlowKey, FlowRecord};
+use crate::shared::SharedMap;
 use crate::snapshot::Snapshot;
 use crate::{BackendId, ListenerSlot, Tick};
 
@@ -26,14 +24,14 @@ pub struct Removal {
     pub grace_ms: u32,
 }
 
-/// The listeners that end flows nobody serves, served or removed themselves, and when backends left.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The listeners that end flows nobody serves, served or removed themselves, and when backends left. A copy
+/// shares what does not change in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removals {
     /// The version of the first snapshot that has them.
     version: u32,
-    /// By slot.
-    listeners: Box<[Option<Removal>]>,
-    left: HashMap<BackendId, Tick, FixedState>,
+    listeners: SharedMap<ListenerSlot, Removal>,
+    left: SharedMap<BackendId, Tick>,
 }
 
 impl Removals {
@@ -45,31 +43,44 @@ impl Removals {
         listeners: impl IntoIterator<Item = (ListenerSlot, Removal)>,
         left: impl IntoIterator<Item = (BackendId, Tick)>,
     ) -> Option<Self> {
-        let mut by_slot = Vec::new();
-        for (slot, removal) in listeners {
-            let at = slot.0 as usize;
-            by_slot.resize(by_slot.len().max(at + 1), None);
-            by_slot[at] = Some(removal);
+        let (listeners, left) = (listeners.into_iter().collect(), left.into_iter().collect());
+        Self { version: 0, listeners, left }.from_version(version)
+    }
+
+    /// Says that a listener ends flows, or `None` that it keeps them.
+    pub fn set_listener(&mut self, slot: ListenerSlot, removal: Option<Removal>) {
+        match removal {
+            Some(removal) => _ = self.listeners.insert(slot, removal),
+            None => _ = self.listeners.remove(&slot),
         }
-        let removals =
-            Self { version, listeners: by_slot.into(), left: left.into_iter().collect() };
-        (!removals.listeners.is_empty()).then_some(removals)
+    }
+
+    /// Says when a backend left, or `None` that it did not.
+    pub fn set_left(&mut self, id: BackendId, left: Option<Tick>) {
+        match left {
+            Some(left) => _ = self.left.insert(id, left),
+            None => _ = self.left.remove(&id),
+        }
+    }
+
+    /// A copy for snapshot `version` and all after it until others come; nothing if no listener ends flows.
+    #[must_use]
+    pub fn from_version(&self, version: u32) -> Option<Self> {
+        (!self.listeners.is_empty()).then(|| Self { version, ..self.clone() })
     }
 
     /// Whether a flow may be one that ends: its listener says so, and its backend was not seen to serve since.
     pub(crate) fn concern(&self, flow: &FlowRecord) -> bool {
         let seen_before = flow.link.wrapping_sub(self.version) > u32::MAX / 2;
-        seen_before && self.of(flow).is_some()
+        seen_before && self.listeners.contains(&flow.listener())
     }
 
-    fn of(&self, flow: &FlowRecord) -> Option<&Removal> {
-        self.listeners.get(flow.listener().0 as usize)?.as_ref()
-    }
-
-    /// When a flow ends that nobody serves: its grace begins with the last change that concerns it.
-    fn end_of(&self, flow: &FlowRecord) -> Option<Tick> {
-        let Removal { since, grace_ms } = *self.of(flow)?;
-        let left = self.left.get(&BackendId(flow.backend)).copied().unwrap_or(since);
+    /// When flows of a listener to a backend end, if nobody serves them: their grace begins with the last change that
+    /// concerns them. Nothing if they are kept.
+    #[must_use]
+    pub fn end(&self, listener: ListenerSlot, backend: BackendId) -> Option<Tick> {
+        let Removal { since, grace_ms } = *self.listeners.get(&listener)?;
+        let left = self.left.get(&backend).copied().unwrap_or(since);
         let last = if left.since(since) > 0 { left } else { since };
         Some(last.plus_ms(grace_ms))
     }
@@ -86,7 +97,7 @@ impl Snapshot {
 
     /// When a flow ends, because nobody serves it; nothing if somebody does, or it is kept.
     pub(crate) fn end_of(&self, flow: Flow) -> Option<Tick> {
-        let end = self.removals()?.end_of(&flow)?;
+        let end = self.removals()?.end(flow.listener(), BackendId(flow.backend))?;
         let (client, backend) = (flow.key(Direction::Forward), flow.key(Direction::Reply).source());
         (!self.serves(&client, backend)).then_some(end)
     }

@@ -1,23 +1,28 @@
 //! The companion interfaces seen together: which stands beside which port, which of our addresses
 //! each holds, and whom the kernel shall ask for a MAC.
 
+mod plan;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::Arc,
     time::Instant,
 };
 
 use penstock_dpdk::{Mbuf, Mempool};
-use penstock_feed::{Name, ObjectError, ObjectId, ObjectKind, State};
+use penstock_feed::ObjectError;
 use penstock_forward::{Fib, NextHopKey};
 use rtrb::Producer;
 use tracing::{info, warn};
 
-use crate::fib::in_prefix;
-use crate::in_use::InUse;
-use crate::kernel::{
-    Address, Addresses, KernelError, KernelView, Link, MacAddr, Mirror, announcements,
+use self::plan::{Ground, Plan};
+use crate::{
+    hosts::Hosts,
+    in_use::InUse,
+    kernel::{
+        Addresses, KernelError, KernelView, Link, MacAddr, Mirror, Reconciled, announcements,
+    },
+    snapshot::{AddressSet, Translator},
 };
 
 /// One port's companion, as the main lcore sees it.
@@ -28,19 +33,15 @@ pub struct CompanionFacts {
     pub to_port: Producer<Mbuf>,
 }
 
-/// What was wanted and what the box had when the addresses were last kept.
-struct Kept {
-    wanted: Arc<BTreeSet<IpAddr>>,
-    addresses: Arc<[Address]>,
-    links: Arc<[Link]>,
-}
-
 /// All companions, and what we keep on them.
 pub struct Companions {
     companions: Vec<CompanionFacts>,
     addresses: Addresses,
     mempool: Mempool,
-    kept: Option<Kept>,
+    /// What was there besides when all addresses were last kept.
+    ground: Option<Ground>,
+    /// Addresses that are wanted or kept otherwise than when they were last looked at.
+    touched: BTreeSet<IpAddr>,
     refused: BTreeMap<IpAddr, String>,
     unannounced: Vec<(usize, Vec<IpAddr>)>,
     just_started: bool,
@@ -58,7 +59,8 @@ impl Companions {
             companions,
             addresses: Addresses::open()?,
             mempool,
-            kept: None,
+            ground: None,
+            touched: BTreeSet::new(),
             refused: BTreeMap::new(),
             unannounced: Vec::new(),
             just_started: true,
@@ -67,18 +69,50 @@ impl Companions {
         })
     }
 
+    /// Has the next [`Self::keep_addresses`] look at these addresses: they have come to be wanted, or are
+    /// so no more, or the kernel has said something of them.
+    pub fn look_at(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+        self.touched.extend(addresses);
+    }
+
     /// Sees that the kernel answers for the `wanted` addresses, and no longer for those that have
-    /// gone. Does nothing while neither these nor the box's addresses and companions have changed.
-    pub fn keep_addresses(&mut self, wanted: &Arc<BTreeSet<IpAddr>>, view: &KernelView) {
-        let unchanged = |kept: &Kept| {
-            Arc::ptr_eq(&kept.wanted, wanted)
-                && Arc::ptr_eq(&kept.addresses, &view.addresses)
-                && Arc::ptr_eq(&kept.links, &view.links)
-        };
-        if self.kept.as_ref().is_some_and(unchanged) {
-            return;
+    /// gone. Looks at those that it was told to look at; at all of them when the companions have
+    /// changed, or the addresses that others gave the box.
+    pub fn keep_addresses(&mut self, wanted: &AddressSet, view: &KernelView) {
+        match self.ground.take_if(|ground| ground.is_of(view)) {
+            Some(ground) => {
+                let touched = std::mem::take(&mut self.touched);
+                let mut plan = Plan::default();
+                touched.iter().for_each(|address| plan.look_at(*address, wanted, view, &ground));
+                self.ground = Some(ground);
+                touched.iter().for_each(|address| _ = self.refused.remove(address));
+                self.carry_out(plan, view);
+            }
+            None => self.keep_all(wanted, view),
         }
-        let by_companion = by_companion(wanted, view);
+    }
+
+    fn carry_out(&mut self, plan: Plan, view: &KernelView) {
+        let Plan { unwanted, wanted } = plan; // in this order, so that one can move between companions
+        let unwanted = unwanted.into_iter().map(|(at, unwanted)| (at, Vec::new(), unwanted));
+        let wanted = wanted.into_iter().map(|(at, wanted)| (at, wanted, Vec::new()));
+        for (at, wanted, unwanted) in unwanted.chain(wanted) {
+            let link = view.links.iter().find(|link| usize::from(link.port) == at);
+            let Some(link) = link else { continue };
+            let done = self.addresses.change(link.index, &link.name, &wanted, &unwanted);
+            let (new, refused) = told(link, done);
+            self.announce_later(at, new);
+            refused.iter().for_each(|(address, error)| warn!(%address, error, "address"));
+            self.refused.extend(refused);
+        }
+    }
+
+    fn keep_all(&mut self, wanted: &AddressSet, view: &KernelView) {
+        let ground = Ground::of(view);
+        let mut by_companion: BTreeMap<usize, BTreeSet<IpAddr>> = BTreeMap::new();
+        for address in wanted {
+            by_companion.entry(ground.companion_of(*address)).or_default().insert(*address);
+        }
         let mut refused = BTreeMap::new();
         for at in 0..self.companions.len() {
             // One that was deleted comes back with another index, and is seen to then.
@@ -94,40 +128,29 @@ impl Companions {
             }
         }
         self.refused = refused;
-        self.kept = Some(Kept {
-            wanted: Arc::clone(wanted),
-            addresses: Arc::clone(&view.addresses),
-            links: Arc::clone(&view.links),
-        });
+        self.touched.clear();
+        self.ground = Some(ground);
     }
 
     /// Has the next [`Self::keep_addresses`] ask the kernel again for what it refused.
     pub fn retry_refused(&mut self) {
-        if !self.refused.is_empty() {
-            self.kept = None;
-        }
+        self.touched.extend(self.refused.keys());
     }
 
     /// The objects that cannot be served because the kernel refused their address.
-    pub fn errors(&self, state: &State) -> Vec<ObjectError> {
-        if self.refused.is_empty() {
-            return Vec::new();
+    pub fn errors(&self, translator: &Translator) -> Vec<ObjectError> {
+        let mut errors = BTreeMap::new();
+        for (address, message) in &self.refused {
+            for object in translator.objects_with(address) {
+                errors.entry(object).or_insert(message);
+            }
         }
-        let error = |kind, name: &Name, address: &IpAddr| {
-            let message = self.refused.get(address)?.clone();
-            Some(ObjectError { object: ObjectId { kind, name: name.clone() }, message })
-        };
-        let listeners = state.listeners.iter();
-        let listeners = listeners
-            .filter_map(|(name, listener)| error(ObjectKind::Listener, name, &listener.vip));
-        let pools = state.snat_pools.iter().filter_map(|(name, pool)| {
-            pool.addresses.iter().find_map(|address| error(ObjectKind::SnatPool, name, address))
-        });
-        listeners.chain(pools).collect()
+        let error =
+            |(object, message): (_, &String)| ObjectError { object, message: message.clone() };
+        errors.into_iter().map(error).collect()
     }
 
     /// Makes the addresses of a companion those that are wanted; what the kernel refused, and why.
-    /// That the companion has just gone is no refusal: whoever holds it says so and opens it anew.
     fn reconcile(
         &mut self,
         at: usize,
@@ -140,16 +163,17 @@ impl Companions {
                 return wanted.iter().map(|address| (*address, error.to_string())).collect();
             }
         };
-        if !(done.added.is_empty() && done.removed.is_empty()) {
-            info!(companion = link.name, added = ?done.added, removed = ?done.removed, "addresses");
-        }
+        let (new, refused) = told(link, done);
         // A box that has just started may have taken over from another: it announces all.
-        let new = if self.just_started { wanted.iter().copied().collect() } else { done.added };
+        let new = if self.just_started { wanted.iter().copied().collect() } else { new };
+        self.announce_later(at, new);
+        refused
+    }
+
+    fn announce_later(&mut self, at: usize, new: Vec<IpAddr>) {
         if !new.is_empty() {
             self.unannounced.push((at, new));
         }
-        let refused = done.failed.into_iter().filter(|(_, error)| !error.says_gone());
-        refused.map(|(address, error)| (address, error.to_string())).collect()
     }
 
     /// Tells the links of addresses that are new here, once the workers serve them. What finds no
@@ -187,25 +211,32 @@ impl Companions {
 
     /// Has the kernel know gateways and backends before a packet waits for them, and keeps them
     /// fresh, since it never sees the traffic to them.
-    pub fn keep_fresh(&mut self, mirror: &mut Mirror, state: &State, fib: &Fib) {
-        let next_hops = self.in_use.next_hops(state, mirror.view(), fib);
-        if let Err(error) = mirror.keep_fresh(next_hops, self.started.elapsed())
-            && !error.says_gone()
-        {
-            warn!(%error, "a neighbour cannot be kept fresh");
-        }
+    pub fn keep_fresh(&mut self, mirror: &mut Mirror, hosts: &Hosts, fib: &Fib) {
+        let next_hops = self.in_use.next_hops(hosts, mirror.view(), fib);
+        warn_if_refused(mirror.keep_fresh(next_hops, self.started.elapsed()));
+    }
+
+    /// The same for hosts that came since.
+    pub fn ask_for_new(&self, mirror: &mut Mirror, new: BTreeSet<IpAddr>, fib: &Fib) {
+        let next_hops = InUse::of_hosts(new, fib);
+        warn_if_refused(mirror.ask_for_new(next_hops, self.started.elapsed()));
     }
 }
 
-/// Each address by the companion whose subnet it lies in; the first otherwise.
-fn by_companion(wanted: &BTreeSet<IpAddr>, view: &KernelView) -> BTreeMap<usize, BTreeSet<IpAddr>> {
-    let subnets: Vec<_> =
-        view.addresses.iter().filter(|own| !own.ours && own.port.is_some()).collect();
-    let mut by_companion: BTreeMap<usize, BTreeSet<IpAddr>> = BTreeMap::new();
-    for &address in wanted {
-        let around = subnets.iter().filter(|own| in_prefix(own.address, own.prefix_len, address));
-        let port = around.max_by_key(|own| own.prefix_len).and_then(|own| own.port);
-        by_companion.entry(port.map_or(0, usize::from)).or_default().insert(address);
+fn warn_if_refused(asked: Result<usize, KernelError>) {
+    if let Err(error) = asked
+        && !error.says_gone()
+    {
+        warn!(%error, "a neighbour cannot be kept fresh");
     }
-    by_companion
+}
+
+/// What was added to a companion, and what the kernel refused and why. That the companion has just gone
+/// is no refusal: whoever holds it says so and opens it anew.
+fn told(link: &Link, done: Reconciled) -> (Vec<IpAddr>, BTreeMap<IpAddr, String>) {
+    if !(done.added.is_empty() && done.removed.is_empty()) {
+        info!(companion = link.name, added = ?done.added, removed = ?done.removed, "addresses");
+    }
+    let refused = done.failed.into_iter().filter(|(_, error)| !error.says_gone());
+    (done.added, refused.map(|(address, error)| (address, error.to_string())).collect())
 }

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use penstock_feed::{NextHop, State};
+use penstock_feed::{Map, NextHop, State};
 use penstock_forward::{Fib, MacAddr, PortConfig, PortIdx, fib};
 
 use crate::kernel::{KernelView, Neighbour, Route, RouteKind, Table};
@@ -11,7 +11,7 @@ use crate::kernel::{KernelView, Neighbour, Route, RouteKind, Table};
 struct Sources {
     routes: Arc<[Route]>,
     neighbours: Arc<[Neighbour]>,
-    hints: Vec<(IpAddr, NextHop)>,
+    hints: Map<IpAddr, NextHop>,
 }
 
 /// Builds the FIB, and again only when what it is made of has changed.
@@ -27,24 +27,24 @@ impl Builder {
         Self { ports, version: 0, last: None }
     }
 
-    /// The FIB of a view; O(routes × log routes) if it changed, O(hints) if not.
+    /// The FIB of a view; O(routes × log routes) if it changed or a hint did, and nothing if not:
+    /// hints that the last state shares are compared at a glance.
     pub fn build(&mut self, view: &KernelView, state: &State) -> Arc<Fib> {
-        let hints: Vec<_> =
-            state.next_hops.iter().map(|(address, hint)| (*address, *hint)).collect();
+        let hints = &state.next_hops;
         if let Some((sources, fib)) = &self.last
             && Arc::ptr_eq(&sources.routes, &view.routes)
             && Arc::ptr_eq(&sources.neighbours, &view.neighbours)
-            && sources.hints == hints
+            && sources.hints == *hints
         {
             return Arc::clone(fib);
         }
         self.version = self.version.wrapping_add(1).max(1);
-        let routes = routes(view, &hints);
+        let routes = routes(view, hints);
         let fib = Arc::new(Fib::build(self.version, &self.ports, &routes, &neighbours(view)));
         let sources = Sources {
             routes: Arc::clone(&view.routes),
             neighbours: Arc::clone(&view.neighbours),
-            hints,
+            hints: hints.clone(),
         };
         self.last = Some((sources, Arc::clone(&fib)));
         fib
@@ -52,8 +52,9 @@ impl Builder {
 }
 
 /// Later routes win over earlier ones of the same prefix: main, then hints, then the box's own
-/// addresses, to which nothing is ever sent out.
-fn routes(view: &KernelView, hints: &[(IpAddr, NextHop)]) -> Vec<fib::Route> {
+/// addresses, to which nothing is ever sent out. VIPs and SNAT addresses are not among these: no flow is
+/// made to or from them, and they come and go with listeners.
+fn routes(view: &KernelView, hints: &Map<IpAddr, NextHop>) -> Vec<fib::Route> {
     let main = view.routes.iter().filter(|route| route.table == Table::Main);
     let local = view
         .routes

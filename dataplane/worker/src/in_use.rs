@@ -2,12 +2,14 @@
 //! neighbours themselves. The kernel is asked for them before a packet waits, and before it is asked
 //! for strangers, whom anyone can make up by forged sources.
 
-use std::{collections::BTreeSet, net::IpAddr, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use penstock_feed::State;
 use penstock_forward::{Fib, fib::Hop};
 
-use crate::kernel::{KernelView, PortIdx, Route};
+use crate::{
+    hosts::Hosts,
+    kernel::{KernelView, PortIdx, Route},
+};
 
 /// A next hop: port and address.
 pub type NextHop = (PortIdx, IpAddr);
@@ -22,22 +24,29 @@ impl InUse {
     /// All next hops in use, known to the kernel or not. `fib` says by which port a backend that is
     /// not known would be reached. Costs a look-up a backend, and a pass over the routes when they
     /// have changed.
-    pub fn next_hops(&mut self, state: &State, view: &KernelView, fib: &Fib) -> BTreeSet<NextHop> {
-        let members = state.groups.values().flat_map(|group| group.members.keys());
-        let hints = state.next_hops.values().map(|hint| hint.via);
-        let hosts: BTreeSet<IpAddr> = members.map(SocketAddr::ip).chain(hints).collect();
-        let missing = hosts.iter().filter_map(|host| match fib.look_up(*host, || 0) {
+    pub fn next_hops(&mut self, hosts: &Hosts, view: &KernelView, fib: &Fib) -> BTreeSet<NextHop> {
+        let missing = hosts.iter().filter_map(|host| match fib.look_up(host, || 0) {
             Hop::Unresolved(next_hop) => Some((next_hop.port.0, next_hop.address)),
             Hop::Ready(_) | Hop::Unreachable => None,
         });
         let known = view
             .neighbours
             .iter()
-            .filter(|neighbour| neighbour.mac.is_some() && hosts.contains(&neighbour.address))
+            .filter(|neighbour| neighbour.mac.is_some() && hosts.has(neighbour.address))
             .map(|neighbour| (neighbour.port, neighbour.address));
         let mut next_hops = self.gateways(&view.routes).clone();
         next_hops.extend(missing.chain(known));
         next_hops
+    }
+
+    /// Those of some hosts alone. Costs a look-up each.
+    pub fn of_hosts(hosts: impl IntoIterator<Item = IpAddr>, fib: &Fib) -> BTreeSet<NextHop> {
+        let next_hop = |host| match fib.look_up(host, || 0) {
+            Hop::Unresolved(next_hop) => Some((next_hop.port.0, next_hop.address)),
+            Hop::Ready(index) => fib.adjacency(index).map(|known| (known.port.0, known.address)),
+            Hop::Unreachable => None,
+        };
+        hosts.into_iter().filter_map(next_hop).collect()
     }
 
     fn gateways(&mut self, routes: &Arc<[Route]>) -> &BTreeSet<NextHop> {
@@ -53,7 +62,7 @@ impl InUse {
 
 #[cfg(test)]
 mod tests {
-    use penstock_feed as feed;
+    use penstock_feed::{self as feed, State, Touched};
     use penstock_forward::{MacAddr, PortConfig};
 
     use super::*;
@@ -73,6 +82,12 @@ mod tests {
     fn neighbour(address: &str, known: bool) -> Neighbour {
         let mac = known.then_some(kernel::MacAddr([2, 0, 0, 0, 0, 9]));
         Neighbour { port: 0, address: address.parse().unwrap(), mac, failed: !known }
+    }
+
+    fn hosts(state: &State) -> Hosts {
+        let (mut hosts, empty) = (Hosts::default(), State::default());
+        hosts.follow(&empty, state, &Touched::between(&empty, state));
+        hosts
     }
 
     #[test]
@@ -101,7 +116,9 @@ mod tests {
         };
         let port = PortConfig { mac: MacAddr([2, 0, 0, 0, 0, 1]), vlan: None, mtu: 1500 };
         let fib = crate::fib::Builder::new([port].into()).build(&view, &state);
-        let in_use = InUse::default().next_hops(&state, &view, &fib);
+        let hosts = hosts(&state);
+        let in_use = InUse::default().next_hops(&hosts, &view, &fib);
+        let of_hosts = InUse::of_hosts(hosts.iter(), &fib);
         let rows = [
             ("a gateway nobody knows", "10.0.0.1", true),
             ("a backend nobody knows", "10.0.0.3", true),
@@ -115,19 +132,21 @@ mod tests {
         for (promise, address, expected) in rows {
             let next_hop = (0, address.parse().unwrap());
             assert_eq!(in_use.contains(&next_hop), expected, "{promise}");
+            let gateway = address == "10.0.0.1"; // of the backend behind it
+            assert_eq!(of_hosts.contains(&next_hop), expected || gateway, "{promise}, by itself");
         }
     }
 
     #[test]
     fn gateways_follow_the_routes() {
         let mut in_use = InUse::default();
-        let (state, fib) = (State::default(), Fib::default());
+        let (hosts, fib) = (Hosts::default(), Fib::default());
         for gateway in ["10.0.0.1", "10.0.0.2"] {
             let routes = [route("0.0.0.0", 0, Some(gateway))].into();
             let view = KernelView { routes, ..KernelView::default() };
             let expected = BTreeSet::from([(0, gateway.parse().unwrap())]);
-            assert_eq!(in_use.next_hops(&state, &view, &fib), expected);
-            assert_eq!(in_use.next_hops(&state, &view, &fib), expected, "and again");
+            assert_eq!(in_use.next_hops(&hosts, &view, &fib), expected);
+            assert_eq!(in_use.next_hops(&hosts, &view, &fib), expected, "and again");
         }
     }
 }

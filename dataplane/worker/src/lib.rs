@@ -22,8 +22,8 @@
 //! * [`receive`]: how the packets of each port come to the workers: RSS, or a worker that spreads.
 //! * [`lcore`]: the worker's loop; [`handover`], [`hold`], [`pieces`], [`idle`],
 //!   [`clock`]: its parts.
-//! * [`in_use`]: the next hops that the kernel shall know beforehand; [`occupied`]: the addresses that
-//!   can be no VIP.
+//! * [`hosts`]: where the configuration sends packets; [`in_use`]: the next hops that the kernel shall
+//!   know beforehand; [`occupied`]: the addresses that can be no VIP.
 //! * [`exception`]: frames to and from the kernel; [`kernel`]: TAPs and netlink.
 //! * [`inspect`]: what an operator asks of it; [`watch`]: whether the workers still turn.
 //! * [`memory`]: hugepage files for the flow tables; [`statistics`]: what is counted, and where.
@@ -36,6 +36,7 @@ pub mod exception;
 pub mod fib;
 pub mod handover;
 pub mod hold;
+pub mod hosts;
 pub mod idle;
 pub mod in_use;
 pub mod inspect;

@@ -3,8 +3,6 @@
 //! control process only when every worker has gone over.
 
 use std::{
-    collections::BTreeSet,
-    net::IpAddr,
     process,
     sync::{
         Arc,
@@ -29,7 +27,7 @@ use crate::{
     lcore::{Transmit, WorkerPort},
     published::Publisher,
     receive::{self, Reception},
-    snapshot::Translator,
+    snapshot::{AddressSet, Translator},
     statistics::{Arrived, Statistics},
     watch::{Found, Watch},
 };
@@ -58,7 +56,7 @@ struct Serving {
     generation: u64,
     serial: u64,
     errors: Vec<ObjectError>,
-    addresses: Arc<BTreeSet<IpAddr>>,
+    addresses: AddressSet,
 }
 
 /// A port that runs.
@@ -184,9 +182,6 @@ impl MainLcore {
                 serving = self.republish().or_earlier(&serving);
                 (changed, republish_due) = (false, now + KERNEL_CHANGES_EVERY);
             }
-            if committed {
-                refresh_due = now; // new backends are asked for before a packet waits
-            }
             if self.publisher.passed() >= serving.serial {
                 self.companions.keep_addresses(&serving.addresses, self.mirror.view());
                 self.acknowledge(&serving, &mut told);
@@ -197,8 +192,8 @@ impl MainLcore {
             if now >= refresh_due {
                 self.companions.retry_refused();
                 let published = self.publisher.root().load_full();
-                let fib = published.snapshot.fib();
-                self.companions.keep_fresh(&mut self.mirror, self.server.state(), fib);
+                let (hosts, fib) = (self.translator.hosts(), published.snapshot.fib());
+                self.companions.keep_fresh(&mut self.mirror, hosts, fib);
                 refresh_due = now + REFRESH_EVERY;
             }
             if now >= resync_due {
@@ -243,10 +238,12 @@ impl MainLcore {
     }
 
     fn mirror_kernel(&mut self) -> bool {
-        self.mirror.step().unwrap_or_else(|error| {
+        let changed = self.mirror.step().unwrap_or_else(|error| {
             warn!(%error, "kernel mirror");
             false
-        })
+        });
+        self.companions.look_at(self.mirror.take_ours_changed());
+        changed
     }
 
     fn resync_with_kernel(&mut self) {
@@ -255,11 +252,16 @@ impl MainLcore {
         }
     }
 
-    /// Builds a snapshot of what is known now and gives it to the workers.
+    /// Builds a snapshot of what is known now and gives it to the workers. The kernel is asked for new
+    /// backends at once, before a packet waits for them.
     fn republish(&mut self) -> Serving {
-        let state = Arc::clone(self.server.state());
+        let (state, touched) = (Arc::clone(self.server.state()), self.server.take_touched());
         let (view, now) = (self.mirror.view(), self.clock.now());
-        let translation = self.translator.translate(&state, view, &mut self.statistics, now);
+        let translation =
+            self.translator.translate(&state, &touched, view, &mut self.statistics, now);
+        self.companions.look_at(translation.addresses_changed);
+        let new = self.translator.hosts().take_new();
+        self.companions.ask_for_new(&mut self.mirror, new, translation.snapshot.fib());
         let serial = self.publisher.publish(translation.snapshot);
         Serving {
             generation: self.server.generation(),
@@ -272,7 +274,7 @@ impl MainLcore {
     /// Tells the control process what every worker does now, unless it knows.
     fn acknowledge(&mut self, serving: &Serving, told: &mut Option<Told>) {
         let mut errors = serving.errors.clone();
-        errors.extend(self.companions.errors(self.server.state()));
+        errors.extend(self.companions.errors(&self.translator));
         let now = (serving.generation, errors);
         if told.as_ref() == Some(&now) {
             return;
@@ -310,7 +312,8 @@ impl MainLcore {
             Found::Hanging => {} // a heart that does not beat is seen from outside
             Found::Lost => process::abort(), // to end well needs the worker
         }
-        self.publisher.all_passed() && self.translator.release_unused(&mut self.statistics)
+        let now = self.clock.now();
+        self.publisher.all_passed() && self.translator.release_unused(&mut self.statistics, now)
     }
 
     fn shut_down(self) {

@@ -5,7 +5,7 @@
 //! of them: so a VIP is put on `lo` by hand or by a routing daemon.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
@@ -45,12 +45,12 @@ type Sources = (Arc<[Address]>, Arc<[Link]>, Arc<[IpAddr]>);
 pub struct Occupied {
     found_in: Option<Sources>,
     by: BTreeMap<IpAddr, Occupant>,
-    kept: BTreeSet<IpAddr>,
 }
 
 impl Occupied {
     /// Goes over to another view of the kernel; whether that says anything else. Costs nothing while
-    /// addresses, companions and routers are the same, and a pass over them if not.
+    /// companions, routers and the addresses that others gave the box are the same, and a pass over
+    /// them if not.
     pub fn follow(&mut self, view: &KernelView) -> bool {
         let unchanged = |(addresses, links, routers): &Sources| {
             Arc::ptr_eq(addresses, &view.addresses)
@@ -62,8 +62,6 @@ impl Occupied {
         }
         let addresses = Arc::clone(&view.addresses);
         self.found_in = Some((addresses, Arc::clone(&view.links), Arc::clone(&view.routers)));
-        let ours = view.addresses.iter().filter(|address| address.ours);
-        self.kept = ours.map(|address| address.address).collect();
         let by = find(view);
         let changed = self.by != by;
         self.by = by;
@@ -75,10 +73,9 @@ impl Occupied {
         self.by.get(&address)
     }
 
-    /// Whether we keep `address` on a companion: it was served when it was put there, and may have
-    /// been so by the process before this one.
-    pub fn is_kept(&self, address: IpAddr) -> bool {
-        self.kept.contains(&address)
+    /// Every address that is something, and what.
+    pub fn iter(&self) -> impl Iterator<Item = (&IpAddr, &Occupant)> {
+        self.by.iter()
     }
 
     /// The broadcasts of the connected subnets, from which no packet comes.
@@ -95,10 +92,10 @@ impl Occupied {
 
 /// An address that is several of them is what is said last here.
 fn find(view: &KernelView) -> BTreeMap<IpAddr, Occupant> {
-    let own: Vec<&Address> = view.addresses.iter().filter(|address| !address.ours).collect();
-    let edges = own.iter().filter_map(|address| edges(address)).flatten();
+    let edges = view.addresses.iter().filter_map(edges).flatten();
     let routers = view.routers.iter().map(|router| (*router, Occupant::Router));
-    let for_itself = own.iter().filter(|address| address.port.is_some() || !stands_alone(address));
+    let own = view.addresses.iter();
+    let for_itself = own.filter(|address| address.port.is_some() || !stands_alone(address));
     let for_itself =
         for_itself.map(|own| (own.address, Occupant::Own(interface_of(own, &view.links))));
     edges.chain(routers).chain(for_itself).collect()
@@ -131,16 +128,16 @@ fn edges(address: &Address) -> Option<[(IpAddr, Occupant); 2]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::Ifindex;
+    use crate::kernel::{Ifindex, OurAddresses};
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
 
     /// An address on the companion (interface 7) or on another interface.
-    fn address(index: u32, address: &str, prefix_len: u8, ours: bool) -> Address {
+    fn address(index: u32, address: &str, prefix_len: u8) -> Address {
         let port = (index == 7).then_some(0);
-        Address { index: Ifindex(index), port, address: ip(address), prefix_len, ours }
+        Address { index: Ifindex(index), port, address: ip(address), prefix_len }
     }
 
     fn view() -> KernelView {
@@ -155,17 +152,17 @@ mod tests {
         KernelView {
             links: [companion].into(),
             addresses: [
-                address(1, "127.0.0.1", 8, false),
-                address(1, "203.0.113.1", 32, false),
-                address(2, "192.168.7.2", 24, false),
-                address(7, "10.10.0.2", 24, false),
-                address(7, "10.10.0.100", 32, true),
-                address(7, "10.10.0.105", 32, false),
-                address(7, "10.20.0.0", 31, false),
-                address(7, "10.30.0.255", 23, false),
-                address(7, "2001:db8::2", 64, false),
+                address(1, "127.0.0.1", 8),
+                address(1, "203.0.113.1", 32),
+                address(2, "192.168.7.2", 24),
+                address(7, "10.10.0.2", 24),
+                address(7, "10.10.0.105", 32),
+                address(7, "10.20.0.0", 31),
+                address(7, "10.30.0.255", 23),
+                address(7, "2001:db8::2", 64),
             ]
             .into(),
+            ours: [(ip("10.10.0.100"), Ifindex(7), 32)].into_iter().collect(),
             routers: ["10.10.0.1", "192.168.7.1"].map(ip).into(),
             ..KernelView::default()
         }
@@ -196,7 +193,7 @@ mod tests {
             let said = occupied.occupant(ip(address)).map(ToString::to_string);
             assert_eq!(said.unwrap_or_default(), expected, "{promise}");
         }
-        assert!(occupied.is_kept(ip("10.10.0.100")) && !occupied.is_kept(ip("10.10.0.105")));
+        assert!(view().keeps(ip("10.10.0.100")) && !view().keeps(ip("10.10.0.105")));
         let broadcasts: Vec<IpAddr> = occupied.broadcasts().collect();
         let expected = ["10.10.0.255", "10.30.1.255", "127.255.255.255", "192.168.7.255"];
         assert_eq!(broadcasts, expected.map(ip));
@@ -210,6 +207,8 @@ mod tests {
         assert!(!occupied.follow(&view), "the same view");
         let another = KernelView { addresses: view.addresses.to_vec().into(), ..view.clone() };
         assert!(!occupied.follow(&another), "the same addresses");
+        let another = KernelView { ours: OurAddresses::default(), ..view.clone() };
+        assert!(!occupied.follow(&another), "ours are none of it");
         let another = KernelView { routers: [].into(), ..view };
         assert!(occupied.follow(&another));
         assert_eq!(occupied.occupant(ip("10.10.0.1")), None);

@@ -1,7 +1,7 @@
 //! When flows lost those who served them: since when a backend is in no group, and a listener has its group or none.
 //!
-//! Noted only while some listener, served or departed, does not keep such flows, and from then on: what happened before
-//! counts from there. The flows themselves are the workers' to find.
+//! Noted as it happens, and counted from when some listener first did not keep such flows: what happened before counts
+//! from there. The flows themselves are the workers' to find.
 
 use std::collections::HashMap;
 
@@ -9,69 +9,125 @@ use penstock_feed::{Name, OnRemoval};
 use penstock_forward::{BackendId, ListenerSlot, Removal, Removals, Tick};
 
 /// A listener that workers may have flows of.
-#[derive(Clone, Copy, Debug)]
-pub struct Known<'k> {
-    /// Its number.
-    pub slot: u32,
+#[derive(Debug)]
+struct Known {
     /// Its group; none if it has gone.
-    pub group: Option<&'k Name>,
+    group: Option<Name>,
+    /// Since when.
+    since_ms: u64,
     /// What becomes of its flows, by its last configuration.
-    pub on_removal: OnRemoval,
+    on_removal: OnRemoval,
 }
 
 /// What is known of listeners and backends that may have such flows.
 #[derive(Debug, Default)]
 pub struct Orphans {
-    /// By listener: its group, and since when.
-    groups: HashMap<u32, (Option<Name>, Tick)>,
-    /// By backend.
-    left: HashMap<u32, Tick>,
+    /// By number.
+    listeners: HashMap<u32, Known>,
+    /// Backends that are in no group, and since when.
+    left: HashMap<u32, u64>,
+    /// How many listeners do not keep their flows.
+    ending: usize,
+    /// Since when there are any.
+    ending_since_ms: Option<u64>,
+    removals: Removals,
+    clock: Clock,
+    refreshed_ms: u64,
 }
 
+/// The workers' clock, which wraps, gone on with.
+#[derive(Debug, Default)]
+struct Clock {
+    tick: Tick,
+    ms: u64,
+}
+
+/// How often old moments are written anew: a tick says when for half of 49 days.
+const REFRESH_MS: u64 = 24 * 3600 * 1000;
+
 impl Orphans {
-    /// Takes note of a configuration: the listeners, and the backends that are in no group. What workers are to do by
-    /// it, from snapshot `version` on.
-    pub fn follow<'k>(
-        &mut self,
-        listeners: impl Iterator<Item = Known<'k>> + Clone,
-        gone: impl Iterator<Item = u32>,
-        version: u32,
-        now: Tick,
-    ) -> Option<Removals> {
-        if listeners.clone().all(|listener| listener.on_removal == OnRemoval::Keep) {
-            *self = Self::default();
-            return None;
+    /// It is `now`. To be called every few days at least.
+    pub fn turn(&mut self, now: Tick) {
+        self.clock.ms += u64::from(now.since(self.clock.tick));
+        self.clock.tick = now;
+        if self.clock.ms - self.refreshed_ms >= REFRESH_MS {
+            self.refreshed_ms = self.clock.ms;
+            self.write_anew();
         }
-        self.groups = listeners
-            .clone()
-            .map(|listener| {
-                let before = self.groups.get(&listener.slot);
-                let same = before.filter(|(group, _)| group.as_ref() == listener.group);
-                let since = same.map_or(now, |(_, since)| in_reach(*since, now));
-                (listener.slot, (listener.group.cloned(), since))
-            })
-            .collect();
-        self.left = gone
-            .map(|id| (id, self.left.get(&id).map_or(now, |since| in_reach(*since, now))))
-            .collect();
-        let removals = listeners.filter_map(|listener| {
-            let grace_ms = match listener.on_removal {
-                OnRemoval::Keep => return None,
-                OnRemoval::Reset => 0,
-                OnRemoval::Expire { grace_ms } => grace_ms,
-            };
-            let since = self.groups.get(&listener.slot).map_or(now, |(_, since)| *since);
-            Some((ListenerSlot(listener.slot), Removal { since, grace_ms }))
-        });
-        let left = self.left.iter().map(|(id, since)| (BackendId(*id), *since));
-        Removals::new(version, removals, left)
+    }
+
+    /// A listener has this group, or none any more, and this policy.
+    pub fn note(&mut self, slot: u32, group: Option<&Name>, on_removal: OnRemoval) {
+        let before = self.listeners.remove(&slot);
+        self.ending -= usize::from(before.as_ref().is_some_and(Known::ends));
+        let same = before.filter(|before| before.group.as_ref() == group);
+        let since_ms = same.map_or(self.clock.ms, |before| before.since_ms);
+        let known = Known { group: group.cloned(), since_ms, on_removal };
+        if known.ends() {
+            self.ending += 1;
+            self.ending_since_ms.get_or_insert(self.clock.ms);
+        }
+        self.removals.set_listener(ListenerSlot(slot), self.removal(&known));
+        self.listeners.insert(slot, known);
+    }
+
+    /// No flow names a listener any more, and it is not served.
+    pub fn forget(&mut self, slot: u32) {
+        let before = self.listeners.remove(&slot);
+        self.ending -= usize::from(before.as_ref().is_some_and(Known::ends));
+        self.removals.set_listener(ListenerSlot(slot), None);
+    }
+
+    /// A backend is in no group any more, or in one, or no flow names it.
+    pub fn note_backend(&mut self, id: u32, has_left: bool) {
+        let left = has_left.then(|| *self.left.entry(id).or_insert(self.clock.ms));
+        if left.is_none() {
+            self.left.remove(&id);
+        }
+        self.removals.set_left(BackendId(id), left.map(|left_ms| self.clock.at(left_ms)));
+    }
+
+    /// What workers are to do from snapshot `version` on.
+    pub fn removals(&mut self, version: u32) -> Option<Removals> {
+        if self.ending == 0 {
+            self.ending_since_ms = None;
+        }
+        self.removals.from_version(version)
+    }
+
+    fn removal(&self, known: &Known) -> Option<Removal> {
+        let grace_ms = match known.on_removal {
+            OnRemoval::Keep => return None,
+            OnRemoval::Reset => 0,
+            OnRemoval::Expire { grace_ms } => grace_ms,
+        };
+        let since_ms = known.since_ms.max(self.ending_since_ms.unwrap_or(0));
+        Some(Removal { since: self.clock.at(since_ms), grace_ms })
+    }
+
+    fn write_anew(&mut self) {
+        for (slot, known) in &self.listeners {
+            let removal = self.removal(known);
+            self.removals.set_listener(ListenerSlot(*slot), removal);
+        }
+        for (id, left_ms) in &self.left {
+            self.removals.set_left(BackendId(*id), Some(self.clock.at(*left_ms)));
+        }
     }
 }
 
-/// A moment, or the longest grace ago if it was before that: ticks wrap.
-fn in_reach(moment: Tick, now: Tick) -> Tick {
-    let most = OnRemoval::MOST_GRACE_MS;
-    if now.since(moment) > most { Tick(now.0.wrapping_sub(most)) } else { moment }
+impl Known {
+    fn ends(&self) -> bool {
+        self.on_removal != OnRemoval::Keep
+    }
+}
+
+impl Clock {
+    /// A moment, or the longest grace ago if it was before that.
+    fn at(&self, moment_ms: u64) -> Tick {
+        let age_ms = (self.ms - moment_ms).min(OnRemoval::MOST_GRACE_MS.into());
+        Tick(self.tick.0.wrapping_sub(age_ms as u32))
+    }
 }
 
 #[cfg(test)]
@@ -100,14 +156,14 @@ mod tests {
         type Row = (&'static str, u32, Listeners, &'static [u32], Told);
         let rows: [Row; 10] = [
             ("nothing to tell", 10, &[(0, "g", OnRemoval::Keep)], &[7], None),
-            ("a policy", 20, &[(0, "g", EXPIRE)], &[7], Some((&[(0, 20, 500)], &[(7, 20)]))),
-            ("the same again", 30, &[(0, "g", EXPIRE)], &[7], Some((&[(0, 20, 500)], &[(7, 20)]))),
+            ("a policy", 20, &[(0, "g", EXPIRE)], &[7], Some((&[(0, 20, 500)], &[(7, 10)]))),
+            ("the same again", 30, &[(0, "g", EXPIRE)], &[7], Some((&[(0, 20, 500)], &[(7, 10)]))),
             (
                 "another left",
                 40,
                 &[(0, "g", EXPIRE)],
                 &[7, 8],
-                Some((&[(0, 20, 500)], &[(7, 20), (8, 40)])),
+                Some((&[(0, 20, 500)], &[(7, 10), (8, 40)])),
             ),
             ("one is back", 50, &[(0, "g", EXPIRE)], &[8], Some((&[(0, 20, 500)], &[(8, 40)]))),
             (
@@ -130,16 +186,16 @@ mod tests {
         ];
         let mut orphans = Orphans::default();
         for (version, (promise, now, listeners, gone, told)) in (1..).zip(rows) {
-            let names: Vec<_> =
-                listeners.iter().map(|(_, group, _)| Name::new(group).ok()).collect();
-            let known = listeners.iter().zip(&names).map(|((slot, _, on_removal), group)| Known {
-                slot: *slot,
-                group: group.as_ref(),
-                on_removal: *on_removal,
-            });
-            let found = orphans.follow(known, gone.iter().copied(), version, Tick(now));
+            orphans.turn(Tick(now));
+            for slot in (0..2).filter(|slot| listeners.iter().all(|(known, ..)| known != slot)) {
+                orphans.forget(slot);
+            }
+            for (slot, group, on_removal) in listeners {
+                orphans.note(*slot, Name::new(group).ok().as_ref(), *on_removal);
+            }
+            (7..9).for_each(|id| orphans.note_backend(id, gone.contains(&id)));
             let expected = told.and_then(|(listeners, left)| removals(version, listeners, left));
-            assert_eq!(found, expected, "{promise}");
+            assert_eq!(orphans.removals(version), expected, "{promise}");
         }
     }
 
@@ -147,14 +203,18 @@ mod tests {
     #[test]
     fn what_is_long_ago_stays_long_ago() {
         let mut orphans = Orphans::default();
-        let group = Name::new("g").unwrap();
-        let known = || [Known { slot: 0, group: Some(&group), on_removal: EXPIRE }].into_iter();
         let mut now = Tick(0);
+        orphans.note(0, Some(&Name::new("g").unwrap()), EXPIRE);
+        orphans.note_backend(7, true);
         for days in 0..100 {
-            let found = orphans.follow(known(), [7].into_iter(), 1, now);
+            orphans.turn(now);
             let age = days.min(7) * 24 * 3600 * 1000;
             let since = now.0.wrapping_sub(age);
-            assert_eq!(found, removals(1, &[(0, since, 500)], &[(7, since)]), "{days} days");
+            assert_eq!(
+                orphans.removals(1),
+                removals(1, &[(0, since, 500)], &[(7, since)]),
+                "{days} days"
+            );
             now = now.plus_ms(24 * 3600 * 1000);
         }
     }

@@ -15,6 +15,7 @@ use std::{
 use penstock_dpdk::{Mempool, Port};
 use penstock_feed::{
     Listener, Member, Name,
+    model::limits,
     stats::{Column, ProcessInfo, StatsError, StatsWriter, TableSpec},
 };
 use penstock_forward::{
@@ -25,11 +26,12 @@ use tracing::warn;
 
 use crate::config::Config;
 
-/// Listeners that can be counted at once.
-pub const LISTENER_ROWS: u32 = 4096;
+/// Listeners that can be counted at once: twice what a state may hold, since those that have gone are
+/// counted while flows name them.
+pub const LISTENER_ROWS: u32 = 2 * limits::LISTENERS as u32;
 const _: () = assert!(LISTENER_ROWS - 1 <= penstock_forward::ListenerSlot::MAX.0);
 /// Backends that can be counted at once.
-pub const BACKEND_ROWS: u32 = 16_384;
+pub const BACKEND_ROWS: u32 = 2 * limits::MEMBERS as u32;
 
 /// What a worker has been doing; columns of the table `workers` behind those of the forwarder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -315,6 +317,14 @@ impl Statistics {
     /// Says what a port is, and how its packets come to the workers.
     pub fn label_port(&mut self, at: usize, label: &[(&str, &str)]) {
         self.label("ports", at as u32, label);
+    }
+
+    /// Sees that workers can count in a row; to be called before they are told of it.
+    ///
+    /// # Errors
+    /// If there is no room for it in the segment's file system.
+    pub fn reserve(&mut self, table: &str, row: u32) -> Result<(), StatsError> {
+        self.writer.reserve(table, row as usize)
     }
 
     /// Says whose numbers a listener's row holds, and by which Maglev table it picks backends: two boxes with

@@ -60,7 +60,8 @@ pub(crate) fn snapshot(family: Family, mode: Mode) -> Snapshot {
     });
     let snat: Arc<[IpAddr]> =
         (0..SNAT_ADDRESSES).map(|n| family.of([10, 0, 1, n + 1].into())).collect();
-    let group = Group::new(members.collect(), 0, None).map(Arc::new);
+    // A large table: the least friendly to the caches, and that of earlier figures.
+    let group = Group::new(members.collect(), 0, Some(65_537)).map(Arc::new);
     let listener = Listener {
         slot: ListenerSlot(0),
         vip: family.of(VIP),
@@ -76,7 +77,8 @@ pub(crate) fn snapshot(family: Family, mode: Mode) -> Snapshot {
     let mut builder = SnapshotBuilder::new();
     let ports = [PortConfig { mac: BOX, vlan: None, mtu: 1500 }];
     let fib = fib(family, &ports, (0..BACKENDS).map(backend));
-    builder.ports(ports).fib(Arc::new(fib)).snat_addresses(snat.iter().copied());
+    builder.ports(ports).fib(Arc::new(fib));
+    snat.iter().for_each(|address| _ = builder.add_snat_address(*address));
     builder
         .listener(listener)
         .and_then(|builder| builder.build(1))

@@ -179,9 +179,8 @@ impl Place {
 /// A whole segment, laid out.
 pub(super) struct Plan {
     pub(super) places: Vec<Place>,
-    /// Cells stand together, so that they are allocated by one call.
+    /// Where the cells begin: what stands before them is written by us alone.
     pub(super) cells_at: usize,
-    pub(super) cells_end: usize,
     pub(super) words: usize,
 }
 
@@ -216,12 +215,11 @@ pub(super) fn plan(workers: usize, tables: &[TableSpec]) -> Result<Plan, StatsEr
     for place in &mut places {
         place.cells_at = take(place.blocks * place.block_words, PAGE_WORDS);
     }
-    let cells_end = take(0, PAGE_WORDS);
     for place in &mut places {
         place.labels_at = take(place.rows * LABEL_WORDS, PAGE_WORDS);
     }
     let words = take(0, PAGE_WORDS);
-    Ok(Plan { places, cells_at, cells_end, words })
+    Ok(Plan { places, cells_at, words })
 }
 
 fn check(workers: usize, tables: &[TableSpec]) -> Result<(), String> {

@@ -28,10 +28,11 @@
 //! one object's packets under another's name. The numbers themselves are read one by one while the
 //! workers go on: each is true, and `packets` and `bytes` may be a burst apart.
 //!
-//! **Cost.** The blocks of cells are allocated when the file is created, so that a worker neither waits
-//! for a page nor dies of a full `/run`; labels take a page when a row is first named. With 4096
-//! listeners of 8 columns and 16 384 backends of 8, two workers: 2.5 MiB of cells, a file of 24 MiB of
-//! which the labels' 21 MiB are holes until rows are named (test `a_large_segment_costs_its_cells`).
+//! **Cost.** Cells are allocated before a worker is told to count in them, 4096 rows at once, so that it
+//! neither waits for a page nor dies of a full `/run`; labels are when a row is first named, 64 at once. With
+//! room for 32 768 listeners of 8 columns and 262 144 backends of 8, two workers: a file of 344 MiB of
+//! which all but a MiB are holes, until more than 4096 rows of a table are used: each of those then takes
+//! 64 bytes a worker, and its label 1 KiB (test `a_large_segment_costs_what_is_used_of_it`).
 //! A counter costs its worker one load and one store on a line of its own.
 
 mod label;

@@ -23,14 +23,29 @@ pub struct StatsWriter {
     file: File,
     mapping: Arc<Mapping>,
     tables: Vec<(&'static str, Place)>,
+    /// By table, as far as there are pages.
+    reserved: Vec<Reserved>,
 }
+
+/// The rows of a table, from the first on, whose cells and whose labels have their pages.
+#[derive(Clone, Copy)]
+struct Reserved {
+    cells: usize,
+    labels: usize,
+}
+
+/// Rows whose cells get their pages together.
+const ROWS_AT_ONCE: usize = 4096;
+/// The same of labels, 68 KiB.
+const LABELS_AT_ONCE: usize = 64;
 
 impl StatsWriter {
     /// Creates the segment at `path` (mode 0644), in the place of one that may be there: the file is
     /// made under a temporary name beside it, filled, and renamed, so that whoever opens `path` finds
     /// a whole segment, old or new, and readers of the old one keep it.
     ///
-    /// All cells are allocated here, zero; where the file system cannot allocate ahead they are holes.
+    /// The cells of the first 4096 rows of each table are allocated here, zero, the others by
+    /// [`Self::reserve`]; where the file system cannot allocate ahead they are holes.
     ///
     /// # Errors
     /// [`StatsError::Spec`] if the tables break a limit, [`StatsError::Io`] if the file cannot be made,
@@ -45,8 +60,14 @@ impl StatsWriter {
         let error = |doing| move |source| StatsError::Io { path: path.to_owned(), doing, source };
         let temporary = temporary_name(path);
         let file = create_file(&temporary, &plan).map_err(error("create it"))?;
+        let reserved = |place: &Place| Reserved { cells: place.rows.min(ROWS_AT_ONCE), labels: 0 };
+        let reserved: Vec<Reserved> = plan.places.iter().map(reserved).collect();
         let made =
             Mapping::writable(&file, plan.words).map_err(error("map it")).and_then(|mapping| {
+                for (place, reserved) in plan.places.iter().zip(&reserved) {
+                    allocate_rows(&file, place, 0, reserved.cells)
+                        .map_err(error("allocate its cells"))?;
+                }
                 describe(mapping.words(), process, workers, tables, &plan);
                 for place in plan.places.iter().filter(|place| place.rows == 1) {
                     allocate(&file, place.label_of(0), layout::LABEL_WORDS)
@@ -60,7 +81,42 @@ impl StatsWriter {
             let _ = fs::remove_file(&temporary); // the error at hand says more than a second one
         })?;
         let tables = tables.iter().map(|table| table.name).zip(plan.places).collect();
-        Ok(Self { path: path.to_owned(), file, mapping: Arc::new(mapping), tables })
+        Ok(Self { path: path.to_owned(), file, mapping: Arc::new(mapping), tables, reserved })
+    }
+
+    /// Sees that the cells of `row` of `table` have their pages in every block. To be called before
+    /// anyone is told to count there. Costs nothing for a row below one that was reserved before.
+    ///
+    /// # Errors
+    /// [`StatsError::NoSuchRow`], and [`StatsError::Io`] if the file system has no room for it.
+    pub fn reserve(&mut self, table: &str, row: usize) -> Result<(), StatsError> {
+        let (place, at) = self.row_place(table, row)?;
+        let reserved = self.reserved[at].cells;
+        if row < reserved {
+            return Ok(());
+        }
+        let rows = (row + 1).next_multiple_of(ROWS_AT_ONCE).min(place.rows);
+        allocate_rows(&self.file, &place, reserved, rows)
+            .map_err(|source| self.no_room("find room for counters in it", source))?;
+        self.reserved[at].cells = rows;
+        Ok(())
+    }
+
+    /// The same for the label of a row.
+    fn reserve_label(&mut self, place: &Place, at: usize, row: usize) -> Result<(), StatsError> {
+        let reserved = self.reserved[at].labels;
+        if row < reserved {
+            return Ok(());
+        }
+        let rows = (row + 1).next_multiple_of(LABELS_AT_ONCE).min(place.rows);
+        allocate(&self.file, place.label_of(reserved), (rows - reserved) * layout::LABEL_WORDS)
+            .map_err(|source| self.no_room("find room for a label in it", source))?;
+        self.reserved[at].labels = rows;
+        Ok(())
+    }
+
+    fn no_room(&self, doing: &'static str, source: io::Error) -> StatsError {
+        StatsError::Io { path: self.path.clone(), doing, source }
     }
 
     /// The cells of `table` that `worker` alone writes: `rows * columns`, row-major, on pages that no
@@ -94,16 +150,12 @@ impl StatsWriter {
         row: usize,
         pairs: &[(&str, &str)],
     ) -> Result<(), StatsError> {
-        let place = self.row_place(table, row)?;
+        let (place, table_at) = self.row_place(table, row)?;
         let encoded = label::encode(pairs).map_err(|TooLong { what, bytes, most }| {
             StatsError::LabelTooLong { table: table.to_owned(), row, what, bytes, most }
         })?;
+        self.reserve_label(&place, table_at, row)?;
         let at = place.label_of(row);
-        allocate(&self.file, at, layout::LABEL_WORDS).map_err(|source| StatsError::Io {
-            path: self.path.clone(),
-            doing: "find room for a label in it",
-            source,
-        })?;
         let words = self.mapping.words();
         seqlock::write(&words[at + layout::LABEL_SEQUENCE], || {
             Text::label(at).put(words, &encoded);
@@ -117,7 +169,7 @@ impl StatsWriter {
     /// # Errors
     /// [`StatsError::NoSuchRow`].
     pub fn clear_label(&mut self, table: &str, row: usize) -> Result<(), StatsError> {
-        let place = self.row_place(table, row)?;
+        let (place, _) = self.row_place(table, row)?;
         let words = self.mapping.words();
         let (word, bit) = place.used_bit(row);
         if words[word].load(Ordering::Relaxed) & bit != 0 {
@@ -136,7 +188,7 @@ impl StatsWriter {
     /// # Errors
     /// [`StatsError::NoSuchRow`].
     pub fn zero_row(&mut self, table: &str, row: usize) -> Result<(), StatsError> {
-        let place = self.row_place(table, row)?;
+        let (place, _) = self.row_place(table, row)?;
         for block in 0..place.blocks {
             for cell in &self.mapping.words()[place.cells_of(block, row)..][..place.columns] {
                 cell.store(0, Ordering::Relaxed);
@@ -174,9 +226,10 @@ impl StatsWriter {
         self.tables.iter().find(|(name, _)| *name == table).map(|(_, place)| *place)
     }
 
-    fn row_place(&self, table: &str, row: usize) -> Result<Place, StatsError> {
-        self.place(table)
-            .filter(|place| row < place.rows)
+    /// Where a table that has the row stands, and which it is.
+    fn row_place(&self, table: &str, row: usize) -> Result<(Place, usize), StatsError> {
+        let at = self.tables.iter().position(|(name, place)| *name == table && row < place.rows);
+        at.map(|at| (self.tables[at].1, at))
             .ok_or_else(|| StatsError::NoSuchRow { table: table.to_owned(), row })
     }
 }
@@ -219,8 +272,7 @@ fn create_file(path: &Path, plan: &Plan) -> io::Result<File> {
     let fill = || {
         file.set_permissions(fs::Permissions::from_mode(0o644))?; // whatever the umask
         file.set_len((plan.words * WORD) as u64)?;
-        allocate(&file, 0, plan.cells_at)?;
-        allocate(&file, plan.cells_at, plan.cells_end - plan.cells_at)
+        allocate(&file, 0, plan.cells_at)
     };
     fill().inspect_err(|_| {
         let _ = fs::remove_file(path); // the error at hand says more than a second one
@@ -238,6 +290,12 @@ fn allocate(file: &File, at: usize, words: usize) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// The same for the cells of some rows, in each block.
+fn allocate_rows(file: &File, place: &Place, from: usize, to: usize) -> io::Result<()> {
+    let words = (to - from) * place.columns;
+    (0..place.blocks).try_for_each(|block| allocate(file, place.cells_of(block, from), words))
 }
 
 /// Fills header and directory. The file is still ours alone.

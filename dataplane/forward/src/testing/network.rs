@@ -101,21 +101,18 @@ static FIB: LazyLock<Arc<Fib>> = LazyLock::new(|| Arc::new(fib_of(&ports(), 1)))
 /// Everything but the version.
 pub(super) fn network(listeners: &[Listener]) -> SnapshotBuilder {
     let mut builder = SnapshotBuilder::new();
-    let vips = listeners.iter().map(|listener| listener.vip);
     let local = [Ipv4Addr::new(192, 0, 2, 2), Ipv4Addr::new(10, 0, 0, 2)];
     let local = Family::BOTH.into_iter().flat_map(|family| local.map(|v4| family.of(v4)));
-    let dnat = listeners.iter().filter(|listener| listener.mode == Mode::Dnat);
-    builder
-        .ports(ports())
-        .fib(FIB.clone())
-        .local_addresses(vips.chain(local.clone()))
-        .own_addresses(local)
-        .snat_addresses(listeners.iter().flat_map(|listener| listener.snat.iter().copied()))
-        .dnat_backends(dnat.flat_map(|listener| {
-            listener.group.members().iter().map(|member| (member.address, listener.protocol))
-        }));
+    builder.ports(ports()).fib(FIB.clone()).local_addresses(local.clone());
+    local.for_each(|address| _ = builder.add_own_address(address));
     for listener in listeners {
         builder.listener(listener.clone()).expect("a listener for the test");
+        listener.snat.iter().for_each(|address| _ = builder.add_snat_address(*address));
+        if listener.mode == Mode::Dnat {
+            for member in listener.group.members() {
+                builder.add_dnat_backend(member.address, listener.protocol);
+            }
+        }
     }
     builder
 }

@@ -242,11 +242,14 @@ fn sources_that_can_be_nobodys_open_nothing() {
         ),
     ];
     for (family, sources) in rows {
-        let mut lb = family.lb(&format!("{FULL_NAT}\n{FULL_NAT_UDP}"));
+        let another = FULL_NAT.replace("192.0.2.10", "192.0.2.11");
+        let mut lb = family.lb(&format!("{FULL_NAT}\n{FULL_NAT_UDP}\n{another}"));
         let mut builder = lb.builder();
         builder.broadcasts(["10.0.0.255".parse().unwrap()]);
         lb.install(&builder);
-        let ours = ["203.0.113.7:0", VIP, "192.0.2.10:5"].map(|end| family.text(end));
+        // No port; the VIP itself, and others of our addresses, to which replies would come back to us.
+        let ours = ["203.0.113.7:0", VIP, "192.0.2.10:5", "192.0.2.11:5", "10.0.0.200:5"];
+        let ours = ours.map(|end| family.text(end));
         for source in sources.iter().copied().chain(ours.iter().map(String::as_str)) {
             let frame = crate::testing::tcp(source, &family.text(VIP), SYN);
             let (exit, _) = lb.send_to(WorkerIdx(0), frame.into());

@@ -370,12 +370,8 @@ fn a_held_l2_dsr_packet_whose_listener_departs_does_not_go_to_a_router() {
         assert_eq!(exit, Exit::Hold(key));
         lb.reconfigure("");
         let mut builder = lb.builder();
-        builder.departed_listeners([(
-            family.address("192.0.2.10"),
-            Protocol::Tcp,
-            L4Ports::one(80),
-            Mode::L2Dsr,
-        )]);
+        let vip = family.address("192.0.2.10");
+        builder.add_departed(vip, Protocol::Tcp, L4Ports::one(80), Mode::L2Dsr);
         lb.install(&builder);
         lb.resolve(key.address);
         let snapshot = lb.snapshot.clone();

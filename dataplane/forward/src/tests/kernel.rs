@@ -211,7 +211,7 @@ fn discovery_and_groups_of_ipv6_are_the_kernels() {
     let mut lb = TestLb::with(FULL_NAT);
     let mut builder = lb.builder();
     let own = "2001:db8::2".parse().unwrap();
-    builder.local_addresses([own]).own_addresses([own]);
+    builder.local_addresses([own]).add_own_address(own);
     lb.install(&builder);
     let solicited = MacAddr([0x33, 0x33, 0xff, 0, 0, 2]);
     lb.check(&[

@@ -143,11 +143,9 @@ fn departed_flows_are_found(mut lb: TestLb, family: Family) {
     let mut builder = lb.builder();
     (0..2).for_each(|slot| assert!(builder.remove_listener(ListenerSlot(slot))));
     let gone = vips.map(|vip| family.text(vip).parse::<SocketAddr>().unwrap());
-    builder.departed_listeners(
-        gone.into_iter()
-            .zip([Mode::FullNat, Mode::Dnat])
-            .map(|(vip, mode)| (vip.ip(), Protocol::Tcp, L4Ports::one(vip.port()), mode)),
-    );
+    for (vip, mode) in gone.into_iter().zip([Mode::FullNat, Mode::Dnat]) {
+        builder.add_departed(vip.ip(), Protocol::Tcp, L4Ports::one(vip.port()), mode);
+    }
     lb.install(&builder);
     for (client, vip, outside, backend) in &opened {
         owner_of(&mut lb, 4, &family.tcp(client, vip, ACK));

@@ -1,6 +1,6 @@
 //! Where RSS brings packets, and who owns them then.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use proptest::prelude::*;
 
@@ -340,9 +340,8 @@ fn change_mode(lb: &mut TestLb, family: Family, mode: Mode, after: &str) {
     lb.reconfigure(&family.text(after));
     let vip: SocketAddr = family.text(VIP).parse().unwrap();
     let mut builder = lb.builder();
-    let snat: Vec<IpAddr> = vec![family.address("10.0.0.200")];
-    builder.snat_addresses(snat);
-    builder.departed_listeners([(vip.ip(), Protocol::Tcp, L4Ports::one(vip.port()), mode)]);
+    builder.add_snat_address(family.address("10.0.0.200"));
+    builder.add_departed(vip.ip(), Protocol::Tcp, L4Ports::one(vip.port()), mode);
     lb.install(&builder);
 }
 

@@ -105,6 +105,33 @@ impl Addresses {
         Ok(done)
     }
 
+    /// Puts `wanted` on the companion `name` (of index `companion`), and takes `unwanted` away, each with
+    /// its prefix length. What is so already is no failure. Costs a system call an address, and nothing
+    /// for the others; who does not know what there is asks for [`Self::reconcile`].
+    pub fn change(
+        &mut self,
+        companion: Ifindex,
+        name: &str,
+        wanted: &[IpAddr],
+        unwanted: &[(IpAddr, u8)],
+    ) -> Reconciled {
+        let mut done = Reconciled::default();
+        for &(address, prefix_len) in unwanted {
+            match self.remove(companion, name, address, prefix_len) {
+                Ok(()) => done.removed.push(address),
+                Err(error) => done.failed.push((address, error)),
+            }
+        }
+        for &address in wanted {
+            match self.add(companion, name, address) {
+                Ok(()) => done.added.push(address),
+                Err(error) if error.errno() == Some(Errno::EXIST) => {} // the mirror will say whose
+                Err(error) => done.failed.push((address, error)),
+            }
+        }
+        done
+    }
+
     fn list(&mut self) -> Result<BTreeMap<AddressKey, bool>, KernelError> {
         let mut present = BTreeMap::new();
         let everything = RouteNetlinkMessage::GetAddress(AddressMessage::default());

@@ -219,6 +219,11 @@ impl Mirror {
         &self.view
     }
 
+    /// The addresses of [`KernelView::ours`] that came or went since the last call, and perhaps others.
+    pub fn take_ours_changed(&mut self) -> BTreeSet<IpAddr> {
+        std::mem::take(&mut self.tables.ours_changed)
+    }
+
     /// How often events were lost and everything was dumped again.
     pub fn losses(&self) -> u64 {
         self.losses
@@ -282,6 +287,30 @@ impl Mirror {
             .filter_map(|(port, address)| Some((*ports.get(&port)?, address)))
             .collect();
         self.asking.set_in_use(keys.clone());
+        self.ask_for_all(keys, now)
+    }
+
+    /// The same with next hops that have come to be used since.
+    ///
+    /// # Errors
+    /// The first refusal, after all have been tried.
+    pub fn ask_for_new(
+        &mut self,
+        in_use: impl IntoIterator<Item = (PortIdx, IpAddr)>,
+        now: Duration,
+    ) -> Result<usize, KernelError> {
+        let keys = in_use.into_iter();
+        let keys: Vec<NeighbourKey> =
+            keys.filter_map(|(port, address)| Some((self.companion(port)?, address))).collect();
+        self.asking.add_in_use(keys.iter().copied());
+        self.ask_for_all(keys, now)
+    }
+
+    fn ask_for_all(
+        &mut self,
+        keys: impl IntoIterator<Item = NeighbourKey>,
+        now: Duration,
+    ) -> Result<usize, KernelError> {
         let (mut told, mut refused) = (0, Ok(()));
         for key in keys {
             match self.ask(key, Reason::InUse, now) {
@@ -363,7 +392,7 @@ impl Mirror {
             return Touched::default();
         };
         if dump.plan == EVERYTHING {
-            self.tables = dump.fresh;
+            self.tables.adopt(dump.fresh);
             return Touched::ALL;
         }
         self.tables.links = dump.fresh.links;

@@ -64,7 +64,9 @@ pub use mirror::Mirror;
 pub use neighbours::Asked;
 pub use policer::{Policer, Rate};
 pub use tap::Tap;
-pub use view::{Address, KernelView, Link, Neighbour, NextHop, Prefix, Route, RouteKind, Table};
+pub use view::{
+    Address, KernelView, Link, Neighbour, NextHop, OurAddresses, Prefix, Route, RouteKind, Table,
+};
 
 /// A DPDK port, by the number the worker gives it.
 pub type PortIdx = u16;

@@ -137,6 +137,11 @@ impl Asking {
         self.keys_in_use = keys;
     }
 
+    /// Says whom it has come to need besides.
+    pub(super) fn add_in_use(&mut self, keys: impl IntoIterator<Item = NeighbourKey>) {
+        self.keys_in_use.extend(keys);
+    }
+
     /// Whether to ask the kernel for `key` at `now`, given what is known of it.
     pub(super) fn decide(
         &mut self,

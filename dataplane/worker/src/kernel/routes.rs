@@ -4,7 +4,7 @@
 //! mean. IPv4 keeps a list of which the first counts (`ip route append` adds behind it). IPv6 joins
 //! those with gateways into one multipath route, and says only which next hop left when one does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_REPLACE};
@@ -28,6 +28,14 @@ pub(super) struct RouteKey {
     pub(super) metric: u32,
 }
 
+impl RouteKey {
+    /// Of the route by which the box answers for an address of its own.
+    pub(super) fn of_own(address: IpAddr) -> RouteKey {
+        let len = if address.is_ipv4() { 32 } else { 128 };
+        RouteKey { table: Table::Local, prefix: Prefix { address, len }, metric: 0 }
+    }
+}
+
 /// A route's say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RouteEntry {
@@ -35,6 +43,8 @@ pub(super) struct RouteEntry {
     pub(super) hops: Vec<Hop>,
     pub(super) object: Option<u32>,
     pub(super) mtu_bytes: Option<u32>,
+    /// The address that the box's own packets take as source.
+    pub(super) source: Option<IpAddr>,
 }
 
 /// A next hop, wherever it leads.
@@ -60,6 +70,12 @@ impl Hop {
 }
 
 impl RouteEntry {
+    /// By which the box answers for an address on an interface.
+    pub(super) fn of_own(index: Ifindex) -> RouteEntry {
+        let (kind, hops) = (RouteKind::Local, vec![Hop::by(index)]);
+        RouteEntry { kind, hops, object: None, mtu_bytes: None, source: None }
+    }
+
     /// Whether both name the same way, whatever its weight and health.
     fn is(&self, other: &RouteEntry) -> bool {
         self.kind == other.kind
@@ -77,6 +93,8 @@ impl RouteEntry {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Routes {
     entries: BTreeMap<RouteKey, Vec<RouteEntry>>,
+    /// How many routes of table main name a source.
+    sources: HashMap<IpAddr, usize>,
 }
 
 impl Routes {
@@ -85,11 +103,21 @@ impl Routes {
         self.entries.iter().map(|(key, entries)| (key, entries.as_slice()))
     }
 
+    /// Whether there is a route to this very prefix and metric.
+    pub(super) fn has(&self, key: &RouteKey) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    /// Whether a route of table main has this source: the kernel removes it with the address.
+    pub(super) fn has_source(&self, address: IpAddr) -> bool {
+        self.sources.contains_key(&address)
+    }
+
     /// Applies RTM_NEWROUTE; `flags` are those of its netlink header. Saying it twice says it once.
-    pub(super) fn add(&mut self, key: RouteKey, entry: RouteEntry, flags: u16) {
-        let entries = self.entries.entry(key).or_default();
+    /// Whether it says anything new.
+    pub(super) fn add(&mut self, key: RouteKey, entry: RouteEntry, flags: u16) -> bool {
         let replaces = flags & NLM_F_REPLACE != 0;
-        match key.prefix.address {
+        self.change(key, |entries| match key.prefix.address {
             IpAddr::V4(_) => {
                 if replaces && !entries.is_empty() {
                     entries.remove(0);
@@ -102,18 +130,18 @@ impl Routes {
                 entries.retain(|other| !replaces && !other.shares_a_hop(&entry));
                 entries.push(entry);
             }
-        }
+        })
     }
 
     /// Adds what a dump lists: behind what it listed before.
-    pub(super) fn add_listed(&mut self, key: RouteKey, entry: RouteEntry) {
-        self.add(key, entry, NLM_F_APPEND);
+    pub(super) fn add_listed(&mut self, key: RouteKey, entry: RouteEntry) -> bool {
+        self.add(key, entry, NLM_F_APPEND)
     }
 
-    /// Applies RTM_DELROUTE. Not to have it is no surprise: a dump may have been quicker.
-    pub(super) fn remove(&mut self, key: &RouteKey, gone: &RouteEntry) {
-        let Some(entries) = self.entries.get_mut(key) else { return };
-        match entries.iter().position(|entry| entry.is(gone)) {
+    /// Applies RTM_DELROUTE. Not to have it is no surprise: a dump may have been quicker. Whether it
+    /// was there.
+    pub(super) fn remove(&mut self, key: RouteKey, gone: &RouteEntry) -> bool {
+        self.change(key, |entries| match entries.iter().position(|entry| entry.is(gone)) {
             Some(at) => drop(entries.remove(at)),
             None if key.prefix.address.is_ipv6() => {
                 for entry in entries.iter_mut() {
@@ -122,10 +150,30 @@ impl Routes {
                 entries.retain(|entry| entry.object.is_some() || !entry.hops.is_empty());
             }
             None => {}
+        })
+    }
+
+    /// Changes what there is of a key; whether that is another now.
+    fn change(&mut self, key: RouteKey, change: impl FnOnce(&mut Vec<RouteEntry>)) -> bool {
+        let before = self.entries.remove(&key).unwrap_or_default();
+        let mut entries = before.clone();
+        change(&mut entries);
+        let changed = entries != before;
+        if changed && key.table == Table::Main {
+            before.iter().filter_map(|entry| entry.source).for_each(|source| {
+                match self.sources.get_mut(&source) {
+                    Some(count) if *count > 1 => *count -= 1,
+                    _ => _ = self.sources.remove(&source),
+                }
+            });
+            for source in entries.iter().filter_map(|entry| entry.source) {
+                *self.sources.entry(source).or_default() += 1;
+            }
         }
-        if entries.is_empty() {
-            self.entries.remove(key);
+        if !entries.is_empty() {
+            self.entries.insert(key, entries);
         }
+        changed
     }
 }
 
@@ -147,8 +195,8 @@ pub(super) fn decode(message: &RouteMessage) -> Option<(RouteKey, RouteEntry)> {
     let mut table = u32::from(header.table);
     let prefix = Prefix { address: unspecified, len: header.destination_prefix_length };
     let mut key = RouteKey { table: Table::Main, prefix, metric: 0 };
-    let mut entry =
-        RouteEntry { kind: kind(header.kind)?, hops: vec![], object: None, mtu_bytes: None };
+    let kind = kind(header.kind)?;
+    let mut entry = RouteEntry { kind, hops: vec![], object: None, mtu_bytes: None, source: None };
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Table(number) => table = *number,
@@ -156,6 +204,7 @@ pub(super) fn decode(message: &RouteMessage) -> Option<(RouteKey, RouteEntry)> {
             RouteAttribute::Priority(metric) => key.metric = *metric,
             RouteAttribute::NhId(id) => entry.object = Some(*id),
             RouteAttribute::Metrics(metrics) => entry.mtu_bytes = mtu(metrics),
+            RouteAttribute::PrefSource(address) => entry.source = ip(address),
             _ => {}
         }
     }
@@ -279,11 +328,10 @@ mod tests {
         let (key, entry) = decode(&message(|_| {})).unwrap();
         let mut routes = Routes::default();
         for flags in [0, NLM_F_APPEND, NLM_F_REPLACE] {
-            routes.add(key, entry.clone(), flags);
+            assert_eq!(routes.add(key, entry.clone(), flags), flags == 0, "it is new once");
             assert_eq!(routes.iter().map(|(_, entries)| entries.len()).sum::<usize>(), 1);
         }
-        routes.remove(&key, &entry);
-        routes.remove(&key, &entry);
+        assert!(routes.remove(key, &entry) && !routes.remove(key, &entry));
         assert_eq!(routes, Routes::default());
     }
 }

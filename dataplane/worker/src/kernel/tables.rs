@@ -1,6 +1,7 @@
 //! What the mirror holds: the kernel's objects by their keys, and how a message changes them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::neighbour::NeighbourMessage;
@@ -14,13 +15,17 @@ use super::neighbours::{self, NeighbourFacts, NeighbourKey};
 use super::netlink::Message;
 use super::nexthops::{self, NextHopObjects};
 use super::routes::{self, RouteEntry, RouteKey, Routes};
+use super::view::OurAddresses;
 
 /// The kernel's state as far as we look.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tables {
     pub(super) links: BTreeMap<Ifindex, LinkFacts>,
-    /// By interface, address and prefix length; whether it is one of ours.
-    pub(super) addresses: BTreeMap<AddressKey, bool>,
+    /// By interface, address and prefix length; those that are not ours.
+    pub(super) addresses: BTreeSet<AddressKey>,
+    pub(super) ours: OurAddresses,
+    /// Those of ours that came or went since somebody asked.
+    pub(super) ours_changed: BTreeSet<IpAddr>,
     pub(super) objects: NextHopObjects,
     pub(super) routes: Routes,
     pub(super) neighbours: BTreeMap<NeighbourKey, NeighbourFacts>,
@@ -31,6 +36,7 @@ pub(super) struct Tables {
 pub(super) struct Touched {
     pub(super) links: bool,
     pub(super) addresses: bool,
+    pub(super) ours: bool,
     pub(super) routes: bool,
     pub(super) neighbours: bool,
     /// IPv4 routes may have gone or come back without a word.
@@ -42,6 +48,7 @@ impl Touched {
     pub(super) const ALL: Touched = Touched {
         links: true,
         addresses: true,
+        ours: true,
         routes: true,
         neighbours: true,
         routes_in_doubt: false,
@@ -51,6 +58,7 @@ impl Touched {
         Touched {
             links: self.links || other.links,
             addresses: self.addresses || other.addresses,
+            ours: self.ours || other.ours,
             routes: self.routes || other.routes,
             neighbours: self.neighbours || other.neighbours,
             routes_in_doubt: self.routes_in_doubt || other.routes_in_doubt,
@@ -99,7 +107,7 @@ impl Tables {
                 self.route(route, |routes, key, entry| routes.add(key, entry, flags))
             }
             M::DelRoute(route) => {
-                self.route(route, |routes, key, entry| routes.remove(&key, &entry))
+                self.route(route, |routes, key, entry| routes.remove(key, &entry))
             }
             _ => Touched::default(),
         }
@@ -108,11 +116,18 @@ impl Tables {
     fn route(
         &mut self,
         message: &RouteMessage,
-        change: impl FnOnce(&mut Routes, RouteKey, RouteEntry),
+        change: impl FnOnce(&mut Routes, RouteKey, RouteEntry) -> bool,
     ) -> Touched {
         let Some((key, entry)) = routes::decode(message) else { return Touched::default() };
-        change(&mut self.routes, key, entry);
-        Touched { routes: true, ..Touched::default() }
+        let changed = change(&mut self.routes, key, entry);
+        Touched { routes: changed && !self.is_of_ours(&key), ..Touched::default() }
+    }
+
+    /// Whether a route is the one by which the kernel answers for an address of ours: it comes and
+    /// goes with that, and nobody is shown it.
+    pub(super) fn is_of_ours(&self, key: &RouteKey) -> bool {
+        let address = key.prefix.address;
+        *key == RouteKey::of_own(address) && is_there(&self.ours, address)
     }
 
     fn link(&mut self, facts: LinkFacts) -> Touched {
@@ -134,18 +149,70 @@ impl Tables {
 
     fn address(&mut self, message: &AddressMessage, is_there: bool) -> Touched {
         let Some(key) = addresses::key(message) else { return Touched::default() };
-        if is_there {
-            self.addresses.insert(key, addresses::is_ours(message));
-            return Touched { addresses: true, ..Touched::default() };
+        let (_, address, _) = key;
+        if is_there && addresses::is_ours(message) {
+            let other = self.addresses.remove(&key);
+            let new = self.put_ours(key);
+            let own_route = new && self.routes.has(&RouteKey::of_own(address)); // shown until now
+            return Touched {
+                addresses: other,
+                ours: new,
+                routes: own_route,
+                ..Touched::default()
+            };
         }
-        let known = self.addresses.remove(&key).is_some();
+        let ours = self.take_ours(key);
+        let gone = !is_there;
+        let others = if gone { self.addresses.remove(&key) } else { self.addresses.insert(key) };
+        if gone && ours {
+            // The kernel removes it next, and will say so.
+            self.routes.remove(RouteKey::of_own(address), &RouteEntry::of_own(key.0));
+        }
         // IPv4 routes whose preferred source it was go with it; older kernels do not say so (6.18
         // does).
+        let source = others || self.routes.has_source(address);
         Touched {
-            addresses: known,
-            routes_in_doubt: known && key.1.is_ipv4(),
+            addresses: others,
+            ours,
+            routes: ours && is_there,
+            routes_in_doubt: gone && (others || ours) && source && address.is_ipv4(),
             ..Touched::default()
         }
+    }
+
+    /// Whether it was not there.
+    fn put_ours(&mut self, (index, address, prefix_len): AddressKey) -> bool {
+        let key = (address, index, prefix_len);
+        let new = !self.ours.contains(&key);
+        if new {
+            self.ours.insert_mut(key);
+            self.ours_changed.insert(address);
+        }
+        new
+    }
+
+    /// Whether it was there.
+    fn take_ours(&mut self, (index, address, prefix_len): AddressKey) -> bool {
+        let key = (address, index, prefix_len);
+        let there = self.ours.contains(&key);
+        if there {
+            self.ours.remove_mut(&key);
+            self.ours_changed.insert(address);
+        }
+        there
+    }
+
+    /// Takes over the tables of a dump; what is as it was stays the same allocation.
+    pub(super) fn adopt(&mut self, fresh: Tables) {
+        let before = std::mem::replace(self, fresh);
+        self.ours_changed = before.ours_changed;
+        if self.ours == before.ours {
+            self.ours = before.ours;
+            return;
+        }
+        let gone = before.ours.iter().filter(|key| !self.ours.contains(*key));
+        let new = self.ours.iter().filter(|key| !before.ours.contains(*key));
+        self.ours_changed.extend(gone.chain(new).map(|(address, ..)| *address));
     }
 
     fn neighbour(&mut self, message: &NeighbourMessage, is_there: bool) -> Touched {
@@ -168,6 +235,12 @@ impl Tables {
         // The routes that named it go with it, unannounced.
         Touched { routes: true, routes_in_doubt: !is_there, ..Touched::default() }
     }
+}
+
+/// Whether an address of ours is on any interface.
+pub(super) fn is_there(ours: &OurAddresses, address: IpAddr) -> bool {
+    let mut from = ours.range((address, Ifindex(0), 0)..);
+    from.next().is_some_and(|(first, ..)| *first == address)
 }
 
 #[cfg(test)]

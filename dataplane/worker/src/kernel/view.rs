@@ -9,20 +9,29 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use rpds::RedBlackTreeSetSync;
+
 use super::nexthops;
 use super::routes::{Hop, RouteEntry, RouteKey};
-use super::tables::{Tables, Touched};
+use super::tables::{self, Tables, Touched};
 use super::{Ifindex, MacAddr, PortIdx};
 
-/// The kernel's state at one moment. Cloning it costs five reference counts.
+/// The addresses that [`super::Addresses`] put on the box: address, interface, prefix length. A copy
+/// shares what has not changed.
+pub type OurAddresses = RedBlackTreeSetSync<(IpAddr, Ifindex, u8)>;
+
+/// The kernel's state at one moment. Cloning it costs six reference counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelView {
     /// The companions that exist, by index.
     pub links: Arc<[Link]>,
-    /// Every address of the box, on companions or not, by interface.
+    /// Every address that others gave the box, on companions or not, by interface.
     pub addresses: Arc<[Address]>,
+    /// Those that are ours.
+    pub ours: OurAddresses,
     /// The routes that count, one per table and prefix: those of table local, then those of main,
-    /// each sorted as [`Prefix`] is: IPv4 first, by address, then by length.
+    /// each sorted as [`Prefix`] is: IPv4 first, by address, then by length. Without those by which
+    /// the kernel answers for an address of ours.
     ///
     /// As the kernel does, look a destination up in [`Table::Local`] first, and in [`Table::Main`]
     /// only if nothing there matches, however specific main would be.
@@ -61,8 +70,6 @@ pub struct Address {
     pub address: IpAddr,
     /// The length of its subnet's prefix.
     pub prefix_len: u8,
-    /// Whether [`super::Addresses`] put it there.
-    pub ours: bool,
 }
 
 /// A destination prefix; `address` has no bits beyond `len`.
@@ -163,6 +170,11 @@ impl KernelView {
         self.links.iter().find(|link| link.port == port).map(|link| link.index)
     }
 
+    /// Whether an address of ours is on the box.
+    pub fn keeps(&self, address: IpAddr) -> bool {
+        tables::is_there(&self.ours, address)
+    }
+
     /// This view with the lists that `touched` names made anew from `tables`; one that turns out as
     /// it was stays the same allocation.
     pub(super) fn renewed(
@@ -178,6 +190,9 @@ impl KernelView {
         if touched.addresses {
             renew(&mut view.addresses, addresses(tables, ports));
         }
+        if touched.ours {
+            view.ours = tables.ours.clone();
+        }
         if touched.routes {
             renew(&mut view.routes, routes(tables, ports));
             renew(&mut view.routers, routers(tables));
@@ -192,6 +207,7 @@ impl KernelView {
     pub(super) fn is(&self, other: &KernelView) -> bool {
         Arc::ptr_eq(&self.links, &other.links)
             && Arc::ptr_eq(&self.addresses, &other.addresses)
+            && self.ours.ptr_eq(&other.ours)
             && Arc::ptr_eq(&self.routes, &other.routes)
             && Arc::ptr_eq(&self.routers, &other.routers)
             && Arc::ptr_eq(&self.neighbours, &other.neighbours)
@@ -220,8 +236,11 @@ fn links(tables: &Tables, ports: &CompanionPorts) -> Vec<Link> {
 }
 
 fn addresses(tables: &Tables, ports: &CompanionPorts) -> Vec<Address> {
-    let address = |(&(index, address, prefix_len), &ours): (&(Ifindex, IpAddr, u8), &bool)| {
-        Address { index, port: ports.get(&index).copied(), address, prefix_len, ours }
+    let address = |&(index, address, prefix_len): &(Ifindex, IpAddr, u8)| Address {
+        index,
+        port: ports.get(&index).copied(),
+        address,
+        prefix_len,
     };
     tables.addresses.iter().map(address).collect()
 }
@@ -241,7 +260,7 @@ fn neighbours(tables: &Tables, ports: &CompanionPorts) -> Vec<Neighbour> {
 /// The route that counts for each table and prefix: the first, by metric, that leads anywhere.
 fn routes(tables: &Tables, ports: &CompanionPorts) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
-    for (key, entries) in tables.routes.iter() {
+    for (key, entries) in tables.routes.iter().filter(|(key, _)| !tables.is_of_ours(key)) {
         if routes.last().is_some_and(|last| (last.table, last.prefix) == (key.table, key.prefix)) {
             continue; // a better metric was there
         }

@@ -10,13 +10,17 @@ use penstock_forward::{
     testing::BOX_MAC,
 };
 
-mod removal;
+use penstock_forward::{BackendId, Member, maglev};
 
 use super::*;
 use crate::{
     config::{Config, Icmp},
-    kernel::{Address, Ifindex},
+    kernel::{Address, Ifindex, OurAddresses},
 };
+
+mod agreement;
+mod removal;
+mod whole;
 
 const SNAT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 200));
 
@@ -24,26 +28,26 @@ struct Bench {
     translator: Translator,
     statistics: Statistics,
     now: Tick,
+    state: Arc<State>,
     directory: tempfile::TempDir,
 }
 
 impl Bench {
     fn new() -> Self {
+        Self::with_snat(snat(&[SNAT]))
+    }
+
+    fn with_snat(snat: Snat) -> Self {
         let config = "ports: [{ name: lan, device: net_null0, companion: pst0 }]";
         let config = Config::parse("test.yaml", config).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let path: &Path = &directory.path().join("dataplane.stats");
         let port = PortConfig { mac: BOX_MAC, vlan: None, mtu: 1500 };
         Self {
-            translator: Translator::new(
-                vec![port],
-                snat(&[SNAT]),
-                Icmp::default(),
-                Timeouts::default(),
-                1,
-            ),
+            translator: Translator::new(vec![port], snat, Icmp::default(), Timeouts::default(), 1),
             statistics: Statistics::create(path, &config).unwrap(),
             now: Tick(1000),
+            state: Arc::default(),
             directory,
         }
     }
@@ -53,7 +57,13 @@ impl Bench {
     }
 
     fn translate_under(&mut self, view: &KernelView, state: &Arc<State>) -> Translation {
-        self.translator.translate(state, view, &mut self.statistics, self.now)
+        let touched = Touched::between(&self.state, state);
+        self.state = Arc::clone(state);
+        self.translator.translate(state, &touched, view, &mut self.statistics, self.now)
+    }
+
+    fn release_unused(&mut self) -> bool {
+        self.translator.release_unused(&mut self.statistics, self.now)
     }
 
     fn set_listener_flows(&self, slot: ListenerSlot, flows: u64) {
@@ -105,18 +115,23 @@ fn web(backends: &[&str]) -> Arc<State> {
     state(&[("web", listener("192.0.2.1", feed::Mode::FullNat, "g"))], &[("g", backends)])
 }
 
-/// An address of the kernel's, `ADDRESS/LEN`, on the companion (interface 7) or on another.
-fn kernel_address(index: u32, address: &str, ours: bool) -> Address {
+/// An address that another gave the box, `ADDRESS/LEN`, on the companion (interface 7) or elsewhere.
+fn kernel_address(index: u32, address: &str) -> Address {
     let (address, prefix_len) = address.split_once('/').unwrap();
     let prefix_len = prefix_len.parse().unwrap();
     let port = (index == 7).then_some(0);
-    Address { index: Ifindex(index), port, address: ip(address), prefix_len, ours }
+    Address { index: Ifindex(index), port, address: ip(address), prefix_len }
+}
+
+/// Addresses that we put on the companion.
+fn ours(addresses: &[&str]) -> OurAddresses {
+    addresses.iter().map(|address| (ip(address), Ifindex(7), 32)).collect()
 }
 
 /// A box that is 192.0.2.9 and goes by the router 192.0.2.254.
 fn on_the_lan() -> KernelView {
     KernelView {
-        addresses: [kernel_address(7, "192.0.2.9/24", false)].into(),
+        addresses: [kernel_address(7, "192.0.2.9/24")].into(),
         routers: [ip("192.0.2.254")].into(),
         ..KernelView::default()
     }
@@ -222,17 +237,17 @@ fn a_vip_is_judged_anew_when_the_kernel_knows_it_no_more() {
 
 #[test]
 fn a_vip_that_becomes_something_else_while_it_is_served_goes_on() {
-    let view = |ours: &[&str]| {
-        let ours = ours.iter().map(|address| kernel_address(7, address, true));
-        let own = kernel_address(7, "192.0.2.1/24", false);
-        let addresses = ours.chain([own]).collect();
-        KernelView { routers: [ip("192.0.2.1")].into(), addresses, ..KernelView::default() }
+    let view = |kept: &[&str]| KernelView {
+        routers: [ip("192.0.2.1")].into(),
+        addresses: [kernel_address(7, "192.0.2.1/24")].into(),
+        ours: ours(kept),
+        ..KernelView::default()
     };
     let mut served_before = Bench::new();
     served_before.translate(&web(&["10.0.0.1:80"]));
     let rows = [
         ("by this process", served_before, view(&[])),
-        ("by the one before", Bench::new(), view(&["192.0.2.1/32"])),
+        ("by the one before", Bench::new(), view(&["192.0.2.1"])),
     ];
     for (by_whom, mut bench, view) in rows {
         for backends in [["10.0.0.1:80"], ["10.0.0.2:80"]] {
@@ -248,8 +263,7 @@ fn a_vip_that_becomes_something_else_while_it_is_served_goes_on() {
 
 #[test]
 fn listeners_of_both_families_are_served_side_by_side() {
-    let mut bench = Bench::new();
-    bench.translator.box_snat.addresses.insert(ip("2001:db8::200"));
+    let mut bench = Bench::with_snat(snat(&[SNAT, ip("2001:db8::200")]));
     let listeners = [
         ("web", listener("192.0.2.1", feed::Mode::FullNat, "g")),
         ("web6", listener("2001:db8::1", feed::Mode::FullNat, "g6")),
@@ -280,14 +294,13 @@ fn listeners_of_both_families_are_served_side_by_side() {
 #[test]
 fn an_address_that_serves_others_is_not_the_boxs_own() {
     let rows = [
-        ("an administrator's", "192.0.2.9/24", false, true),
-        ("one that is refused as a VIP for that", "192.0.2.2/24", false, true),
-        ("a VIP's, whoever put it there", "192.0.2.1/32", false, false),
-        ("a VIP's that is refused", "2001:db8::1/128", false, false),
-        ("a SNAT address", "10.0.0.200/24", false, false),
-        ("of a listener that has just gone", "192.0.2.7/32", true, false),
+        ("an administrator's", "192.0.2.9/24", true),
+        ("one that is refused as a VIP for that", "192.0.2.2/24", true),
+        ("a VIP's, whoever put it there", "192.0.2.1/32", false),
+        ("a VIP's that is refused", "2001:db8::1/128", false),
+        ("a SNAT address", "10.0.0.200/24", false),
     ];
-    let address = |(_, address, ours, _): &(_, &str, bool, _)| kernel_address(2, address, *ours);
+    let address = |(_, address, _): &(_, &str, _)| kernel_address(2, address);
     let view =
         KernelView { addresses: rows.iter().map(address).collect(), ..KernelView::default() };
     let listeners = [
@@ -297,7 +310,7 @@ fn an_address_that_serves_others_is_not_the_boxs_own() {
     ];
     let state = state(&listeners, &[("g", &["10.0.0.1:80"])]);
     let snapshot = Bench::new().translate_under(&view, &state).snapshot;
-    for (promise, address, _, own) in rows {
+    for (promise, address, own) in rows {
         let address = ip(address.split('/').next().unwrap());
         assert_eq!(snapshot.is_own(address), own, "{promise}");
         assert!(snapshot.is_local(address), "{promise}");
@@ -306,8 +319,7 @@ fn an_address_that_serves_others_is_not_the_boxs_own() {
 
 #[test]
 fn full_nat_without_a_snat_address_says_where_to_write_one() {
-    let mut bench = Bench::new();
-    bench.translator.box_snat.addresses.clear();
+    let mut bench = Bench::with_snat(snat(&[]));
     let translation = bench.translate(&web(&["10.0.0.1:80"]));
     assert!(translation.errors[0].message.contains("snat.addresses"), "{}", translation.errors[0]);
 }
@@ -331,13 +343,13 @@ fn a_backend_keeps_its_number_while_a_flow_names_it() {
     let members = served(&first, "192.0.2.1:80").unwrap().1.members().to_vec();
     bench.set_flows(members[1].id, 1);
     bench.translate(&web(&["10.0.0.1:80"]));
-    bench.translator.release_unused(&mut bench.statistics);
+    bench.release_unused();
     let back = bench.translate(&with_both).snapshot;
     assert_eq!(served(&back, "192.0.2.1:80").unwrap().1.members(), members);
 
     bench.set_flows(members[1].id, 0);
     bench.translate(&web(&["10.0.0.1:80"]));
-    bench.translator.release_unused(&mut bench.statistics);
+    bench.release_unused();
     let other = bench.translate(&web(&["10.0.0.1:80", "10.0.0.9:80"])).snapshot;
     let reused = served(&other, "192.0.2.1:80").unwrap().1.members()[1];
     assert_eq!((reused.id, reused.address.to_string().as_str()), (members[1].id, "10.0.0.9:80"));
@@ -356,7 +368,7 @@ fn replies_of_a_dnat_backend_are_known_until_its_last_flow_ends() {
     for (flows, known) in [(1, true), (0, false)] {
         bench.set_flows(id, flows);
         bench.translate(&dnat(&["10.0.0.1:80"]));
-        bench.translator.release_unused(&mut bench.statistics);
+        bench.release_unused();
         let snapshot = bench.translate(&dnat(&["10.0.0.1:80"])).snapshot;
         assert_eq!(snapshot.is_dnat_backend(gone, Protocol::Tcp), known, "{flows} flows");
     }
@@ -417,7 +429,7 @@ fn what_a_flow_needs_is_known_until_it_ends() {
         for (flows, known) in [(3, true), (0, false)] {
             bench.set_listener_flows(slot, flows);
             bench.translate(&after);
-            assert_eq!(bench.translator.release_unused(&mut bench.statistics), !known, "{what}");
+            assert_eq!(bench.release_unused(), !known, "{what}");
             let now = bench.translate(&after);
             let listens = now.snapshot.listener_of(old_vip, Protocol::Tcp).is_some();
             let departed = now.snapshot.is_departed(old_vip, Protocol::Tcp);
@@ -437,6 +449,32 @@ fn what_a_flow_needs_is_known_until_it_ends() {
 }
 
 #[test]
+fn a_pools_address_can_be_a_vip_once_no_flow_has_it_for_snat() {
+    let mut bench = Bench::new();
+    let first = bench.translate(&pooled("192.0.2.1", &["10.0.0.50"])).snapshot;
+    let (slot, _) = served(&first, "192.0.2.1:80").unwrap();
+    let mut next = State::clone(&pooled("192.0.2.1", &["10.0.0.50"]));
+    next.listeners.remove_mut("web");
+    next.listeners.insert_mut(name("new"), listener("10.0.0.50", feed::Mode::Dnat, "g"));
+    let next = Arc::new(next);
+    for (flows, serves) in [(1, false), (0, true)] {
+        bench.set_listener_flows(slot, flows);
+        bench.translate(&next);
+        bench.release_unused();
+        let now = bench.translate(&next);
+        let errors: Vec<String> = now.errors.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            served(&now.snapshot, "10.0.0.50:80").is_some(),
+            serves,
+            "{flows} flows: {errors:#?}"
+        );
+        let expected =
+            if serves { "is a VIP of this box and left out" } else { "flows still use it as one" };
+        assert!(errors.len() == 1 && errors[0].contains(expected), "{flows} flows: {errors:#?}");
+    }
+}
+
+#[test]
 fn a_change_that_cannot_be_served_leaves_what_was_served() {
     let good = pooled("192.0.2.1", &["10.0.0.50"]);
     let change = |change: &dyn Fn(&mut State)| {
@@ -446,11 +484,9 @@ fn a_change_that_cannot_be_served_leaves_what_was_served() {
     };
     let with_group = |backends: &[&str]| {
         let group = group(backends);
-        change(&|state| _ = state.groups.insert_mut(name("g"), Arc::clone(&group)))
+        change(&|state| state.groups.insert_mut(name("g"), Arc::clone(&group)))
     };
-    let too_many: Vec<String> = (0..=BACKEND_ROWS)
-        .map(|n| format!("10.{}.{}.{}:80", 1 + (n >> 16), (n >> 8) & 255, n & 255))
-        .collect();
+    let too_many: Vec<String> = (0..101).map(|n| format!("10.1.0.{n}:80")).collect();
     let too_many: Vec<&str> = too_many.iter().map(String::as_str).collect();
     let set_vip =
         |vip: &str| change(&|state| state.listeners.get_mut("web").unwrap().vip = ip(vip));
@@ -460,7 +496,7 @@ fn a_change_that_cannot_be_served_leaves_what_was_served() {
             with_group(&["[2001:db8::7]:80"]),
             "other address family",
         ),
-        ("too many backends", with_group(&too_many), "16384 backends are counted already"),
+        ("too many backends", with_group(&too_many), "100 backends are counted already"),
         ("a VIP of a family without a SNAT address", set_vip("2001:db8::1"), "its family, IPv6"),
         ("a VIP of one link only", set_vip("fe80::1"), "is link-local"),
         ("a VIP that is the box's SNAT address", set_vip("10.0.0.200"), "is a SNAT address"),
@@ -478,6 +514,7 @@ fn a_change_that_cannot_be_served_leaves_what_was_served() {
     ];
     for (what, bad, expected) in rows {
         let mut bench = Bench::new();
+        bench.translator.groups = Groups::new(100);
         let first = bench.translate_under(&on_the_lan(), &good).snapshot;
         let (slot, group) = served(&first, "192.0.2.1:80").unwrap();
         for _ in 0..2 {
@@ -486,7 +523,7 @@ fn a_change_that_cannot_be_served_leaves_what_was_served() {
             assert!(errors.iter().any(|error| error.contains(expected)), "{what}: {errors:#?}");
             let (slot_now, group_now) = served(&now.snapshot, "192.0.2.1:80").expect(what);
             assert_eq!((slot_now, group_now.members()), (slot, group.members()), "{what}");
-            bench.translator.release_unused(&mut bench.statistics);
+            bench.release_unused();
         }
         let mended = bench.translate_under(&on_the_lan(), &good);
         assert!(mended.errors.is_empty(), "{what}: {:?}", mended.errors);
@@ -515,11 +552,11 @@ fn a_change_in_the_kernel_builds_no_listener_anew() {
     let state = web(&["10.0.0.1:80"]);
     bench.translate(&state);
     bench.translator.served.clear(); // would be filled again by a state that is taken
-    let own = kernel_address(1, "198.51.100.7/24", false);
+    let own = kernel_address(1, "198.51.100.7/24");
     let view = KernelView { addresses: [own].into(), ..KernelView::default() };
-    let Bench { translator, statistics, .. } = &mut bench;
-    let snapshot = translator.translate(&state, &view, statistics, Tick(2000)).snapshot;
-    assert!(translator.served.is_empty());
+    bench.now = Tick(2000);
+    let snapshot = bench.translate_under(&view, &state).snapshot;
+    assert!(bench.translator.served.is_empty());
     assert!(served(&snapshot, "192.0.2.1:80").is_some());
     assert!(snapshot.is_local(ip("198.51.100.7")) && snapshot.is_local(ip("192.0.2.1")));
 }

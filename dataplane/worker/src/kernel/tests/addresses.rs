@@ -64,14 +64,100 @@ fn addresses_are_reconciled() {
             let mut ours = set(wanted);
             ours.retain(|address| !set(&others).contains(address));
             until(&mut mirror, promise, |mirror| {
-                let shown = mirror.view().addresses.iter().filter(|address| address.ours);
-                shown.map(|address| address.address).collect::<BTreeSet<_>>() == ours
+                let shown = mirror.view().ours.iter().map(|(address, ..)| *address);
+                shown.collect::<BTreeSet<_>>() == ours
             });
             let shown = ip_says("-o address show");
             for other in others {
                 assert!(shown.contains(&format!(" {other}/")), "{promise}: {other} in {shown}");
             }
         }
+    });
+}
+
+#[test]
+fn single_addresses_come_and_go_and_the_others_are_not_looked_at() {
+    in_namespace("single_addresses_come_and_go_and_the_others_are_not_looked_at", || {
+        let tap = box_with_management();
+        let mut addresses = Addresses::open().unwrap();
+        let (v4, v6): (IpAddr, IpAddr) =
+            ("10.10.0.100".parse().unwrap(), "2001:db8::100".parse().unwrap());
+        let [other]: [IpAddr; 1] = ["10.10.0.101".parse().unwrap()];
+        type Row<'r> = (&'r str, &'r [IpAddr], &'r [(IpAddr, u8)], &'r str);
+        // promise, wanted, unwanted, what is done
+        let rows: &[Row] = &[
+            ("they come", &[v4, v6], &[], "+[10.10.0.100 2001:db8::100] -[] ="),
+            ("once", &[v4, v6], &[], "+[] -[] ="),
+            ("beside each other", &[other], &[], "+[10.10.0.101] -[] ="),
+            ("they go", &[], &[(v4, 32), (v6, 128)], "+[] -[10.10.0.100 2001:db8::100] ="),
+            ("and if they have gone, so be it", &[], &[(v4, 32)], "+[] -[10.10.0.100] ="),
+        ];
+        for (promise, wanted, unwanted, done) in rows {
+            let result = addresses.change(tap.index(), COMPANION, wanted, unwanted);
+            assert_eq!(said(&result), *done, "{promise}");
+        }
+        let shown = ip_says("-o address show dev pst0");
+        assert!(shown.contains("10.10.0.101/32") && !shown.contains("10.10.0.100"), "{shown}");
+    });
+}
+
+#[test]
+fn what_comes_and_goes_of_ours_changes_no_route_that_is_shown() {
+    in_namespace("what_comes_and_goes_of_ours_changes_no_route_that_is_shown", || {
+        let tap = box_with_management();
+        let mut mirror = mirror();
+        let mut addresses = Addresses::open().unwrap();
+        let wanted = set(&["10.10.0.100", "2001:db8::100"]);
+        let (routes, links) = (mirror.view().routes.clone(), mirror.view().links.clone());
+        let mut seen = BTreeSet::new();
+        for (there, wanted) in [(true, &wanted), (false, &BTreeSet::new()), (true, &wanted)] {
+            addresses.reconcile(tap.index(), COMPANION, wanted).unwrap();
+            until(&mut mirror, "it is seen", |mirror| {
+                set(&["10.10.0.100", "2001:db8::100"])
+                    .iter()
+                    .all(|address| mirror.view().keeps(*address) == there)
+            });
+            seen.extend(mirror.take_ours_changed());
+        }
+        ip("link set mgmt0 mtu 1400"); // after which all that the kernel had to say has been heard
+        ip("address add 10.10.0.201/32 dev pst0");
+        until(&mut mirror, "the last word", |mirror| {
+            mirror.view().addresses.iter().any(|own| own.address.to_string() == "10.10.0.201")
+        });
+        assert_eq!(seen, set(&["10.10.0.100", "2001:db8::100"]));
+        assert!(mirror.is_current(), "no route was in doubt");
+        assert!(std::sync::Arc::ptr_eq(&links, &mirror.view().links));
+        let without = |routes: &[crate::kernel::Route]| -> Vec<crate::kernel::Route> {
+            let other =
+                |route: &&crate::kernel::Route| route.prefix.address.to_string() != "10.10.0.201";
+            routes.iter().filter(other).cloned().collect()
+        };
+        assert_eq!(without(&mirror.view().routes), routes[..]);
+        mirror.resync().unwrap();
+        let view = mirror.view().clone();
+        while !mirror.is_current() {
+            mirror.step().unwrap();
+        }
+        assert!(mirror.view().ours.ptr_eq(&view.ours) && mirror.take_ours_changed().is_empty());
+        assert_eq!(*mirror.view(), view, "a dump says the same");
+    });
+}
+
+#[test]
+fn a_route_whose_source_was_ours_goes_with_it() {
+    in_namespace("a_route_whose_source_was_ours_goes_with_it", || {
+        let tap = box_with_management();
+        let mut mirror = mirror();
+        let mut addresses = Addresses::open().unwrap();
+        let vip = "10.10.0.100".parse().unwrap();
+        addresses.change(tap.index(), COMPANION, &[vip], &[]);
+        ip("route add 10.77.0.0/16 via 10.10.0.1 src 10.10.0.100");
+        let leads = |mirror: &crate::kernel::Mirror| {
+            mirror.view().routes.iter().any(|route| route.prefix.to_string() == "10.77.0.0/16")
+        };
+        until(&mut mirror, "it came", leads);
+        addresses.change(tap.index(), COMPANION, &[], &[(vip, 32)]);
+        until(&mut mirror, "it went", |mirror| !leads(mirror));
     });
 }
 

@@ -199,8 +199,9 @@ fn after_turmoil_the_view_is_that_of_a_new_mirror() {
             let view = mirror.view();
             let routes = view.routes.iter().map(|route| format!("{route:?}"));
             let addresses = view.addresses.iter().map(|address| format!("{address:?}"));
+            let ours = view.ours.iter().map(|ours| format!("{ours:?}"));
             let links = view.links.iter().map(|link| format!("{link:?}"));
-            routes.chain(addresses).chain(links).collect::<BTreeSet<_>>()
+            routes.chain(addresses).chain(ours).chain(links).collect::<BTreeSet<_>>()
         };
         let dumped = facts(&new);
         let apart = |mirror: &Mirror| {
@@ -226,8 +227,15 @@ fn make_turmoil() {
         let lines: Vec<String> = (0..40)
             .map(|_| {
                 let (net, host) = (draw(20), 1 + draw(5));
-                match draw(12) {
+                match draw(16) {
                     0 => format!("address replace 10.10.0.{}/32 dev pst0", 100 + host),
+                    12 | 13 => {
+                        format!("address add 10.10.0.{}/32 dev pst0 label pst0:pst", 100 + host)
+                    }
+                    14 => format!(
+                        "route replace 10.20.{net}.0/24 via 10.10.0.1 src 10.10.0.{}",
+                        100 + host
+                    ),
                     1 => format!("address del 10.10.0.{}/32 dev pst0", 100 + host),
                     2 | 3 => format!("route replace 10.20.{net}.0/24 via 10.10.0.{host}"),
                     4 => format!("route append 10.20.{net}.0/24 via 10.10.0.{host} metric 5"),
