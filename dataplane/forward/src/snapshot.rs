@@ -79,7 +79,8 @@ pub struct Listener {
     /// Who serves. A backend's own L4 port is used, whatever port of the range was asked; but with DSR that port
     /// stays, and the backend serves on it.
     pub group: Arc<Group>,
-    /// Addresses that full NAT, and the outer headers of tunnels, may take as source. Unused by DNAT and L2 DSR.
+    /// Addresses that full NAT, and the outer headers of tunnels, may take as source, those of IPv4 first. Unused by DNAT and
+    /// L2 DSR.
     pub snat: Arc<[IpAddr]>,
 }
 

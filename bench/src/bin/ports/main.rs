@@ -45,10 +45,12 @@ const ROUND: Duration = Duration::from_secs(1);
 /// Of `net_pcap`, which is read out from afar. See `generator::SLICE`.
 const PCAP_SLICE: Duration = Duration::from_millis(100);
 
+type RunRound = fn(&mut Bench) -> Outcome<Round>;
+
 fn main() -> ExitCode {
     let filter = std::env::args().nth(1).unwrap_or_default();
     let mut bench = Bench { generator: None, control: None };
-    let mut benches: Vec<(&str, fn(&mut Bench) -> Outcome<Round>)> = vec![
+    let mut benches: Vec<(&str, RunRound)> = vec![
         ("ports/memif/64B/64_flows", |bench| bench.memif(64)),
         ("ports/memif/64B/1M_flows", |bench| bench.memif(1 << 20)),
         ("ports/pcap/64B/64_flows", |bench| bench.pcap(64)),

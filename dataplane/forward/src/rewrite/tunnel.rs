@@ -33,7 +33,7 @@ const IPV4_INSIDE: u8 = 4;
 const IPV6_INSIDE: u8 = 41;
 
 /// The mirror image of what leaves for the backend: a source address of the backend's family, and a source port,
-/// by the flow's hash.
+/// by the flow's hash. In the pool IPv4 addresses come first.
 ///
 /// # Errors
 /// [`DropReason::NoSnatAddress`] if the pool has none of that family.
@@ -43,10 +43,10 @@ pub(crate) fn reply_key(
     backend: SocketAddr,
     protocol: Protocol,
 ) -> Result<FlowKey, DropReason> {
-    let fits = |address: &&IpAddr| address.is_ipv4() == backend.is_ipv4();
-    let count = pool.iter().filter(fits).count();
-    let pick = (u128::from(hash) * count as u128) >> 64;
-    let source = pool.iter().filter(fits).nth(pick as usize).ok_or(DropReason::NoSnatAddress)?;
+    let (v4, v6) = pool.split_at(pool.partition_point(IpAddr::is_ipv4));
+    let sources = if backend.is_ipv4() { v4 } else { v6 };
+    let pick = (u128::from(hash) * sources.len() as u128) >> 64;
+    let source = sources.get(pick as usize).ok_or(DropReason::NoSnatAddress)?;
     let port = FIRST_SOURCE_PORT | (hash >> 32) as u16;
     FlowKey::new(backend, SocketAddr::new(*source, port), protocol).ok_or(DropReason::NoSnatAddress)
 }

@@ -211,6 +211,7 @@ impl SnapshotBuilder {
     /// # Errors
     /// See [`SnapshotError`]. The builder is then as it was before.
     pub fn listener(&mut self, listener: Listener) -> Result<&mut Self, SnapshotError> {
+        debug_assert!(listener.snat.is_sorted_by_key(IpAddr::is_ipv6), "IPv4 first");
         self.check(&listener)?;
         self.remove_listener(listener.slot);
         let listener = Arc::new(listener);
