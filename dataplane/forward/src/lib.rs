@@ -69,6 +69,7 @@ pub mod testing;
 mod tests;
 mod tick;
 mod traced;
+pub mod vlan;
 pub mod wire;
 
 pub use burst::{BURST, Burst, CameBy, Checked, HEADROOM, Packet, RxChecks};
@@ -93,3 +94,4 @@ pub use snapshot::{
 pub use spread::Spread;
 pub use tick::Tick;
 pub use traced::{Traced, tuple_of};
+pub use vlan::{ByNic, Tag, Tags, TakenOff, Tcis};
