@@ -9,7 +9,7 @@ use crate::{Exit, NextHopKey, PortIdx, PuntClass};
 /// The most packets in a burst.
 pub const BURST: usize = 32;
 
-/// Bytes before each frame that are the forwarder's to write: for the headers of a tunnel, and for a VLAN tag.
+/// Bytes before each frame that are the forwarder's to write: for the headers of a tunnel, or of an ICMP error.
 pub const HEADROOM: usize = 64;
 
 /// What the NIC already verified of a frame.

@@ -51,11 +51,9 @@ drop_reasons! {
     OtherHost "other_host" Forwarder
         "The destination MAC is another host's; a switch flooded the frame, or the port is promiscuous."
     VlanMismatch "vlan_mismatch" Forwarder
-        "The frame's 802.1Q tag, or its absence, is not what the port is configured for."
+        "The frame's VLAN tags, or their absence, are not what the port is configured for."
     VlanStacked "vlan_stacked" Forwarder
-        "The frame carries more than one VLAN tag."
-    VlanEgress "vlan_egress" Forwarder
-        "While the packet waited for its next hop, the route moved to a port of another VLAN."
+        "The frame carries more VLAN tags than the port is configured for."
     UnknownEtherType "unknown_ether_type" Forwarder
         "A unicast frame that is neither ARP, IPv4 nor IPv6."
     IpHeader "ip_header" Forwarder

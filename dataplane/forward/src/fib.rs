@@ -68,8 +68,6 @@ pub struct Adjacency {
     pub port: PortIdx,
     /// The largest IP packet.
     pub mtu: u16,
-    /// The port's VLAN.
-    pub vlan: Option<u16>,
     /// The neighbour's IP address.
     pub address: IpAddr,
 }
@@ -77,8 +75,7 @@ pub struct Adjacency {
 impl Adjacency {
     fn ready(&self) -> Ready {
         let most = u16::MAX - HEADROOM as u16; // and with all that may come before it a frame still has a length
-        let mtu = if self.vlan.is_none() { self.mtu.min(most) } else { 0 };
-        Ready { macs: self.macs, port: self.port, mtu }
+        Ready { macs: self.macs, port: self.port, mtu: self.mtu.min(most) }
     }
 }
 
@@ -89,7 +86,7 @@ pub(crate) struct Ready {
     pub(crate) macs: [u8; 12],
     /// The port to send on.
     pub(crate) port: PortIdx,
-    /// The largest IP packet; 0 if frames need a tag there.
+    /// The largest IP packet.
     pub(crate) mtu: u16,
 }
 
@@ -298,7 +295,7 @@ impl Fib {
         macs[..6].copy_from_slice(&mac.0);
         macs[6..].copy_from_slice(&config.mac.0);
         let index = u32::try_from(self.adjacencies.len()).unwrap_or(u32::MAX);
-        self.adjacencies.push(Adjacency { macs, port, mtu, vlan: config.vlan, address });
+        self.adjacencies.push(Adjacency { macs, port, mtu, address });
         self.on_link.insert(port, address, mtu, index);
         index
     }

@@ -16,7 +16,7 @@
 //!      ╱
 //!  express    what is plain leaves
 //!  rewrite    of the rest: the mirror image of the connection's other direction, checksums by increments
-//!  next_hop   the flow's cached adjacency, or the FIB; MAC addresses, VLAN, MTU; send or hold
+//!  next_hop   the flow's cached adjacency, or the FIB; MAC addresses, MTU; send or hold
 //! ```
 //! A packet that has a flow is not classified again. A flow is in its owner's table only, so a hit
 //! needs no hand-over; the configuration may change under an established connection without

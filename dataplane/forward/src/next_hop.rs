@@ -10,7 +10,7 @@ use crate::flow::{Direction, Entry, Flow, FlowKey, FlowTable, NO_HOP};
 use crate::journey::Walk;
 use crate::maglev::flow_hash;
 use crate::snapshot::Snapshot;
-use crate::wire::ethernet::{self, EthernetView};
+use crate::wire::ethernet;
 use crate::{BackendId, Burst, DropReason, Exit, Mode, NextHopKey};
 
 /// The room: every rewritten packet takes its exit, and is counted with its listener and backend.
@@ -180,19 +180,21 @@ fn send(
     }
     burst.leave(at, ShortExit::send(adjacency.port));
     let slot = &mut burst.slots[at];
-    let front = slot.front_mut();
-    if adjacency.vlan.is_none() && !ethernet::is_tagged(front) {
-        if let Some(macs) = front.first_chunk_mut() {
-            *macs = adjacency.macs;
-        }
-        return Ok(());
+    if ethernet::is_tagged(slot.front_mut()) {
+        untag(slot)?;
     }
-    retag(slot, adjacency.vlan)?;
-    *slot.front_mut().first_chunk_mut().ok_or(DropReason::Truncated)? = adjacency.macs;
+    if let Some(macs) = slot.front_mut().first_chunk_mut() {
+        *macs = adjacency.macs;
+    }
     Ok(())
 }
 
-/// The frame waits with the tag of the port it will leave by, so that resolving needs no room.
+/// Takes the priority tag off a frame whose MAC addresses are yet to be written.
+#[cold]
+fn untag(slot: &mut Slot) -> Result<(), DropReason> {
+    slot.shrink(ethernet::TAG_LEN).ok_or(DropReason::Truncated)
+}
+
 #[cold]
 fn hold(
     burst: &mut Burst,
@@ -208,36 +210,12 @@ fn hold(
     if ip_len > port.mtu {
         return Err(DropReason::MtuExceeded);
     }
-    retag(&mut burst.slots[at], port.vlan)?;
+    let slot = &mut burst.slots[at];
+    if ethernet::is_tagged(slot.front_mut()) {
+        untag(slot)?;
+    }
     burst.hold(at, key);
     Ok(())
-}
-
-/// Gives the frame the tag of its egress port: another VLAN id in the same tag, or a tag put in or taken out
-/// between the MAC addresses, which are yet to be written, and the rest, which stays where it is.
-#[cold]
-fn retag(slot: &mut Slot, vlan: Option<u16>) -> Result<(), DropReason> {
-    const TYPE_AT: usize = ethernet::HEADER_LEN - 2;
-    let tag = tag_mut(slot, TYPE_AT)
-        .map(|tag| *tag)
-        .filter(|[high, low, ..]| u16::from_be_bytes([*high, *low]) == ethernet::VLAN);
-    match (tag, vlan) {
-        (Some(_), None) => slot.shrink(ethernet::TAG_LEN),
-        (None, Some(_)) => slot.grow(ethernet::TAG_LEN),
-        _ => Some(()),
-    }
-    .ok_or(DropReason::MtuExceeded)?;
-    let Some(vlan) = vlan else { return Ok(()) };
-    let priority = tag.map_or(0, |[_, _, high, _]| high & 0xf0);
-    let ([type_high, type_low], [high, low]) = (ethernet::VLAN.to_be_bytes(), vlan.to_be_bytes());
-    let tag = tag_mut(slot, TYPE_AT).ok_or(DropReason::Truncated)?;
-    *tag = [type_high, type_low, priority | high & 0x0f, low];
-    Ok(())
-}
-
-/// Where a tag lies if the frame has one.
-fn tag_mut<'s>(slot: &'s mut Slot, at: usize) -> Option<&'s mut [u8; ethernet::TAG_LEN]> {
-    slot.front_mut().get_mut(at..)?.first_chunk_mut()
 }
 
 #[inline]
@@ -275,9 +253,6 @@ pub(crate) fn resume(
             };
             if ip_len > adjacency.mtu {
                 return Exit::Drop(DropReason::MtuExceeded); // only the port's was known before
-            }
-            if EthernetView::new(frame).is_ok_and(|view| view.vlan() != adjacency.vlan) {
-                return Exit::Drop(DropReason::VlanEgress); // the route moved to a port of another VLAN
             }
             let Some(macs) = frame.first_chunk_mut() else {
                 return Exit::Drop(DropReason::Truncated);

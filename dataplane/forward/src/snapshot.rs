@@ -21,13 +21,12 @@ use crate::{ListenerSlot, MacAddr, Mode, OnExhaustion, OnUnknown, PortIdx, Proto
 pub use builder::SnapshotBuilder;
 use key::Key;
 
-/// What a worker must know of a port.
+/// What a worker must know of a port. The [tags](crate::vlan) of its frames are not the forwarder's business: there are
+/// none when they come to it, but that a priority tag is let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortConfig {
     /// The address that hosts on the link see.
     pub mac: MacAddr,
-    /// The VLAN of every frame in and out, or untagged (a priority tag is let in).
-    pub vlan: Option<u16>,
     /// The largest IP packet out.
     pub mtu: u16,
 }

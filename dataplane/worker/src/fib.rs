@@ -171,7 +171,7 @@ mod tests {
     }
 
     fn builder() -> Builder {
-        let port = PortConfig { mac: MacAddr([2, 0, 0, 0, 0, 1]), vlan: None, mtu: 1500 };
+        let port = PortConfig { mac: MacAddr([2, 0, 0, 0, 0, 1]), mtu: 1500 };
         Builder::new([port].into())
     }
 

@@ -114,7 +114,7 @@ mod tests {
             .into(),
             ..KernelView::default()
         };
-        let port = PortConfig { mac: MacAddr([2, 0, 0, 0, 0, 1]), vlan: None, mtu: 1500 };
+        let port = PortConfig { mac: MacAddr([2, 0, 0, 0, 0, 1]), mtu: 1500 };
         let fib = crate::fib::Builder::new([port].into()).build(&view, &state);
         let hosts = hosts(&state);
         let in_use = InUse::default().next_hops(&hosts, &view, &fib);

@@ -498,7 +498,7 @@ fn receive_by(
 }
 
 fn forward_port((running, config): (&RunningPort, &config::PortConfig)) -> forward::PortConfig {
-    forward::PortConfig { mac: running.mac, vlan: None, mtu: config.mtu_bytes }
+    forward::PortConfig { mac: running.mac, mtu: config.mtu_bytes }
 }
 
 fn empty_snapshot() -> forward::Snapshot {

@@ -75,7 +75,7 @@ pub(crate) fn snapshot(family: Family, mode: Mode) -> Snapshot {
         snat: snat.clone(),
     };
     let mut builder = SnapshotBuilder::new();
-    let ports = [PortConfig { mac: BOX, vlan: None, mtu: 1500 }];
+    let ports = [PortConfig { mac: BOX, mtu: 1500 }];
     let fib = fib(family, &ports, (0..BACKENDS).map(backend));
     builder.ports(ports).fib(Arc::new(fib));
     snat.iter().for_each(|address| _ = builder.add_snat_address(*address));

@@ -8,8 +8,8 @@ use super::{Fib, Hop, Neighbour, Prefix, Route, RouteHop};
 use crate::{MacAddr, NextHopKey, PortConfig, PortIdx};
 
 const PORTS: [PortConfig; 2] = [
-    PortConfig { mac: MacAddr([2, 0, 0, 0, 0, 1]), vlan: None, mtu: 1500 },
-    PortConfig { mac: MacAddr([2, 0, 0, 0, 0, 2]), vlan: Some(7), mtu: 9000 },
+    PortConfig { mac: MacAddr([2, 0, 0, 0, 0, 1]), mtu: 1500 },
+    PortConfig { mac: MacAddr([2, 0, 0, 0, 0, 2]), mtu: 9000 },
 ];
 
 fn address(text: &str) -> IpAddr {

@@ -92,7 +92,7 @@ pub const NOWHERE: NextHopKey =
 
 /// The ports of the test network.
 pub(super) fn ports() -> [PortConfig; 1] {
-    [PortConfig { mac: BOX_MAC, vlan: None, mtu: 1500 }]
+    [PortConfig { mac: BOX_MAC, mtu: 1500 }]
 }
 
 /// The FIB of the test network.

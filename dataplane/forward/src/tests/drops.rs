@@ -1,13 +1,11 @@
 //! Every reason to drop, once for each family it can befall: what packet, in what state, is lost for it.
 
-use std::sync::Arc;
-
 use super::{CLIENT, DNAT, FULL_NAT, FULL_NAT_UDP, VIP, families};
 use crate::drop::RaisedBy;
-use crate::testing::{BOX_MAC, Family, NOWHERE, TestLb, TestPacket, buffer_of, fib_of, fragmented};
+use crate::testing::{Family, TestLb, TestPacket, buffer_of, fragmented};
 use crate::wire::ipv6;
 use crate::wire::tcp::{ACK, SYN};
-use crate::{Burst, Checked, DropReason, Exit, MacAddr, PortConfig, PortIdx, RxChecks, WorkerIdx};
+use crate::{Burst, Checked, DropReason, Exit, MacAddr, PortIdx, RxChecks, WorkerIdx};
 
 /// How a packet leaves a box with one listener.
 fn exit(family: Family, packet: TestPacket) -> Exit {
@@ -31,18 +29,6 @@ fn with_metadata(family: Family, ingress: PortIdx, checks: RxChecks) -> Exit {
     let (snapshot, now) = (lb.snapshot.clone(), lb.now);
     lb.worker_mut(WorkerIdx(0)).forward(&mut burst, &snapshot, now);
     burst.iter().next().map(|packet| packet.exit()).unwrap()
-}
-
-/// While the packet waited for its next hop, the route moved to a port of another VLAN.
-fn held_for_another_vlan(family: Family) -> Exit {
-    let mut lb = family.lb(FULL_NAT);
-    let (_, mut held) = lb.send_to(WorkerIdx(0), first(family).into());
-    let tagged = [PortConfig { mac: BOX_MAC, vlan: Some(7), mtu: 1500 }];
-    let mut builder = lb.builder();
-    builder.fib(Arc::new(fib_of(&tagged, 2)));
-    lb.install(&builder);
-    let snapshot = lb.snapshot.clone();
-    lb.worker_mut(WorkerIdx(0)).resume(&mut held, NOWHERE, &snapshot)
 }
 
 /// What the sender is told of packets that are too large is limited.
@@ -119,7 +105,6 @@ const ROWS: &[Row] = &[
     }),
     (DropReason::VlanMismatch, BOTH, |family| exit(family, first(family).tagged(9))),
     (DropReason::VlanStacked, BOTH, |family| exit(family, first(family).put(12, &[0x88, 0xa8]))),
-    (DropReason::VlanEgress, BOTH, held_for_another_vlan),
     (DropReason::UnknownEtherType, BOTH, |family| {
         exit(family, first(family).put(12, &[0x12, 0x34]))
     }),

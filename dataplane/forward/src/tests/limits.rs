@@ -302,7 +302,7 @@ fn a_held_packet_obeys_the_mtu_of_its_route() {
                 next_hops: vec![RouteHop { port: PortIdx(0), gateway: None, weight: 1 }],
                 mtu,
             };
-            let port = PortConfig { mac: BOX_MAC, vlan: None, mtu: 1500 };
+            let port = PortConfig { mac: BOX_MAC, mtu: 1500 };
             let neighbour = Neighbour { port: PortIdx(0), address, mac: MacAddr([2; 6]) };
             let fib = Fib::build(2, &[port], &[route], &[neighbour]);
             let mut builder = lb.builder();

@@ -1,13 +1,11 @@
 //! Connections that nobody serves any more, and how they end.
 
-use std::sync::Arc;
-
 use super::{BACKEND, CLIENT, DNAT, FULL_NAT, VIP, families};
-use crate::testing::{BOX_MAC, Family, TestLb, TestPacket, fib_of, fragmented, mac_towards};
+use crate::testing::{BOX_MAC, Family, TestLb, TestPacket, fragmented, mac_towards};
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
 use crate::{
     BackendId, DropReason, Exit, Explanation, FlowKey, FlowState, ListenerSlot, NextHopKey,
-    PortConfig, PortIdx, Removal, Removals, Timeouts, WorkerIdx,
+    PortIdx, Removal, Removals, Timeouts, WorkerIdx,
 };
 
 const SERVED: WorkerIdx = WorkerIdx(0);
@@ -440,16 +438,6 @@ fn where_rsts_cannot_leave_connections_wait_to_be_cut() {
 #[test]
 fn a_rst_takes_the_way_that_its_connections_packets_took() {
     for family in families() {
-        // On a VLAN, with its tag.
-        let mut lb = removed(family, FULL_NAT, &OPEN);
-        let port = [PortConfig { mac: BOX_MAC, vlan: Some(7), mtu: 1500 }];
-        let mut builder = lb.builder();
-        builder.ports(port).fib(Arc::new(fib_of(&port, 9)));
-        lb.install(&builder);
-        lb.sleep_ms(ROUND_MS);
-        for (exit, left) in lb.take_resets(SERVED) {
-            assert_eq!((exit, &left[12..16]), (SENT, &[0x81, 0x00, 0, 7][..]));
-        }
         // To a neighbour that is not known, it waits; without a route, it is lost by name.
         for (backend, expected) in [
             (

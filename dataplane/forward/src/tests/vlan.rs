@@ -1,85 +1,41 @@
-//! One 802.1Q tag: checked on the way in, kept, changed or taken out on the way out.
-
-use std::sync::Arc;
+//! Tags that frames still have when they come to the forwarder: those of their port are off already.
 
 use super::{BACKEND, CLIENT, FULL_NAT, NEW, SNAT, VIP, families};
-use crate::testing::{BOX_MAC, Dropped, Family, TestLb, TestPacket, Tx};
+use crate::testing::{Dropped, Family, Tx};
 use crate::wire::tcp::SYN;
-use crate::{DropReason, PortConfig, SnapshotBuilder};
-
-fn on_vlan(family: Family, vlan: Option<u16>) -> TestLb<'static> {
-    from_to(family, vlan, vlan)
-}
-
-/// Frames come in with one tag and must leave with another.
-fn from_to(family: Family, vlan: Option<u16>, leaves_on: Option<u16>) -> TestLb<'static> {
-    let mut lb = family.lb(FULL_NAT);
-    let ports = [PortConfig { mac: BOX_MAC, vlan, mtu: 1500 }];
-    let fib = crate::testing::fib_of(&[PortConfig { vlan: leaves_on, ..ports[0] }], 2);
-    let mut builder: SnapshotBuilder = lb.builder();
-    builder.ports(ports).fib(Arc::new(fib));
-    lb.install(&builder);
-    lb
-}
-
-fn leaves(family: Family, tag: u16) -> TestPacket {
-    family.tcp(SNAT, BACKEND, SYN).tagged(tag).leaving()
-}
+use crate::{DropReason, Exit, NextHopKey, PortIdx, WorkerIdx};
 
 const MISMATCH: &[&str] = &["dropped", "drop_vlan_mismatch"];
+const STACKED: &[&str] = &["dropped", "drop_vlan_stacked"];
 
 #[test]
-fn a_tagged_port_takes_its_own_vlan_only() {
+fn a_frame_has_no_tag_but_that_of_its_priority() {
     for family in families() {
-        on_vlan(family, Some(100)).check(&[
-            (
-                "its tag, with its priority, stays",
-                family.tcp(CLIENT, VIP, SYN).tagged(0xa000 | 100).into(),
-                Tx(leaves(family, 0xa000 | 100)),
-                NEW,
-            ),
-            (
-                "another VLAN",
-                family.tcp(CLIENT, VIP, SYN).tagged(101).into(),
-                Dropped(DropReason::VlanMismatch),
-                MISMATCH,
-            ),
-            (
-                "no tag",
-                family.tcp(CLIENT, VIP, SYN).into(),
-                Dropped(DropReason::VlanMismatch),
-                MISMATCH,
-            ),
-            (
-                "a second tag",
-                family.tcp(CLIENT, VIP, SYN).tagged(100).put(16, &[0x81, 0x00]).into(),
-                Dropped(DropReason::VlanStacked),
-                &["dropped", "drop_vlan_stacked"],
-            ),
-        ]);
-    }
-}
-
-#[test]
-fn an_untagged_port_takes_no_vlan() {
-    for family in families() {
-        on_vlan(family, None).check(&[
-            (
-                "a VLAN",
-                family.tcp(CLIENT, VIP, SYN).tagged(100).into(),
-                Dropped(DropReason::VlanMismatch),
-                MISMATCH,
-            ),
+        let syn = || family.tcp(CLIENT, VIP, SYN);
+        family.lb(FULL_NAT).check(&[
+            ("a VLAN", syn().tagged(100).into(), Dropped(DropReason::VlanMismatch), MISMATCH),
             (
                 "a service tag",
-                family.tcp(CLIENT, VIP, SYN).tagged(100).put(12, &[0x88, 0xa8]).into(),
+                syn().tagged(100).put(12, &[0x88, 0xa8]).into(),
                 Dropped(DropReason::VlanStacked),
-                &["dropped", "drop_vlan_stacked"],
+                STACKED,
+            ),
+            (
+                "a tag behind that of its priority",
+                syn().tagged(0xe000).put(16, &[0x81, 0x00]).into(),
+                Dropped(DropReason::VlanStacked),
+                STACKED,
             ),
             (
                 "a priority tag is taken in, and off",
-                family.tcp(CLIENT, VIP, SYN).tagged(0xe000).into(),
+                syn().tagged(0xe000).into(),
                 Tx(family.tcp(SNAT, BACKEND, SYN).leaving()),
+                NEW,
+            ),
+            (
+                "and the padding stays",
+                family.tcp("203.0.113.7:40001", VIP, SYN).tagged(0xe000).padded_to(94).into(),
+                Tx(family.tcp("10.0.0.200:0", BACKEND, SYN).leaving().padded_to(90)),
                 NEW,
             ),
         ]);
@@ -87,26 +43,15 @@ fn an_untagged_port_takes_no_vlan() {
 }
 
 #[test]
-fn a_frame_leaves_with_the_tag_of_the_port_it_leaves_by() {
+fn a_frame_waits_without_its_priority_tag() {
     for family in families() {
-        let syn = || family.tcp(CLIENT, VIP, SYN).tagged(0x6000 | 100);
-        from_to(family, Some(100), Some(200)).check(&[(
-            "another VLAN, the same priority",
-            syn().into(),
-            Tx(leaves(family, 0x6000 | 200)),
-            NEW,
-        )]);
-        from_to(family, Some(100), None).check(&[(
-            "none: the tag is taken out",
-            syn().padded_to(94).into(),
-            Tx(family.tcp(SNAT, BACKEND, SYN).leaving().padded_to(90)),
-            NEW,
-        )]);
-        from_to(family, None, Some(200)).check(&[(
-            "one that it did not come with",
-            family.tcp(CLIENT, VIP, SYN).into(),
-            Tx(leaves(family, 200)),
-            NEW,
-        )]);
+        let spec = "192.0.2.10:80/tcp backend=10.0.1.99:8080 snat=10.0.0.200";
+        let mut lb = family.lb(spec);
+        let tagged = family.tcp(CLIENT, VIP, SYN).tagged(0xe000);
+        let (exit, left) = lb.send_to(WorkerIdx(0), tagged.into());
+        let address = family.address("10.0.1.99");
+        assert_eq!(exit, Exit::Hold(NextHopKey { port: PortIdx(0), address }));
+        let ether_type = if family == Family::V4 { [0x08, 0x00] } else { [0x86, 0xdd] };
+        assert_eq!(left[12..14], ether_type);
     }
 }

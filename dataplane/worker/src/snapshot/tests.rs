@@ -42,7 +42,7 @@ impl Bench {
         let config = Config::parse("test.yaml", config).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let path: &Path = &directory.path().join("dataplane.stats");
-        let port = PortConfig { mac: BOX_MAC, vlan: None, mtu: 1500 };
+        let port = PortConfig { mac: BOX_MAC, mtu: 1500 };
         Self {
             translator: Translator::new(vec![port], snat, Icmp::default(), Timeouts::default(), 1),
             statistics: Statistics::create(path, &config).unwrap(),

@@ -170,11 +170,10 @@ impl Expected {
     /// The six bytes of a frame's first word that are the MAC address.
     const DESTINATION: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
 
-    /// Nothing fits if the port is not there, or tags its frames, or the NIC found a checksum wrong.
+    /// Nothing fits if the port is not there, or the NIC found a checksum wrong.
     #[inline(never)]
     pub(crate) fn by(arrival: Arrival, port: Option<&PortConfig>) -> Self {
         let RxChecks { ip, l4 } = arrival.checks();
-        let port = port.filter(|port| port.vlan.is_none());
         let port = port.filter(|_| ip != Checked::Bad && l4 != Checked::Bad);
         let destination = port.map_or(u64::MAX, |port| {
             let [a, b, c, d, e, f] = port.mac.0;
