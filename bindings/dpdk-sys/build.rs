@@ -69,7 +69,7 @@ fn generate_declarations(libdpdk: &Libdpdk, out: &Path) -> Result<(), String> {
         )
         .allowlist_function("rte_(pktmbuf_pool_create|pktmbuf_free_bulk|mempool_(free|avail_count|in_use_count))")
         .allowlist_function("rte_eth_(find_next_owned_by|macaddr_get|stats_get|xstats_get|xstats_get_names|promiscuous_(enable|disable)|allmulticast_enable)")
-        .allowlist_function("rte_eth_dev_(info_get|get_name_by_port|socket_id|configure|adjust_nb_rx_tx_desc|set_mtu|get_mtu|start|stop|close)")
+        .allowlist_function("rte_eth_dev_(info_get|get_name_by_port|socket_id|configure|adjust_nb_rx_tx_desc|set_mtu|get_mtu|set_vlan_ether_type|vlan_filter|start|stop|close)")
         .allowlist_function("rte_eth_dev_rss_(hash_update|hash_conf_get|reta_update|reta_query)")
         .allowlist_function("rte_eth_[rt]x_queue_setup|rte_dev_name")
         .opaque_type("rte_mbuf|rte_mempool|rte_flow"); // the head of the mbuf is mirrored by hand, see src/mbuf.rs

@@ -35,6 +35,21 @@ uint16_t penstock_eth_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **
 	return rte_eth_tx_burst(port, queue, mbufs, count);
 }
 
+uint16_t penstock_eth_tx_prepare(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count)
+{
+	return rte_eth_tx_prepare(port, queue, mbufs, count);
+}
+
+int penstock_pktmbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail)
+{
+	return rte_pktmbuf_chain(head, tail);
+}
+
+int penstock_pktmbuf_linearize(struct rte_mbuf *mbuf)
+{
+	return rte_pktmbuf_linearize(mbuf);
+}
+
 struct rte_mbuf *penstock_pktmbuf_alloc(struct rte_mempool *pool)
 {
 	return rte_pktmbuf_alloc(pool);

@@ -45,6 +45,12 @@ uint16_t penstock_eth_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **
 /* Reset as if fresh from the NIC: headroom in place, no length, no flags. NULL if the pool is empty. */
 struct rte_mbuf *penstock_pktmbuf_alloc(struct rte_mempool *pool);
 void penstock_pktmbuf_free(struct rte_mbuf *mbuf);
+/* What of a burst may be sent, made ready for it: NICs that put VLAN tags on may want that. */
+uint16_t penstock_eth_tx_prepare(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
+/* 0; or not, and nothing is changed: -EOVERFLOW for too many segments. */
+int penstock_pktmbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail);
+/* 0; or -1, and nothing is changed: the first segment has no room for the others. */
+int penstock_pktmbuf_linearize(struct rte_mbuf *mbuf);
 
 /* Ports ---------------------------------------------------------------------------------------- */
 
@@ -72,6 +78,12 @@ static const uint64_t PENSTOCK_RX_OFFLOAD_IPV4_CKSUM = RTE_ETH_RX_OFFLOAD_IPV4_C
 static const uint64_t PENSTOCK_RX_OFFLOAD_TCP_CKSUM = RTE_ETH_RX_OFFLOAD_TCP_CKSUM;
 static const uint64_t PENSTOCK_RX_OFFLOAD_UDP_CKSUM = RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
 static const uint64_t PENSTOCK_RX_OFFLOAD_VLAN_STRIP = RTE_ETH_RX_OFFLOAD_VLAN_STRIP;
+static const uint64_t PENSTOCK_RX_OFFLOAD_VLAN_FILTER = RTE_ETH_RX_OFFLOAD_VLAN_FILTER;
+static const uint64_t PENSTOCK_RX_OFFLOAD_VLAN_EXTEND = RTE_ETH_RX_OFFLOAD_VLAN_EXTEND;
+static const uint64_t PENSTOCK_RX_OFFLOAD_QINQ_STRIP = RTE_ETH_RX_OFFLOAD_QINQ_STRIP;
+static const uint64_t PENSTOCK_TX_OFFLOAD_VLAN_INSERT = RTE_ETH_TX_OFFLOAD_VLAN_INSERT;
+static const uint64_t PENSTOCK_TX_OFFLOAD_QINQ_INSERT = RTE_ETH_TX_OFFLOAD_QINQ_INSERT;
+static const uint32_t PENSTOCK_VLAN_TYPE_OUTER = RTE_ETH_VLAN_TYPE_OUTER;
 static const uint64_t PENSTOCK_RX_OFFLOAD_RSS_HASH = RTE_ETH_RX_OFFLOAD_RSS_HASH;
 
 /* Whose L4 ports go into the hash. */
@@ -100,7 +112,12 @@ int penstock_flow_destroy(uint16_t port, struct rte_flow *flow);
 /* Mbuf flags ----------------------------------------------------------------------------------- */
 
 static const uint64_t PENSTOCK_MBUF_RX_RSS_HASH = RTE_MBUF_F_RX_RSS_HASH;
+static const uint64_t PENSTOCK_MBUF_RX_VLAN = RTE_MBUF_F_RX_VLAN;
 static const uint64_t PENSTOCK_MBUF_RX_VLAN_STRIPPED = RTE_MBUF_F_RX_VLAN_STRIPPED;
+static const uint64_t PENSTOCK_MBUF_RX_QINQ = RTE_MBUF_F_RX_QINQ;
+static const uint64_t PENSTOCK_MBUF_RX_QINQ_STRIPPED = RTE_MBUF_F_RX_QINQ_STRIPPED;
+static const uint64_t PENSTOCK_MBUF_TX_VLAN = RTE_MBUF_F_TX_VLAN;
+static const uint64_t PENSTOCK_MBUF_TX_QINQ = RTE_MBUF_F_TX_QINQ;
 static const uint64_t PENSTOCK_MBUF_RX_IP_CKSUM_MASK = RTE_MBUF_F_RX_IP_CKSUM_MASK;
 static const uint64_t PENSTOCK_MBUF_RX_IP_CKSUM_BAD = RTE_MBUF_F_RX_IP_CKSUM_BAD;
 static const uint64_t PENSTOCK_MBUF_RX_IP_CKSUM_GOOD = RTE_MBUF_F_RX_IP_CKSUM_GOOD;
@@ -125,6 +142,7 @@ static const size_t PENSTOCK_MBUF_PKT_LEN = offsetof(struct rte_mbuf, pkt_len);
 static const size_t PENSTOCK_MBUF_DATA_LEN = offsetof(struct rte_mbuf, data_len);
 static const size_t PENSTOCK_MBUF_VLAN_TCI = offsetof(struct rte_mbuf, vlan_tci);
 static const size_t PENSTOCK_MBUF_HASH_RSS = offsetof(struct rte_mbuf, hash.rss);
+static const size_t PENSTOCK_MBUF_VLAN_TCI_OUTER = offsetof(struct rte_mbuf, vlan_tci_outer);
 static const size_t PENSTOCK_MBUF_BUF_LEN = offsetof(struct rte_mbuf, buf_len);
 static const uint16_t PENSTOCK_MBUF_HEADROOM = RTE_PKTMBUF_HEADROOM;
 static const uint32_t PENSTOCK_MEMPOOL_CACHE_MAX = RTE_MEMPOOL_CACHE_MAX_SIZE;

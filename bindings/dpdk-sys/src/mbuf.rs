@@ -58,5 +58,6 @@ const _: () = {
     assert!(offset_of!(MbufHead, data_len) == c::PENSTOCK_MBUF_DATA_LEN);
     assert!(offset_of!(MbufHead, vlan_tci) == c::PENSTOCK_MBUF_VLAN_TCI);
     assert!(offset_of!(MbufHead, hash) == c::PENSTOCK_MBUF_HASH_RSS);
+    assert!(offset_of!(MbufHead, vlan_tci_outer) == c::PENSTOCK_MBUF_VLAN_TCI_OUTER);
     assert!(offset_of!(MbufHead, buf_len) == c::PENSTOCK_MBUF_BUF_LEN);
 };

@@ -6,7 +6,10 @@
 //! ```
 //!
 //! A packet is usually one segment. Where a PMD chained several, [`Mbuf::data`] is the first one
-//! and [`Mbuf::is_contiguous`] says no; calls that change lengths then refuse.
+//! and [`Mbuf::is_contiguous`] says no; calls that change lengths then refuse, until
+//! [`Mbuf::make_contiguous`].
+
+mod vlan;
 
 use std::fmt;
 use std::ptr::NonNull;
@@ -14,6 +17,8 @@ use std::slice;
 
 use penstock_dpdk_sys as c;
 use penstock_dpdk_sys::MbufHead;
+
+pub use vlan::{Stripped, Tcis};
 
 /// A packet with one owner. Dropped, it goes back to its mempool. One pointer in size.
 #[repr(transparent)]
@@ -46,6 +51,9 @@ pub enum MbufError {
     /// Lengths of a chain are not ours to change.
     #[error("the packet is spread over {0} segments, only one can be resized")]
     Chained(u16),
+    /// A packet can be spread over so many segments, and no more.
+    #[error("{0} segments asked, DPDK allows 65535")]
+    Segments(u32),
 }
 
 /// What the NIC found out about a checksum.
@@ -143,6 +151,44 @@ impl Mbuf {
     #[must_use]
     pub fn is_contiguous(&self) -> bool {
         self.segments() == 1
+    }
+
+    /// Moves all segments into the first, whose tailroom they take; the others are freed. Nothing is done where
+    /// there is but one.
+    ///
+    /// # Errors
+    /// [`MbufError::NoRoom`] beyond the tailroom; nothing is changed.
+    #[inline]
+    pub fn make_contiguous(&mut self) -> Result<(), MbufError> {
+        if self.is_contiguous() { Ok(()) } else { self.linearize() }
+    }
+
+    #[cold]
+    fn linearize(&mut self) -> Result<(), MbufError> {
+        // SAFETY: ours alone, and a whole chain of a PMD's or of `append_segments`.
+        let code = unsafe { c::penstock_pktmbuf_linearize(self.head.as_ptr().cast()) };
+        if code != 0 {
+            return Err(MbufError::NoRoom { asked: self.len(), room: self.capacity().into() });
+        }
+        Ok(())
+    }
+
+    /// Adds another packet's segments behind our own, as some PMDs do with packets that one buffer does not hold.
+    /// Not every PMD sends such a packet.
+    ///
+    /// # Errors
+    /// [`MbufError::Segments`] if they are too many; `tail` is freed then.
+    pub fn append_segments(&mut self, tail: Self) -> Result<(), MbufError> {
+        let segments = u32::from(self.segments()) + u32::from(tail.segments());
+        // SAFETY: both are ours alone, and two, since an mbuf has one owner.
+        let code = unsafe {
+            c::penstock_pktmbuf_chain(self.head.as_ptr().cast(), tail.head.as_ptr().cast())
+        };
+        if code != 0 {
+            return Err(MbufError::Segments(segments));
+        }
+        std::mem::forget(tail); // it belongs to the chain, and is freed with it
+        Ok(())
     }
 
     /// Bytes free before the packet.
@@ -266,14 +312,6 @@ impl Mbuf {
     #[must_use]
     pub fn rss_hash(&self) -> Option<u32> {
         (self.head().ol_flags & c::PENSTOCK_MBUF_RX_RSS_HASH != 0).then(|| self.head().hash[0])
-    }
-
-    /// The 802.1Q tag (priority, DEI, VLAN id) that the NIC took out of the packet, if it did.
-    #[inline]
-    #[must_use]
-    pub fn stripped_vlan(&self) -> Option<u16> {
-        (self.head().ol_flags & c::PENSTOCK_MBUF_RX_VLAN_STRIPPED != 0)
-            .then(|| self.head().vlan_tci)
     }
 
     /// Bytes from the packet's start to the end of the buffer.

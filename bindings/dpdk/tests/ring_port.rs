@@ -6,8 +6,8 @@ mod eal;
 use std::thread;
 
 use penstock_dpdk::{
-    BURST, Mbuf, MbufBurst, MbufError, Mempool, MempoolConfig, PortConfig, RxChecksum, RxQueue,
-    TxQueue,
+    BURST, Eal, Mbuf, MbufBurst, MbufError, Mempool, MempoolConfig, PortConfig, RxChecksum,
+    RxQueue, Stripped, Tcis, TxQueue,
 };
 
 const POOL: MempoolConfig = MempoolConfig { mbufs: 4095, cache: 0, data_room: 2048, socket: None };
@@ -22,6 +22,8 @@ fn packets_keep_their_order_their_bytes_and_one_owner() {
     lengths_stay_inside_the_buffer(&pool);
     a_burst_is_an_array_of_owners(&pool);
     a_full_ring_leaves_the_rest_in_order(&pool, &mut rx[0], &mut tx[0]);
+    a_chain_is_made_one_segment(&eal, &pool, &mut rx[0], &mut tx[0]);
+    tags_travel_beside_the_bytes(&pool);
     any_thread_may_allocate_and_free(&pool);
 
     port.stop(rx, tx).unwrap();
@@ -81,7 +83,7 @@ fn lengths_stay_inside_the_buffer(pool: &Mempool) {
         (packet.ip_checksum(), packet.l4_checksum()),
         (RxChecksum::Unknown, RxChecksum::Unknown)
     );
-    assert_eq!((packet.rss_hash(), packet.stripped_vlan()), (None, None));
+    assert_eq!((packet.rss_hash(), packet.stripped()), (None, None));
     packet.copy_from_slice(b"backend").unwrap();
     packet.append(b" 1").unwrap();
     packet.prepend(4).unwrap();
@@ -158,6 +160,68 @@ fn a_full_ring_leaves_the_rest_in_order(pool: &Mempool, rx: &mut RxQueue, tx: &m
         tx.send(&mut burst);
     }
     assert_eq!((seen, pool.in_use()), (number, before), "each packet once, and none kept");
+}
+
+fn a_chain_is_made_one_segment(eal: &Eal, pool: &Mempool, rx: &mut RxQueue, tx: &mut TxQueue) {
+    let before = pool.in_use();
+    let whole: Vec<u8> = (0..2048_u16).map(|at| (at % 251) as u8).collect();
+    // Where the packet is cut, and how long it is in all: the first segment has room for 2048.
+    let rows: &[(&[usize], usize)] =
+        &[(&[], 60), (&[1], 60), (&[14, 34], 1500), (&[64, 64, 100, 1000], 2048), (&[2000], 2048)];
+    for (cuts, len) in rows {
+        let mut burst = MbufBurst::new();
+        burst.push(chain(pool, &whole[..*len], cuts)).unwrap();
+        assert_eq!((tx.send(&mut burst), rx.receive(&mut burst)), (1, 1));
+        let mut mbuf = burst.pop().unwrap();
+        let first = cuts.first().unwrap_or(len);
+        assert_eq!((mbuf.len(), mbuf.data()), (*len, &whole[..*first]), "{cuts:?}");
+        assert_eq!(usize::from(mbuf.segments()), cuts.len() + 1);
+        if !cuts.is_empty() {
+            let refused = Err(MbufError::Chained(mbuf.segments()));
+            assert_eq!(
+                (mbuf.set_len(10), mbuf.prepend(4), mbuf.trim_front(4)),
+                (refused, refused, refused)
+            );
+        }
+        mbuf.make_contiguous().unwrap();
+        assert_eq!((mbuf.segments(), mbuf.len(), mbuf.headroom()), (1, *len, 128), "{cuts:?}");
+        assert_eq!(mbuf.data(), &whole[..*len], "{cuts:?}");
+        assert_eq!(pool.in_use() - before, 1, "the other segments went back");
+    }
+
+    let short = MempoolConfig { mbufs: 63, cache: 0, data_room: 100, socket: None };
+    let short = Mempool::new(eal, "short", &short).unwrap();
+    let mut mbuf = chain(&short, &whole[..150], &[80]);
+    assert_eq!(mbuf.make_contiguous(), Err(no_room(150, 100)), "the first has no room for all");
+    assert_eq!((mbuf.segments(), mbuf.len(), mbuf.data()), (2, 150, &whole[..80]), "as it was");
+    drop(mbuf);
+    assert_eq!((pool.in_use(), short.in_use()), (before, 0), "a chain is freed whole");
+}
+
+/// A packet of these bytes, cut into segments.
+fn chain(pool: &Mempool, bytes: &[u8], cuts: &[usize]) -> Mbuf {
+    let ends = cuts.iter().copied().chain([bytes.len()]);
+    let starts = [0].into_iter().chain(cuts.iter().copied());
+    let segments = starts.zip(ends).map(|(start, end)| {
+        let mut segment = pool.alloc().expect("a packet");
+        segment.append(&bytes[start..end]).expect("it fits");
+        segment
+    });
+    let join = |mut head: Mbuf, tail| {
+        head.append_segments(tail).expect("few segments");
+        head
+    };
+    segments.reduce(join).expect("one at least")
+}
+
+fn tags_travel_beside_the_bytes(pool: &Mempool) {
+    let mut packet = pool.alloc().unwrap();
+    assert_eq!(packet.stripped(), None);
+    packet.insert_tag(0x6007);
+    assert_eq!(packet.stripped(), None, "what is to be put on was not taken off");
+    let tcis = Tcis { outer: 0xa064, inner: 0x6007 };
+    packet.set_stripped(tcis);
+    assert_eq!(packet.stripped(), Some(Stripped::Two(tcis)));
 }
 
 fn any_thread_may_allocate_and_free(pool: &Mempool) {

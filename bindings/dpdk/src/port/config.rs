@@ -3,6 +3,7 @@
 use penstock_dpdk_sys as c;
 
 use super::error::PortError;
+use super::vlan::{self, VlanTags};
 use crate::mempool::Mempool;
 
 /// Ethernet header, two 802.1Q tags and FCS: what a frame has beside its payload.
@@ -30,8 +31,9 @@ pub struct PortConfig {
     pub all_multicast: bool,
     /// Let the NIC verify IPv4, TCP and UDP checksums, see [`Mbuf::ip_checksum`](crate::Mbuf::ip_checksum).
     pub rx_checksums: bool,
-    /// Let the NIC take 802.1Q tags out, see [`Mbuf::stripped_vlan`](crate::Mbuf::stripped_vlan).
-    pub vlan_strip: bool,
+    /// The VLAN tags of its frames, for the NIC to take off and put on as far as it can; without, it leaves all as
+    /// they are.
+    pub vlan_tags: Option<VlanTags>,
 }
 
 impl Default for PortConfig {
@@ -47,7 +49,7 @@ impl Default for PortConfig {
             promiscuous: false,
             all_multicast: false,
             rx_checksums: false,
-            vlan_strip: false,
+            vlan_tags: None,
         }
     }
 }
@@ -130,8 +132,15 @@ pub struct Granted {
     pub rx_ip_checksum: bool,
     /// Whether the NIC verifies both TCP and UDP checksums.
     pub rx_l4_checksum: bool,
-    /// Whether the NIC takes 802.1Q tags out.
+    /// As asked.
+    pub vlan_tags: Option<VlanTags>,
+    /// Whether the NIC takes tags off, as far as each [`Mbuf::stripped`](crate::Mbuf::stripped) says.
     pub vlan_strip: bool,
+    /// Whether the NIC puts tags on where [`Mbuf::insert_tag`](crate::Mbuf::insert_tag) or
+    /// [`Mbuf::insert_tags`](crate::Mbuf::insert_tags) asks for it.
+    pub vlan_insert: bool,
+    /// Whether the NIC drops frames of other VLANs.
+    pub vlan_filter: bool,
 }
 
 /// What a device can do, as its PMD says.
@@ -145,6 +154,7 @@ pub(super) struct Limits {
     pub(super) mtu_bytes: (u16, u16),
     pub(super) mtu_now: u16,
     pub(super) rx_offloads: u64,
+    pub(super) tx_offloads: u64,
     pub(super) rss_hash: u64,
     pub(super) rss_key_bytes: u8,
     pub(super) rss_table_len: u16,
@@ -246,6 +256,7 @@ fn check_mtu(config: &PortConfig, limits: &Limits, pool: &str, room: u16) -> Res
 
 fn grant(config: &PortConfig, limits: &Limits) -> Granted {
     let can = |offloads| limits.rx_offloads & offloads == offloads;
+    let tags = vlan::Offered::by(limits, config.vlan_tags);
     let l4 = c::PENSTOCK_RX_OFFLOAD_TCP_CKSUM | c::PENSTOCK_RX_OFFLOAD_UDP_CKSUM;
     let rss = config
         .rss
@@ -263,7 +274,10 @@ fn grant(config: &PortConfig, limits: &Limits) -> Granted {
         all_multicast: config.all_multicast,
         rx_ip_checksum: config.rx_checksums && can(c::PENSTOCK_RX_OFFLOAD_IPV4_CKSUM),
         rx_l4_checksum: config.rx_checksums && can(l4),
-        vlan_strip: config.vlan_strip && can(c::PENSTOCK_RX_OFFLOAD_VLAN_STRIP),
+        vlan_tags: config.vlan_tags,
+        vlan_strip: tags.strip,
+        vlan_insert: tags.insert,
+        vlan_filter: tags.filter,
     }
 }
 
@@ -277,7 +291,12 @@ impl Granted {
                 self.rx_l4_checksum,
                 c::PENSTOCK_RX_OFFLOAD_TCP_CKSUM | c::PENSTOCK_RX_OFFLOAD_UDP_CKSUM,
             )
-            | bits(self.vlan_strip, c::PENSTOCK_RX_OFFLOAD_VLAN_STRIP)
+            | vlan::offloads(self).0
+    }
+
+    /// The same of `rte_eth_txmode`.
+    pub(super) fn tx_offloads(&self) -> u64 {
+        vlan::offloads(self).1
     }
 }
 
@@ -295,6 +314,7 @@ mod tests {
             mtu_bytes: (68, 9000),
             mtu_now: 1500,
             rx_offloads: c::PENSTOCK_RX_OFFLOAD_IPV4_CKSUM | c::PENSTOCK_RX_OFFLOAD_TCP_CKSUM,
+            tx_offloads: 0,
             rss_hash: c::PENSTOCK_RSS_IP | c::PENSTOCK_RSS_TCP,
             rss_key_bytes: 40,
             rss_table_len: 128,
@@ -353,21 +373,51 @@ mod tests {
     fn what_the_device_cannot_do_is_not_granted() {
         let asked = PortConfig {
             rx_checksums: true,
-            vlan_strip: true,
+            vlan_tags: Some(VlanTags::One { vlan: 7 }),
             rss: Some(RssConfig::default()),
             ..PortConfig::default()
         };
         let granted = grant(&asked, &limits());
         assert!(granted.rx_ip_checksum, "the device verifies IPv4");
         assert!(!granted.rx_l4_checksum, "TCP without UDP is not both");
-        assert!(!granted.vlan_strip && !granted.rss_hash_told, "not offered");
+        assert!(!granted.vlan_strip && !granted.vlan_insert && !granted.vlan_filter, "not offered");
+        assert!(!granted.rss_hash_told, "not offered");
         assert_eq!(granted.rss, RssHash { ip: true, tcp: true, udp: false });
         assert_eq!(granted.rx_offloads(), c::PENSTOCK_RX_OFFLOAD_IPV4_CKSUM);
     }
 
     #[test]
     fn what_was_not_asked_is_not_granted() {
-        let granted = grant(&PortConfig::default(), &limits());
-        assert_eq!((granted.rx_offloads(), granted.rss), (0, RssHash::NONE));
+        let all = Limits { rx_offloads: u64::MAX, tx_offloads: u64::MAX, ..limits() };
+        let granted = grant(&PortConfig::default(), &all);
+        assert_eq!((granted.rx_offloads(), granted.tx_offloads()), (0, 0));
+        assert_eq!(granted.rss, RssHash::NONE);
+    }
+
+    /// What a device offers of a port's tags, and what it is asked for: a row each. Two tags are the NIC's only if it
+    /// knows of two.
+    #[test]
+    fn a_nic_deals_with_tags_as_far_as_it_can() {
+        const STRIP: u64 = c::PENSTOCK_RX_OFFLOAD_VLAN_STRIP;
+        const FILTER: u64 = c::PENSTOCK_RX_OFFLOAD_VLAN_FILTER;
+        const STRIP_TWO: u64 =
+            STRIP | c::PENSTOCK_RX_OFFLOAD_QINQ_STRIP | c::PENSTOCK_RX_OFFLOAD_VLAN_EXTEND;
+        const INSERT: u64 = c::PENSTOCK_TX_OFFLOAD_VLAN_INSERT;
+        const INSERT_TWO: u64 = INSERT | c::PENSTOCK_TX_OFFLOAD_QINQ_INSERT;
+        let (one, two) = (VlanTags::One { vlan: 7 }, VlanTags::Two { outer_type: 0x88a8 });
+        let rows = [
+            (one, (STRIP, INSERT), (STRIP, INSERT)),
+            (one, (STRIP | FILTER, 0), (STRIP | FILTER, 0)),
+            (one, (STRIP_TWO | FILTER, INSERT_TWO), (STRIP | FILTER, INSERT)),
+            (two, (STRIP | FILTER, INSERT), (0, 0)),
+            (two, (STRIP_TWO | FILTER, INSERT), (STRIP_TWO, 0)),
+            (two, (STRIP_TWO, INSERT_TWO), (STRIP_TWO, INSERT_TWO)),
+        ];
+        for (tags, (rx_offloads, tx_offloads), expected) in rows {
+            let asked = PortConfig { vlan_tags: Some(tags), ..PortConfig::default() };
+            let granted = grant(&asked, &Limits { rx_offloads, tx_offloads, ..limits() });
+            let offloads = (granted.rx_offloads(), granted.tx_offloads());
+            assert_eq!(offloads, expected, "{tags:?} of {rx_offloads:#x}, {tx_offloads:#x}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use penstock_dpdk_sys as c;
 
 use super::config::{Granted, Limits};
 use super::error::{PortError, check};
+use super::vlan;
 use crate::eal::Live;
 use crate::errno::Errno;
 use crate::mempool::Mempool;
@@ -46,6 +47,7 @@ impl Description {
             mtu_bytes: (info.min_mtu, info.max_mtu),
             mtu_now: self.mtu()?,
             rx_offloads: info.rx_offload_capa,
+            tx_offloads: info.tx_offload_capa,
             rss_hash: info.flow_type_rss_offloads,
             rss_key_bytes: info.hash_key_size,
             rss_table_len: info.reta_size,
@@ -142,6 +144,7 @@ impl Device {
             )
         };
         self.check("rte_eth_dev_configure", code)?;
+        vlan::set_outer_type(&self.description, &mut granted);
         self.set_mtu(granted.mtu)?;
         granted.mtu = self.description.mtu()?;
         let (rx, tx) = (&raw mut granted.rx_descriptors, &raw mut granted.tx_descriptors);
@@ -161,6 +164,7 @@ impl Device {
         let mut conf = c::rte_eth_conf::default();
         conf.rxmode.offloads = granted.rx_offloads();
         conf.rxmode.mtu = granted.mtu.into();
+        conf.txmode.offloads = granted.tx_offloads();
         let hash = granted.rss.bits() & offered;
         if hash != 0 {
             conf.rxmode.mq_mode = c::PENSTOCK_ETH_MQ_RX_RSS;
@@ -212,10 +216,11 @@ impl Device {
         Ok(())
     }
 
-    pub(super) fn start(&self) -> Result<(), PortError> {
+    pub(super) fn start(&self, granted: &Granted) -> Result<(), PortError> {
         // SAFETY: configured with all queues set up, else there were no `ConfiguredPort`.
         let code = unsafe { c::rte_eth_dev_start(self.id()) };
-        self.check("rte_eth_dev_start", code)
+        self.check("rte_eth_dev_start", code)?;
+        vlan::take_in(&self.description, granted)
     }
 
     pub(super) fn set_promiscuous(&self, on: bool) -> Result<(), PortError> {

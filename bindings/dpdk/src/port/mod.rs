@@ -41,6 +41,7 @@ mod queue;
 mod rss;
 mod statistics;
 mod steering;
+mod vlan;
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -52,6 +53,7 @@ pub use queue::{RxQueue, TxQueue};
 pub use rss::{Hashed, Rss, softrss};
 pub use statistics::{Link, PortStats};
 pub use steering::Steering;
+pub use vlan::VlanTags;
 
 use crate::eal::Live;
 use crate::mempool::Mempool;
@@ -163,10 +165,11 @@ impl ConfiguredPort {
     /// # Errors
     /// [`PortError::Call`] if the PMD refuses. The port is closed then.
     pub fn start(self) -> Result<(Port, Vec<RxQueue>, Vec<TxQueue>), PortError> {
-        self.device.start()?;
+        self.device.start(&self.granted)?;
         let device = Arc::new(self.device);
         let rx = (0..self.granted.rx_queues).map(|index| RxQueue::new(Arc::clone(&device), index));
-        let tx = (0..self.granted.tx_queues).map(|index| TxQueue::new(Arc::clone(&device), index));
+        let tx = (0..self.granted.tx_queues)
+            .map(|index| TxQueue::new(Arc::clone(&device), index, self.granted.vlan_insert));
         let (rx, tx) = (rx.collect(), tx.collect());
         let rules = Rules::none(device.id());
         Ok((Port { rules, device, granted: self.granted, one_thread: PhantomData }, rx, tx))

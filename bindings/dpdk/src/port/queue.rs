@@ -23,6 +23,8 @@ pub struct RxQueue {
 pub struct TxQueue {
     port: u16,
     index: u16,
+    /// Whether packets ask the NIC for something, and it may want them made ready for that.
+    prepare: bool,
     device: Arc<Device>,
     one_thread: PhantomData<Cell<()>>, // Send, not Sync
 }
@@ -72,8 +74,8 @@ impl RxQueue {
 }
 
 impl TxQueue {
-    pub(super) fn new(device: Arc<Device>, index: u16) -> Self {
-        Self { port: device.id(), index, device, one_thread: PhantomData }
+    pub(super) fn new(device: Arc<Device>, index: u16, prepare: bool) -> Self {
+        Self { port: device.id(), index, prepare, device, one_thread: PhantomData }
     }
 
     pub(super) fn device(&self) -> &Arc<Device> {
@@ -93,18 +95,24 @@ impl TxQueue {
     }
 
     /// Sends packets from the front of `burst`, as many as the ring has room for, and says how many.
-    /// The rest stays in `burst`, in order.
+    /// The rest stays in `burst`, in order: if the ring has room, its first cannot be sent.
     ///
     /// Never waits. An mbuf goes back to its pool some time after its packet has left.
     #[inline]
     pub fn send(&mut self, burst: &mut MbufBurst) -> usize {
-        let (port, queue) = (self.port, self.index);
+        let (port, queue, prepare) = (self.port, self.index, self.prepare);
         let hand_over = |mbufs: &mut [crate::Mbuf]| {
+            let mut count = mbufs.len() as u16;
+            if prepare {
+                // SAFETY: as below; it may put another mbuf in a packet's place, which is ours then.
+                count = unsafe {
+                    c::penstock_eth_tx_prepare(port, queue, mbufs.as_mut_ptr().cast(), count)
+                };
+            }
             // SAFETY: as in `RxQueue::receive` for port and queue; `mbufs` are packets of ours, at
             // most `BURST`, and the PMD owns those it says it took.
-            let count = unsafe {
-                c::penstock_eth_tx_burst(port, queue, mbufs.as_mut_ptr().cast(), mbufs.len() as u16)
-            };
+            let count =
+                unsafe { c::penstock_eth_tx_burst(port, queue, mbufs.as_mut_ptr().cast(), count) };
             usize::from(count)
         };
         // SAFETY: what the PMD took is its own to free.
