@@ -102,6 +102,20 @@ impl MbufBurst {
         unsafe { self.mbufs[..self.len].assume_init_mut() }
     }
 
+    /// Frees the packets for which `keep` says no, which it sees in order; the others stay in order.
+    #[inline]
+    pub fn retain(&mut self, mut keep: impl FnMut(&mut Mbuf) -> bool) {
+        let (mbufs, mut kept) = (self.as_mut_slice(), 0);
+        for at in 0..mbufs.len() {
+            if keep(&mut mbufs[at]) {
+                mbufs.swap(kept, at);
+                kept += 1;
+            }
+        }
+        let len = std::mem::replace(&mut self.len, kept);
+        free(&mut self.mbufs[kept..len]);
+    }
+
     /// Frees all packets, in one call.
     #[inline]
     pub fn clear(&mut self) {

@@ -18,7 +18,7 @@ use std::slice;
 use penstock_dpdk_sys as c;
 use penstock_dpdk_sys::MbufHead;
 
-pub use vlan::{Stripped, Tcis};
+pub use vlan::VlanTcis;
 
 /// A packet with one owner. Dropped, it goes back to its mempool. One pointer in size.
 #[repr(transparent)]

@@ -7,7 +7,7 @@ use std::thread;
 
 use penstock_dpdk::{
     BURST, Eal, Mbuf, MbufBurst, MbufError, Mempool, MempoolConfig, PortConfig, RxChecksum,
-    RxQueue, Stripped, Tcis, TxQueue,
+    RxQueue, TxQueue, VlanTcis,
 };
 
 const POOL: MempoolConfig = MempoolConfig { mbufs: 4095, cache: 0, data_room: 2048, socket: None };
@@ -110,6 +110,16 @@ fn a_burst_is_an_array_of_owners(pool: &Mempool) {
         mbuf.append(b"!").unwrap();
     }
     assert_eq!(pool.in_use(), 31);
+    let lens = |burst: &MbufBurst| burst.iter().map(Mbuf::len).collect::<Vec<_>>();
+    burst.retain(|_| true);
+    assert_eq!((lens(&burst), pool.in_use()), ((1..32).collect(), 31));
+    burst.retain(|mbuf| mbuf.len() % 3 != 0);
+    let others: Vec<usize> = (1..32).filter(|len| len % 3 != 0).collect();
+    assert_eq!((lens(&burst), pool.in_use()), (others.clone(), others.len() as u32), "in order");
+    burst.clear();
+    for len in 0..31 {
+        burst.push(mbuf(pool, len + 1)).expect("room");
+    }
 
     let mut drain = burst.drain();
     assert_eq!(
@@ -218,10 +228,13 @@ fn tags_travel_beside_the_bytes(pool: &Mempool) {
     let mut packet = pool.alloc().unwrap();
     assert_eq!(packet.stripped(), None);
     packet.insert_tag(0x6007);
-    assert_eq!(packet.stripped(), None, "what is to be put on was not taken off");
-    let tcis = Tcis { outer: 0xa064, inner: 0x6007 };
-    packet.set_stripped(tcis);
-    assert_eq!(packet.stripped(), Some(Stripped::Two(tcis)));
+    assert_eq!((packet.to_insert(), packet.stripped()), (Some(VlanTcis::One(0x6007)), None));
+    let both = VlanTcis::Two { outer: 0xa064, inner: 0x6007 };
+    packet.insert_tags(0xa064, 0x6007);
+    assert_eq!((packet.to_insert(), packet.stripped()), (Some(both), None));
+    let mut packet = pool.alloc().unwrap();
+    packet.set_stripped(0xa064, 0x6007);
+    assert_eq!((packet.to_insert(), packet.stripped()), (None, Some(both)));
 }
 
 fn any_thread_may_allocate_and_free(pool: &Mempool) {

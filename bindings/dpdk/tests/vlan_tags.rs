@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use penstock_dpdk::{
-    MbufBurst, Mempool, MempoolConfig, PortConfig, RxQueue, Stripped, TxQueue, VlanTags,
+    MbufBurst, Mempool, MempoolConfig, PortConfig, RxQueue, TxQueue, VlanTags, VlanTcis,
 };
 
 const INSIDE: &str = "PENSTOCK_TEST_INSIDE";
@@ -70,8 +70,8 @@ fn between_two_ports() {
     let untagged = [MACS, REST].concat();
     // What a frame is to the port that deals with tags: the tag that it took, and the bytes left.
     for (sent, stripped) in [
-        (tagged(b"\xa0\x07"), Some(Stripped::One(0xa007))),
-        (tagged(b"\x00\x08"), Some(Stripped::One(8))),
+        (tagged(b"\xa0\x07"), Some(VlanTcis::One(0xa007))),
+        (tagged(b"\x00\x08"), Some(VlanTcis::One(8))),
         (untagged.clone(), None),
     ] {
         send(&pool, &mut plain_tx[0], &sent, None);
@@ -100,7 +100,7 @@ fn send(pool: &Mempool, tx: &mut TxQueue, frame: &[u8], tci: Option<u16>) {
 }
 
 /// The next frame.
-fn receive(rx: &mut RxQueue) -> (Option<Stripped>, Vec<u8>) {
+fn receive(rx: &mut RxQueue) -> (Option<VlanTcis>, Vec<u8>) {
     let mut burst = MbufBurst::new();
     for _ in 0..2000 {
         rx.receive(&mut burst);

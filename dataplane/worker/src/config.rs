@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use penstock_forward::{ECHO_PER_SECOND, OnUnknown};
+use penstock_forward::{ECHO_PER_SECOND, OnUnknown, Tag, Tags, wire::ethernet};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
@@ -21,6 +21,9 @@ pub const MAX_PORTS: usize = 8;
 pub const MAX_WORKERS: usize = 64;
 /// A flow table of fewer records would be full at once; one of more would not fit a u32 index.
 const FLOW_CAPACITY: std::ops::RangeInclusive<u32> = 64..=(1 << 28);
+
+/// What may announce the outer of two tags: 802.1ad, or what equipment older than that took.
+const OUTER_TPIDS: [u16; 3] = [ethernet::SERVICE_VLAN, ethernet::VLAN, 0x9100];
 
 /// The whole file, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,6 +64,8 @@ pub struct PortConfig {
     pub mtu_bytes: u16,
     /// How its packets come to the workers.
     pub receive: Receive,
+    /// The VLAN tags of its frames.
+    pub tags: Option<Tags>,
     /// Worker `i` transmits on queue `i + offset`. Zero except in a lab that wants replies to
     /// arrive at the wrong worker: a TAP returns a flow on the queue it was last sent on.
     pub transmit_queue_offset: u16,
@@ -279,10 +284,20 @@ struct RawPort {
     #[serde(default = "default_descriptors")]
     descriptors: u16,
     mtu_bytes: Option<Spanned<u16>>,
+    vlan: Option<Spanned<RawVlan>>,
+    outer_tpid: Option<Spanned<u16>>,
     #[serde(default)]
     receive: Receive,
     #[serde(default)]
     transmit_queue_offset: u16,
+}
+
+/// One tag, or the outer and the inner of two.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(untagged, expecting = "a VLAN id such as 7, or the outer and the inner such as [100, 7]")]
+enum RawVlan {
+    One(u16),
+    Two([u16; 2]),
 }
 
 #[derive(Deserialize)]
@@ -433,6 +448,7 @@ impl RawPort {
             None => 1500,
         };
         let mac = self.mac.as_ref().map(parse_mac).transpose()?;
+        let tags = check_tags(self.vlan.as_ref(), self.outer_tpid.as_ref())?;
         Ok(PortConfig {
             name: self.name.value,
             device: self.device.value,
@@ -441,9 +457,42 @@ impl RawPort {
             descriptors: self.descriptors,
             mtu_bytes,
             receive: self.receive,
+            tags,
             transmit_queue_offset: self.transmit_queue_offset,
         })
     }
+}
+
+fn check_tags(
+    vlan: Option<&Spanned<RawVlan>>,
+    outer_tpid: Option<&Spanned<u16>>,
+) -> Result<Option<Tags>, Wrong> {
+    let stacked = vlan.is_some_and(|vlan| matches!(vlan.value, RawVlan::Two(_)));
+    let ether_type = match outer_tpid {
+        Some(tpid) if !stacked => {
+            return wrong(
+                tpid,
+                "outer-tpid without an outer tag; give two, such as vlan: [100, 7]",
+            );
+        }
+        Some(tpid) if !OUTER_TPIDS.contains(&tpid.value) => {
+            let offered = OUTER_TPIDS.map(|tpid| format!("{tpid:#06x}")).join(", ");
+            return wrong(tpid, format!("outer-tpid {:#06x}: one of {offered}", tpid.value));
+        }
+        Some(tpid) => tpid.value,
+        None => ethernet::SERVICE_VLAN,
+    };
+    let Some(vlan) = vlan else { return Ok(None) };
+    let id = |id: u16| match Tags::VLANS.contains(&id) {
+        true => Ok(id),
+        false => {
+            wrong(vlan, format!("vlan {id}: {} to {}", Tags::VLANS.start(), Tags::VLANS.end()))
+        }
+    };
+    Ok(Some(match vlan.value {
+        RawVlan::One(vlan) => Tags::one(id(vlan)?),
+        RawVlan::Two([outer, inner]) => Tags::two(Tag { ether_type, vlan: id(outer)? }, id(inner)?),
+    }))
 }
 
 impl RawWorkers {
@@ -630,6 +679,24 @@ mod tests {
     }
 
     #[test]
+    fn a_port_has_no_tag_or_one_or_two() {
+        let tags = |keys: &str| {
+            let text = format!("ports: [{{ name: a, device: x, companion: c{keys} }}]");
+            Config::parse("dataplane.yaml", &text).map(|config| config.ports[0].tags)
+        };
+        let two = |ether_type| Tags::two(Tag { ether_type, vlan: 100 }, 7);
+        for (keys, expected) in [
+            ("", None),
+            (", vlan: 7", Some(Tags::one(7))),
+            (", vlan: [100, 7]", Some(two(0x88a8))),
+            (", vlan: [100, 7], outer-tpid: 0x8100", Some(two(0x8100))),
+            (", vlan: [100, 7], outer-tpid: 0x9100", Some(two(0x9100))),
+        ] {
+            assert_eq!(tags(keys).unwrap(), expected, "{keys}");
+        }
+    }
+
+    #[test]
     fn the_reference_file_is_read() {
         let text = include_str!("../../../deploy/examples/dataplane.yaml");
         let config = Config::parse("dataplane.yaml", text).unwrap();
@@ -696,6 +763,30 @@ mod tests {
             (
                 "ports: [{ name: a, device: x, companion: c, receive: hardware }]",
                 "unknown variant `hardware`, expected one of",
+            ),
+            (
+                "ports: [{ name: a, device: x, companion: c, vlan: 4095 }]",
+                "dataplane.yaml:1:51: vlan 4095: 1 to 4094",
+            ),
+            (
+                "ports: [{ name: a, device: x, companion: c, vlan: [100, 0] }]",
+                "dataplane.yaml:1:51: vlan 0: 1 to 4094",
+            ),
+            (
+                "ports: [{ name: a, device: x, companion: c, vlan: [1, 2, 3] }]",
+                "a VLAN id such as 7, or the outer and the inner such as [100, 7]",
+            ),
+            (
+                "ports: [{ name: a, device: x, companion: c, vlan: seven }]",
+                "a VLAN id such as 7, or the outer and the inner such as [100, 7]",
+            ),
+            (
+                "ports: [{ name: a, device: x, companion: c, vlan: [100, 7], outer-tpid: 0x0800 }]",
+                "outer-tpid 0x0800: one of 0x88a8, 0x8100, 0x9100",
+            ),
+            (
+                "ports: [{ name: a, device: x, companion: c, vlan: 7, outer-tpid: 0x8100 }]",
+                "outer-tpid without an outer tag; give two, such as vlan: [100, 7]",
             ),
             (
                 "ports: [{ name: a, device: x, companion: c }, { name: a, device: y, companion: d }]",

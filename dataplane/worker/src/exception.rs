@@ -59,6 +59,17 @@ pub struct PuntOutbox {
 }
 
 impl PuntOutbox {
+    /// An outbox, and the other ends of its rings, a class each.
+    pub fn new() -> (Self, Vec<Consumer<Mbuf>>) {
+        let mut inbox = Vec::with_capacity(CLASSES);
+        let classes = std::array::from_fn(|_| {
+            let (outbox, ring) = RingBuffer::new(RING_PACKETS);
+            inbox.push(ring);
+            outbox
+        });
+        (Self { classes }, inbox)
+    }
+
     /// Gives a packet to the kernel.
     ///
     /// # Errors
@@ -79,17 +90,7 @@ pub struct Companion {
 impl Companion {
     /// A companion, the workers' outboxes in order, and the first worker's inbox of kernel frames.
     pub fn new(attachment: Attachment, workers: usize) -> (Self, Vec<PuntOutbox>, Consumer<Mbuf>) {
-        let (mut inboxes, mut outboxes) = (Vec::new(), Vec::new());
-        for _ in 0..workers {
-            let mut inbox = Vec::with_capacity(CLASSES);
-            let classes = std::array::from_fn(|_| {
-                let (outbox, ring) = RingBuffer::new(RING_PACKETS);
-                inbox.push(ring);
-                outbox
-            });
-            outboxes.push(PuntOutbox { classes });
-            inboxes.push(inbox);
-        }
+        let (outboxes, inboxes) = (0..workers).map(|_| PuntOutbox::new()).unzip();
         let (to_port, from_kernel) = RingBuffer::new(RING_PACKETS);
         let policers = RATES.map(Policer::new);
         (Self { attachment, inboxes, to_port, policers }, outboxes, from_kernel)

@@ -16,6 +16,7 @@ use rtrb::{Consumer, Producer};
 
 use crate::{
     clock::Clock,
+    edge::Edge,
     exception::PuntOutbox,
     handover::HandOver,
     hold::Hold,
@@ -38,6 +39,8 @@ pub struct WorkerPort {
     pub tx: Transmit,
     /// Packets of this turn, sent in one burst at its end.
     pub sending: MbufBurst,
+    /// What frames are behind it.
+    pub edge: Edge,
     /// The way to the kernel.
     pub punt: PuntOutbox,
     /// Frames of ours and of the kernel to be sent, in this order: one worker's alone.
@@ -108,10 +111,7 @@ impl Worker {
             let now = self.clock.tick(cycles);
             self.path.activity.turn(last_packets, cycles.wrapping_sub(last_cycles));
             last_cycles = cycles;
-            let mut packets = self.path.forward_received(&mut self.forwarder, published, now);
-            packets += self.path.forward_all_handed(&mut self.forwarder, published, now);
-            self.path.forward_known_pieces(&mut self.forwarder, published, now);
-            packets += self.path.send_from_kernel();
+            let packets = self.path.take_packets(&mut self.forwarder, published, now);
             let changed = published.serial != serial;
             if !self.path.hold.is_empty() && (changed || now.since(held_checked) >= HOLD_CHECK_MS) {
                 self.path.retry_held(&mut self.forwarder, published, now);
@@ -220,6 +220,19 @@ impl ForOthers {
 }
 
 impl Path {
+    /// A turn's packets, from wherever they come, up to where they wait to be sent; how many moved.
+    pub fn take_packets(
+        &mut self,
+        forwarder: &mut Forwarder<'_>,
+        published: &Published,
+        now: Tick,
+    ) -> usize {
+        let received = self.forward_received(forwarder, published, now);
+        let handed = self.forward_all_handed(forwarder, published, now);
+        self.forward_known_pieces(forwarder, published, now);
+        received + handed + self.send_from_kernel()
+    }
+
     fn forward_received(
         &mut self,
         forwarder: &mut Forwarder<'_>,
@@ -233,6 +246,7 @@ impl Path {
             let received = rx.receive(&mut arrivals.mbufs);
             if received > 0 {
                 self.activity.add(Activity::Received, received as u64);
+                self.take_in(PortIdx(at as u16), &mut arrivals.mbufs, now);
                 let came_by = self.ports[at].reception.came_by();
                 let handed_over = self.forward(arrivals, came_by, forwarder, published, now);
                 self.ports[at].arrivals.add(Arrived::HandedOver, handed_over);
@@ -249,6 +263,22 @@ impl Path {
         let arrivals = self.ports[at].arrivals;
         arrivals.add(Arrived::RssMatch, placed.as_computed.into());
         arrivals.add(Arrived::RssMismatch, placed.elsewhere.into());
+    }
+
+    /// Makes frames of a port what the forwarder takes. What is not for it is lost here.
+    #[inline]
+    fn take_in(&mut self, port: PortIdx, received: &mut MbufBurst, now: Tick) {
+        let (edge, drops, tracer) =
+            (self.ports[usize::from(port.0)].edge, self.drops, &mut self.tracer);
+        let put_together = edge.take_in(received, |mbuf, reason| {
+            drops.count(reason);
+            if tracer.is_watching() {
+                tracer.refused(mbuf.data(), port, reason, penstock_dpdk::cycles(), now);
+            }
+        });
+        if put_together > 0 {
+            self.activity.add(Activity::Linearized, put_together as u64);
+        }
     }
 
     /// As many bursts as may have been received in a turn: what others hand over arrives by all ports.
@@ -465,7 +495,8 @@ impl Path {
         self.hold.admit(mbuf, next_hop, now).map_err(|_| DropReason::HoldFull)
     }
 
-    fn retry_held(&mut self, forwarder: &mut Forwarder<'_>, published: &Published, now: Tick) {
+    /// Looks again at the packets that wait for a MAC.
+    pub fn retry_held(&mut self, forwarder: &mut Forwarder<'_>, published: &Published, now: Tick) {
         while self.hold.expired(now).is_some() {
             self.drops.count(DropReason::HoldTimeout);
         }
@@ -502,7 +533,7 @@ impl Path {
     }
 
     /// Sends and hands over what this turn has collected.
-    fn flush(&mut self) {
+    pub fn flush(&mut self) {
         for at in 0..self.ports.len() {
             self.ways().flush(at);
         }
@@ -542,12 +573,13 @@ impl Ways<'_> {
     /// Sends what a port has collected. What a full transmit queue does not take is dropped: to wait here would only
     /// move the queue to where nobody counts it.
     fn flush(&mut self, at: usize) {
-        let WorkerPort { tx, sending, .. } = &mut self.ports[at];
+        let WorkerPort { tx, sending, edge, .. } = &mut self.ports[at];
         if sending.is_empty() {
             return;
         }
         match tx {
             Transmit::Queue(queue) => {
+                self.drops.count_many(DropReason::Oversized, edge.let_out(sending) as u64);
                 let sent = queue.send(sending);
                 self.activity.add(Activity::Transmitted, sent as u64);
                 self.drops.count_many(DropReason::TransmitFull, sending.len() as u64);

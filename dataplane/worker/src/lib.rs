@@ -20,7 +20,7 @@
 //!   [`orphans`]: since when flows have nobody who serves them.
 //! * [`published`]: the pointer, and when the old may be freed.
 //! * [`receive`]: how the packets of each port come to the workers: RSS, or a worker that spreads.
-//! * [`lcore`]: the worker's loop; [`handover`], [`hold`], [`pieces`], [`idle`],
+//! * [`lcore`]: the worker's loop; [`edge`]: what frames are behind it; [`handover`], [`hold`], [`pieces`], [`idle`],
 //!   [`clock`]: its parts.
 //! * [`hosts`]: where the configuration sends packets; [`in_use`]: the next hops that the kernel shall
 //!   know beforehand; [`occupied`]: the addresses that can be no VIP.
@@ -32,6 +32,7 @@ pub mod clock;
 pub mod companions;
 pub mod config;
 pub mod eal;
+pub mod edge;
 pub mod exception;
 pub mod fib;
 pub mod handover;

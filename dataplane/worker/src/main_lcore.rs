@@ -23,6 +23,7 @@ use tracing::{info, warn};
 use crate::{
     clock::Clock,
     companions::Companions,
+    config::PortConfig,
     kernel::{MacAddr, Mirror},
     lcore::{Transmit, WorkerPort},
     published::Publisher,
@@ -69,19 +70,21 @@ pub struct StartedPort {
     rss: receive::Watch,
     mac: String,
     companion: String,
+    vlan: String,
 }
 
 impl StartedPort {
     /// A port and how its packets come to the workers, who know that too.
-    pub fn new(
-        name: String,
-        port: Port,
-        reception: Reception,
-        mac: MacAddr,
-        companion: String,
-    ) -> Self {
-        let (rss, mac) = (receive::Watch::default(), mac.to_string());
-        Self { name, port, reception, rss, mac, companion }
+    pub fn new(config: &PortConfig, port: Port, reception: Reception, mac: MacAddr) -> Self {
+        Self {
+            name: config.name.clone(),
+            port,
+            reception,
+            rss: receive::Watch::default(),
+            mac: mac.to_string(),
+            companion: config.companion.clone(),
+            vlan: config.tags.map_or_else(String::new, |tags| tags.to_string()),
+        }
     }
 
     /// Says what it is in its row of the statistics.
@@ -93,6 +96,7 @@ impl StartedPort {
             ("mac", &self.mac),
             ("companion", &self.companion),
             ("receive", self.reception.manner().name()),
+            ("vlan", &self.vlan),
         ];
         statistics.label_port(row, &label);
     }

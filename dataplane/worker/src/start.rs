@@ -28,6 +28,7 @@ use crate::{
     companions::{CompanionFacts, Companions},
     config::{self, Config, Receive},
     eal,
+    edge::{self, Edge},
     exception::{Companion, ExceptionPath, PuntOutbox},
     handover::HandOver,
     hold::Hold,
@@ -117,6 +118,7 @@ struct ChosenPort {
 struct RunningPort {
     port: Port,
     mac: MacAddr,
+    edge: Edge,
     rx: Vec<RxQueue>,
     tx: Vec<TxQueue>,
     queues: Queues,
@@ -154,7 +156,7 @@ impl Start {
             names: Vec::new(),
         };
         for (at, (running, port)) in ports.into_iter().zip(&self.config.ports).enumerate() {
-            let RunningPort { port: device, mac, rx, tx, queues, reception, .. } = running;
+            let RunningPort { port: device, mac, edge, rx, tx, queues, reception, .. } = running;
             let mac = kernel::MacAddr(mac.0);
             let attachment = Attachment::open(&port.companion, mac, port.mtu_bytes.into())?;
             let (to_port, own_frames) = RingBuffer::new(OWN_FRAMES);
@@ -167,13 +169,13 @@ impl Start {
                 tx,
                 queues,
                 offset: port.transmit_queue_offset,
+                edge,
                 outboxes,
                 to_send: vec![own_frames, from_kernel],
                 reception: reception.clone(),
             };
             opened.wiring.port(ends, |worker| self.statistics.arrivals(worker, at));
-            let (name, companion) = (port.name.clone(), port.companion.clone());
-            opened.started.push(StartedPort::new(name, device, reception, mac, companion));
+            opened.started.push(StartedPort::new(port, device, reception, mac));
         }
         Ok(opened)
     }
@@ -347,6 +349,7 @@ struct PortEnds {
     tx: Vec<TxQueue>,
     queues: Queues,
     offset: u16,
+    edge: Edge,
     outboxes: Vec<PuntOutbox>,
     to_send: Vec<Consumer<penstock_dpdk::Mbuf>>,
     reception: Reception,
@@ -359,7 +362,7 @@ impl Wiring {
 
     /// Gives each worker its queues of a port. Frames of ours and of the kernel go to the worker of the first.
     fn port(&mut self, ends: PortEnds, arrivals: impl Fn(usize) -> PortArrivals) {
-        let PortEnds { rx, mut tx, queues, offset, outboxes, to_send, reception } = ends;
+        let PortEnds { rx, mut tx, queues, offset, edge, outboxes, to_send, reception } = ends;
         let count = tx.len().max(1);
         tx.rotate_left(usize::from(offset) % count);
         let (mut rx, mut tx) = (by_worker(rx, queues), by_worker(tx, queues));
@@ -373,6 +376,7 @@ impl Wiring {
                     None => Transmit::Through(queues.sender_for(at)),
                 },
                 sending: MbufBurst::new(),
+                edge,
                 punt,
                 to_send: to_send.take_if(|_| sends_for_all).unwrap_or_default(),
                 reception: reception.clone(),
@@ -388,7 +392,8 @@ fn by_worker<Q>(all: Vec<Q>, queues: Queues) -> HashMap<usize, Q> {
 
 fn make_mempool(eal: &Eal, config: &Config) -> Result<Mempool, Failed> {
     let longest = config.ports.iter().map(|port| port.mtu_bytes).max().unwrap_or(1500);
-    let data_room = (longest + FRAME_OVERHEAD_BYTES).max(2048);
+    // NICs fill buffers of whole KiB, and one of them holds every frame.
+    let data_room = (longest + FRAME_OVERHEAD_BYTES).next_multiple_of(1024).max(2048);
     let wanted =
         MempoolConfig { mbufs: config.memory.mbufs, cache: LCORE_CACHE, data_room, socket: None };
     Ok(Mempool::new(eal, "packets", &wanted)?)
@@ -452,19 +457,19 @@ fn start_port(
         promiscuous: mac != own_mac && !in_software, // a TAP shows every frame anyway
         all_multicast: !in_software,
         rx_checksums: !in_software, // and would compute on our own time
-
-        vlan_strip: false,
+        vlan_tags: config.tags.map(edge::for_nic),
     };
     let (device, driver) = (port.name().to_owned(), port.driver().to_owned());
     let configured: ConfiguredPort = port.configure(&wanted, mempool)?;
     info!(port = config.name, device, driver, granted = ?configured.granted(), "port configured");
+    let edge = Edge::new(config.tags, configured.granted());
     let (mut port, rx, tx) = configured.start()?;
     if !port.link()?.up {
         warn!(port = config.name, "the link is down");
     }
     let taken = drawn.and_then(|drawn| drawn.give(&mut port, &can));
     let reception = Reception::new(queues.manner());
-    Ok(RunningPort { port, mac: MacAddr(mac), rx, tx, queues, taken, reception })
+    Ok(RunningPort { port, mac: MacAddr(mac), edge, rx, tx, queues, taken, reception })
 }
 
 /// Settles how the packets of each port come to the workers.

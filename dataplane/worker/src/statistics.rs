@@ -54,9 +54,11 @@ pub enum Activity {
     BusyCycles,
     /// TSC cycles in all.
     Cycles,
+    /// Packets received in several segments, and put together.
+    Linearized,
 }
 
-const ACTIVITY_COLUMNS: [Column; 9] = [
+const ACTIVITY_COLUMNS: [Column; 10] = [
     Column::counter("received", "packets"),
     Column::counter("transmitted", "packets"),
     Column::counter("handed_in", "packets"),
@@ -66,6 +68,7 @@ const ACTIVITY_COLUMNS: [Column; 9] = [
     Column::counter("busy_packets", "packets"),
     Column::counter("busy_cycles", "cycles"),
     Column::counter("cycles", "cycles"),
+    Column::counter("rx_linearized", "packets"),
 ];
 
 /// What a worker counts of the packets that it receives from a port; columns of the table `ports` behind those of

@@ -7,47 +7,51 @@ use super::Mbuf;
 
 const STRIPPED: u64 = c::PENSTOCK_MBUF_RX_VLAN_STRIPPED | c::PENSTOCK_MBUF_RX_QINQ_STRIPPED;
 
-/// The TCIs of two tags.
+/// The TCIs of tags that are not among a packet's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tcis {
-    /// Of the outer tag.
-    pub outer: u16,
-    /// Of the inner.
-    pub inner: u16,
-}
-
-/// Tags that are not among the packet's bytes any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stripped {
+pub enum VlanTcis {
     /// One. Which, if the packet had two, is the NIC's to choose.
     One(u16),
     /// Two.
-    Two(Tcis),
+    Two {
+        /// The outer.
+        outer: u16,
+        /// The inner.
+        inner: u16,
+    },
 }
 
 impl Mbuf {
     /// The tags that the NIC took off, if it did, or whoever called [`Self::set_stripped`].
     #[inline]
     #[must_use]
-    pub fn stripped(&self) -> Option<Stripped> {
+    pub fn stripped(&self) -> Option<VlanTcis> {
         let head = self.head();
         match head.ol_flags & STRIPPED {
             0 => None,
-            STRIPPED => {
-                Some(Stripped::Two(Tcis { outer: head.vlan_tci_outer, inner: head.vlan_tci }))
-            }
-            c::PENSTOCK_MBUF_RX_QINQ_STRIPPED => Some(Stripped::One(head.vlan_tci_outer)),
-            _ => Some(Stripped::One(head.vlan_tci)),
+            STRIPPED => Some(VlanTcis::Two { outer: head.vlan_tci_outer, inner: head.vlan_tci }),
+            c::PENSTOCK_MBUF_RX_QINQ_STRIPPED => Some(VlanTcis::One(head.vlan_tci_outer)),
+            _ => Some(VlanTcis::One(head.vlan_tci)),
         }
     }
 
     /// Says that the packet had two tags, which are not among its bytes.
     #[inline]
-    pub fn set_stripped(&mut self, tcis: Tcis) {
+    pub fn set_stripped(&mut self, outer: u16, inner: u16) {
         const FLAGS: u64 = STRIPPED | c::PENSTOCK_MBUF_RX_VLAN | c::PENSTOCK_MBUF_RX_QINQ;
         let head = self.head_mut();
-        (head.vlan_tci_outer, head.vlan_tci) = (tcis.outer, tcis.inner);
+        (head.vlan_tci_outer, head.vlan_tci) = (outer, inner);
         head.ol_flags |= FLAGS;
+    }
+
+    /// The tags that the NIC is to put on.
+    #[must_use]
+    pub fn to_insert(&self) -> Option<VlanTcis> {
+        let head = self.head();
+        if head.ol_flags & c::PENSTOCK_MBUF_TX_QINQ != 0 {
+            return Some(VlanTcis::Two { outer: head.vlan_tci_outer, inner: head.vlan_tci });
+        }
+        (head.ol_flags & c::PENSTOCK_MBUF_TX_VLAN != 0).then_some(VlanTcis::One(head.vlan_tci))
     }
 
     /// Has the NIC put a tag on as it sends the packet: for ports that were granted it.
@@ -60,9 +64,9 @@ impl Mbuf {
 
     /// The same with two.
     #[inline]
-    pub fn insert_tags(&mut self, tcis: Tcis) {
+    pub fn insert_tags(&mut self, outer: u16, inner: u16) {
         let head = self.head_mut();
-        (head.vlan_tci_outer, head.vlan_tci) = (tcis.outer, tcis.inner);
+        (head.vlan_tci_outer, head.vlan_tci) = (outer, inner);
         head.ol_flags |= c::PENSTOCK_MBUF_TX_QINQ | c::PENSTOCK_MBUF_TX_VLAN;
     }
 }

@@ -148,6 +148,21 @@ impl Tracer {
         self.chosen[at % BURST] = Some(sighting);
     }
 
+    /// A packet has come, and was lost before the forwarder saw it.
+    #[cold]
+    pub fn refused(
+        &mut self,
+        frame: &[u8],
+        ingress: PortIdx,
+        reason: DropReason,
+        cycles: u64,
+        now: Tick,
+    ) {
+        self.arrived(0, frame, ingress, cycles, now);
+        self.forwarded(0, frame, Exit::Drop(reason), || Traced::Parsed);
+        self.dispatched(0, None);
+    }
+
     /// The forwarder has decided; `frame` is what it made of it.
     #[cold]
     pub fn forwarded(
