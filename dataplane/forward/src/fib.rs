@@ -105,13 +105,14 @@ pub enum Hop {
 #[derive(Clone, Debug)]
 struct Share {
     up_to: u32,
+    mtu: u16,
     hop: SharedHop,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum SharedHop {
     Gateway(Hop),
-    OnLink { port: PortIdx, mtu: u16 },
+    OnLink(PortIdx),
 }
 
 /// See the module. The default is empty: everything is unreachable.
@@ -125,6 +126,7 @@ pub struct Fib {
     /// The same, as far as a flow can cache them.
     ready: Box<[Ready]>,
     on_link: OnLink,
+    least_mtu: u16,
 }
 
 /// Neighbours by port, address and MTU, with their adjacencies. Those with IPv4 addresses have a map of their own,
@@ -185,6 +187,8 @@ impl Fib {
             });
         }
         fib.ready = fib.adjacencies.iter().take(NO_HOP.into()).map(Adjacency::ready).collect();
+        fib.least_mtu =
+            fib.routes.iter().flatten().map(|share| share.mtu).min().unwrap_or(u16::MAX);
         let [v4, v6] = spans;
         let narrow = |start: u128| start as u32;
         fib.v4 = Intervals::new(flatten(v4, u128::from(u32::MAX)), narrow);
@@ -201,23 +205,37 @@ impl Fib {
     /// The next hop towards `destination`; `flow_hash` chooses where there are several, and is asked for only there.
     #[must_use]
     pub fn look_up(&self, destination: IpAddr, flow_hash: impl FnOnce() -> u64) -> Hop {
+        let Some(share) = self.share(destination, flow_hash) else { return Hop::Unreachable };
+        match share.hop {
+            SharedHop::Gateway(hop) => hop,
+            SharedHop::OnLink(port) => match self.on_link.get(port, destination, share.mtu) {
+                Some(adjacency) => Hop::Ready(AdjacencyIdx(adjacency)),
+                None => Hop::Unresolved(NextHopKey { port, address: destination }),
+            },
+        }
+    }
+
+    /// The largest IP packet towards `destination`, whether its next hop is resolved or not; nothing where it is
+    /// unreachable.
+    #[must_use]
+    pub(crate) fn mtu(&self, destination: IpAddr, flow_hash: impl FnOnce() -> u64) -> Option<u16> {
+        self.share(destination, flow_hash).map(|share| share.mtu)
+    }
+
+    /// The least [MTU](Self::mtu) there is.
+    #[inline]
+    #[must_use]
+    pub(crate) fn least_mtu(&self) -> u16 {
+        self.least_mtu
+    }
+
+    #[inline]
+    fn share(&self, destination: IpAddr, flow_hash: impl FnOnce() -> u64) -> Option<&Share> {
         let route = match destination {
             IpAddr::V4(v4) => self.v4.find(v4.to_bits()),
             IpAddr::V6(v6) => self.v6.find(v6.to_bits()),
-        };
-        let Some(shares) = route.and_then(|route| self.routes.get(route as usize)) else {
-            return Hop::Unreachable;
-        };
-        match choose(shares, flow_hash) {
-            Some(SharedHop::Gateway(hop)) => hop,
-            Some(SharedHop::OnLink { port, mtu }) => {
-                match self.on_link.get(port, destination, mtu) {
-                    Some(adjacency) => Hop::Ready(AdjacencyIdx(adjacency)),
-                    None => Hop::Unresolved(NextHopKey { port, address: destination }),
-                }
-            }
-            None => Hop::Unreachable,
-        }
+        }?;
+        choose(self.routes.get(route as usize)?, flow_hash)
     }
 
     /// The next hop towards `destination`, if there is no choice.
@@ -270,11 +288,11 @@ impl Fib {
                             self.adjacency_of(hop.port, *address, *mac, config, mtu);
                         }
                     }
-                    SharedHop::OnLink { port: hop.port, mtu }
+                    SharedHop::OnLink(hop.port)
                 }
             };
             up_to += u32::from(hop.weight.max(1));
-            shares.push(Share { up_to, hop: shared });
+            shares.push(Share { up_to, mtu, hop: shared });
         }
         shares
     }
@@ -302,13 +320,14 @@ impl Fib {
 }
 
 /// The next hop whose share of `0..total` the hash falls in.
-fn choose(shares: &[Share], flow_hash: impl FnOnce() -> u64) -> Option<SharedHop> {
+#[inline]
+fn choose(shares: &[Share], flow_hash: impl FnOnce() -> u64) -> Option<&Share> {
     if let [only] = shares {
-        return Some(only.hop);
+        return Some(only);
     }
     let total = u64::from(shares.last()?.up_to);
     let point = ((u128::from(flow_hash()) * u128::from(total)) >> 64) as u64;
-    shares.iter().find(|share| point < u64::from(share.up_to)).map(|share| share.hop)
+    shares.iter().find(|share| point < u64::from(share.up_to))
 }
 
 /// An inclusive range of addresses, IPv4 as 32-bit numbers.

@@ -25,8 +25,8 @@ use crate::journey::{PacketSet, Walk};
 use crate::next_hop::{self, BackendHops};
 use crate::owner::Ownership;
 use crate::parse::{self, parse};
-use crate::rewrite;
 use crate::rewrite::port_walk::PortWalks;
+use crate::rewrite::{self, mss};
 use crate::snapshot::Snapshot;
 use crate::spread::Spread;
 use crate::{Burst, CameBy, DropReason, Exit, NextHopKey, Tick, WorkerIdx};
@@ -144,6 +144,9 @@ impl<'m> Forwarder<'m> {
             self.receive_strangers(burst, snapshot, now);
         }
         let (walk, flows, counters) = (&mut *self.walk, &mut self.flows, &self.counters);
+        if !walk.syns.is_empty() {
+            mss::clamp(burst, walk, flows, snapshot, counters);
+        }
         let known = &mut self.backend_hops;
         let plain = walk.pinned.and(walk.plain);
         walk.gone = express::leave(plain, burst, walk, flows, known, snapshot);

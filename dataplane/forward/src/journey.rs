@@ -59,6 +59,8 @@ pub(crate) struct Walk {
     pub(crate) dsr: PacketSet,
     /// Packets that left as steady ones do, and are whole on their way.
     pub(crate) gone: PacketSet,
+    /// SYNs of flows, their answers among them.
+    pub(crate) syns: PacketSet,
     /// Packets that are too large for the way they must take.
     pub(crate) too_big: PacketSet,
     /// Packets that left for their owners before they were looked up.
@@ -83,6 +85,7 @@ impl Default for Walk {
             ids: [0; BURST],
             dsr: PacketSet::default(),
             gone: PacketSet::default(),
+            syns: PacketSet::default(),
             too_big: PacketSet::default(),
             others: PacketSet::default(),
             pinned: PacketSet::default(),
@@ -100,6 +103,7 @@ impl Walk {
         (self.pieces, self.dsr, self.too_big) = Default::default();
         (self.pinned, self.strangers) = Default::default();
         (self.gone, self.others) = Default::default();
+        self.syns = PacketSet::default();
     }
 }
 

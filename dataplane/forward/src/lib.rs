@@ -14,6 +14,7 @@
 //!       owner      another worker's flow: hand over (of a port that does not spread, before look_up)
 //!       pin        Maglev to a backend, the mode to the reply's tuple; both keys into the table
 //!      ╱
+//!  mss        SYNs are made to offer what fits their connection, both ways
 //!  express    what is plain leaves
 //!  rewrite    of the rest: the mirror image of the connection's other direction, checksums by increments
 //!  next_hop   the flow's cached adjacency, or the FIB; MAC addresses, MTU; send or hold
@@ -28,7 +29,7 @@
 //! * [`flow`]: the flow table, its memory, states, timeouts and sweep
 //! * `classify`, [`snapshot`] of `shared` maps, [`owner`], [`spread`]: whose packet it is, and where RSS would bring it
 //! * `pin`, [`group`], [`maglev`]: a backend for a new flow; `policy`, [`removal`]: who gets none, and who has none any more
-//! * `rewrite`: `full_nat`, `dnat`, their `port_walk`, and the `reset` that refuses or ends a connection
+//! * `rewrite`: `full_nat`, `dnat`, their `port_walk`, the `mss` of a connection, and the `reset` that refuses or ends one
 //! * `next_hop`, [`fib`]: where it leaves; `icmp`: errors about it, to the end that sent it; `answer`: errors of ours
 //! * [`exit`](Exit), [`drop`](DropReason), [`counters`]: what became of it
 //! * [`explain`](Explanation): what would become of one; [`traced`](Traced): how far one came
@@ -86,7 +87,7 @@ pub use forwarder::{Forwarder, Placed, RST_FRAME};
 pub use fragment::{DatagramIdx, Learned, Settled, WAITING};
 pub use group::{Affinity, Group, Member};
 pub use ids::{BackendId, ListenerSlot, MacAddr, Mode, PortIdx, Protocol, WorkerIdx};
-pub use policy::{OnExhaustion, OnUnknown};
+pub use policy::{MssClamp, OnExhaustion, OnUnknown};
 pub use removal::{Removal, Removals};
 pub use snapshot::{
     ECHO_PER_SECOND, L4Ports, Listener, PortConfig, Snapshot, SnapshotBuilder, SnapshotError,

@@ -23,3 +23,16 @@ pub enum OnUnknown {
     /// By RST (RFC 9293 §3.10.7.1), as often as allowed.
     Reset,
 }
+
+/// How far the MSS option of SYNs is lowered, on their way to a backend and back. With DSR it is not: what a client
+/// offers is about answers that do not pass here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MssClamp {
+    /// To what fits the way of the connection, both ways.
+    #[default]
+    Auto,
+    /// Not at all.
+    Off,
+    /// To so many bytes, and to what fits.
+    Most(u16),
+}

@@ -16,7 +16,7 @@ use crate::flow::{FlowKey, Timeouts};
 use crate::group::{Affinity, Group, Pick, source_key};
 use crate::removal::Removals;
 use crate::shared::SharedMap;
-use crate::{ListenerSlot, MacAddr, Mode, OnExhaustion, OnUnknown, PortIdx, Protocol};
+use crate::{ListenerSlot, MacAddr, Mode, MssClamp, OnExhaustion, OnUnknown, PortIdx, Protocol};
 
 pub use builder::SnapshotBuilder;
 use key::Key;
@@ -75,6 +75,8 @@ pub struct Listener {
     pub on_exhaustion: OnExhaustion,
     /// How a segment of a connection that nobody knows is answered. With DSR it goes to a backend.
     pub on_unknown: OnUnknown,
+    /// How far the MSS option of SYNs is lowered.
+    pub mss_clamp: MssClamp,
     /// Who serves. A backend's own L4 port is used, whatever port of the range was asked; but with DSR that port
     /// stays, and the backend serves on it.
     pub group: Arc<Group>,
@@ -257,6 +259,11 @@ impl Snapshot {
     /// How many listeners there are.
     pub(crate) fn listener_count(&self) -> usize {
         self.listeners.by_slot.len()
+    }
+
+    /// How far the MSS option of a listener's SYNs is lowered; as usual if it has gone.
+    pub(crate) fn mss_clamp(&self, slot: ListenerSlot) -> MssClamp {
+        self.listeners.by_slot.get(&slot).map_or(MssClamp::Auto, |listener| listener.mss_clamp)
     }
 
     /// Whether a listener that has gone owned packets to `destination`, and flows of it may live.

@@ -8,8 +8,8 @@ use penstock_forward::fib::{Neighbour, Prefix, Route, RouteHop};
 use penstock_forward::testing::Family;
 use penstock_forward::{
     Affinity, BACKEND_COLUMNS, BackendId, Counters, DropReason, Fib, Group, L4Ports,
-    LISTENER_COLUMNS, Listener, ListenerSlot, MacAddr, Member, Mode, OnExhaustion, OnUnknown,
-    PortConfig, PortIdx, Protocol, Snapshot, SnapshotBuilder, WORKER_COLUMNS,
+    LISTENER_COLUMNS, Listener, ListenerSlot, MacAddr, Member, Mode, MssClamp, OnExhaustion,
+    OnUnknown, PortConfig, PortIdx, Protocol, Snapshot, SnapshotBuilder, WORKER_COLUMNS,
 };
 
 const BACKENDS: u8 = 16;
@@ -71,6 +71,7 @@ pub(crate) fn snapshot(family: Family, mode: Mode) -> Snapshot {
         affinity: Affinity::Tuple,
         on_exhaustion: OnExhaustion::Reset,
         on_unknown: OnUnknown::Drop,
+        mss_clamp: MssClamp::Auto,
         group: group.unwrap_or_else(|error| panic!("sixteen backends make a table: {error}")),
         snat: snat.clone(),
     };

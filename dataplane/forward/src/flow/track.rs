@@ -28,6 +28,9 @@ pub(crate) fn track(
             burst.leave(at, DropReason::TtlExpired.into());
         } else if follow(entry, headers, flows, snapshot, now) {
             walk.pinned.insert(at);
+            if headers.tcp_flags & SYN != 0 {
+                walk.syns.insert(at);
+            }
         } else {
             walk.strangers.insert(at);
         }

@@ -10,6 +10,7 @@ use crate::flow::{FlowKey, NewFlow};
 use crate::journey::Kind;
 use crate::pin::Pinning;
 use crate::snapshot::{Listener, Snapshot};
+use crate::wire::tcp::SYN;
 use crate::{BURST, Burst, CameBy, DropReason, Forwarder, Tick, WorkerIdx};
 
 /// What the first turn finds of a burst.
@@ -136,6 +137,9 @@ impl<'m> Forwarder<'m> {
             Ok(entry) => {
                 walk.entries[at] = entry;
                 walk.pinned.insert(at);
+                if headers.tcp_flags & SYN != 0 {
+                    walk.syns.insert(at);
+                }
             }
             Err(refusal) => self.refuse(at, burst, refusal, listener, snapshot, now),
         }

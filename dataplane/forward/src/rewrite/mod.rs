@@ -8,6 +8,7 @@
 pub(crate) mod dnat;
 pub(crate) mod dsr;
 pub(crate) mod full_nat;
+pub(crate) mod mss;
 pub(crate) mod port_walk;
 pub(crate) mod reset;
 pub(crate) mod tunnel;

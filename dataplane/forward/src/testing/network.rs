@@ -7,8 +7,8 @@ use super::family::Family;
 use super::packet::{BOX_MAC, ROUTER, mac_towards};
 use crate::fib::{Neighbour, Prefix, Route, RouteHop};
 use crate::{
-    Affinity, BackendId, Fib, Group, L4Ports, Listener, ListenerSlot, Member, Mode, NextHopKey,
-    OnExhaustion, OnUnknown, PortConfig, PortIdx, Protocol, SnapshotBuilder,
+    Affinity, BackendId, Fib, Group, L4Ports, Listener, ListenerSlot, Member, Mode, MssClamp,
+    NextHopKey, OnExhaustion, OnUnknown, PortConfig, PortIdx, Protocol, SnapshotBuilder,
 };
 
 /// Rows of the listener and backend counter tables: more than any test has.
@@ -36,6 +36,7 @@ fn parse_listener(slot: ListenerSlot, line: &str) -> Listener {
     let (mut mode, mut members, mut snat, mut refused) = (Mode::FullNat, vec![], vec![], 0);
     let mut affinity = Affinity::Tuple;
     let (mut on_exhaustion, mut on_unknown) = (OnExhaustion::Reset, OnUnknown::Drop);
+    let mut mss_clamp = MssClamp::Auto;
     for word in words {
         match word.split_once('=').expect("KEY=VALUE") {
             ("mode", "dnat") => mode = Mode::Dnat,
@@ -56,6 +57,8 @@ fn parse_listener(slot: ListenerSlot, line: &str) -> Listener {
             ("on-exhaustion", "drop") => on_exhaustion = OnExhaustion::Drop,
             ("on-unknown", "drop") => on_unknown = OnUnknown::Drop,
             ("on-unknown", "reset") => on_unknown = OnUnknown::Reset,
+            ("mss-clamp", "off") => mss_clamp = MssClamp::Off,
+            ("mss-clamp", bytes) => mss_clamp = MssClamp::Most(bytes.parse().expect("bytes")),
             ("refused", weight) => refused = weight.parse().expect("a weight"),
             other => panic!("{other:?} in {line}"),
         }
@@ -73,6 +76,7 @@ fn parse_listener(slot: ListenerSlot, line: &str) -> Listener {
         affinity,
         on_exhaustion,
         on_unknown,
+        mss_clamp,
         group: Arc::new(group),
         snat: snat.into(),
     }

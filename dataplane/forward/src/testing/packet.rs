@@ -42,8 +42,12 @@ pub struct TestPacket {
     pub acknowledgement: u32,
     /// TCP window.
     pub window: u16,
+    /// TCP options, a multiple of four bytes.
+    pub tcp_options: Vec<u8>,
     /// Hops left: TTL or hop limit.
     pub ttl: u8,
+    /// DSCP and ECN: type of service or traffic class.
+    pub traffic_class: u8,
     /// What the segment or datagram carries.
     pub payload: Vec<u8>,
     /// IPv4 options, a multiple of four bytes.
@@ -79,7 +83,9 @@ fn packet(source: SocketAddr, destination: SocketAddr, protocol: Protocol) -> Te
         sequence: 0x0102_0304,
         acknowledgement: 0x0102_0304, // what the other end sends next
         window: 0xfaf0,
+        tcp_options: Vec::new(),
         ttl: 61,
+        traffic_class: 0,
         payload: Vec::new(),
         ip_options: Vec::new(),
         ip_id_and_fragment: [0x12, 0x34, 0x40, 0x00],
@@ -150,6 +156,20 @@ impl TestPacket {
     #[must_use]
     pub fn ttl(mut self, ttl: u8) -> Self {
         self.ttl = ttl;
+        self
+    }
+
+    /// With these TCP options, a multiple of four bytes.
+    #[must_use]
+    pub fn with_options(mut self, options: &[u8]) -> Self {
+        self.tcp_options = options.to_vec();
+        self
+    }
+
+    /// With this DSCP and ECN.
+    #[must_use]
+    pub fn classed(mut self, traffic_class: u8) -> Self {
+        self.traffic_class = traffic_class;
         self
     }
 
@@ -286,7 +306,7 @@ impl TestPacket {
         let extensions_len: usize = self.extensions.iter().map(|(_, bytes)| bytes.len()).sum();
         let payload_len =
             u16::try_from(extensions_len + segment_len).expect("a packet of 64 KiB at most");
-        let mut ip = vec![0x60, 0, 0, 0];
+        let mut ip = vec![0x60 | self.traffic_class >> 4, self.traffic_class << 4, 0, 0];
         ip.extend(payload_len.to_be_bytes());
         ip.extend(numbers.next());
         ip.push(self.ttl);
@@ -303,7 +323,8 @@ impl TestPacket {
         let total_len =
             u16::try_from(header_len + segment_len).expect("a packet of 64 KiB at most");
         let mut ip =
-            vec![0x40 | u8::try_from(header_len / 4).expect("40 bytes of options at most"), 0];
+            vec![0x40 | u8::try_from(header_len / 4).expect("40 bytes of options at most")];
+        ip.push(self.traffic_class);
         ip.extend(total_len.to_be_bytes());
         ip.extend(self.ip_id_and_fragment);
         ip.extend([self.ttl, self.protocol.number(), 0, 0]);
@@ -322,9 +343,12 @@ impl TestPacket {
             Protocol::Tcp => {
                 l4.extend(self.sequence.to_be_bytes());
                 l4.extend(self.acknowledgement.to_be_bytes());
-                l4.extend([5 << 4, self.flags]);
+                let words =
+                    u8::try_from(5 + self.tcp_options.len() / 4).expect("40 bytes of options");
+                l4.extend([words << 4, self.flags]);
                 l4.extend(self.window.to_be_bytes());
                 l4.extend([0; 4]);
+                l4.extend(&self.tcp_options);
                 16
             }
             Protocol::Udp => {

@@ -19,7 +19,7 @@ const VIPS: [(&str, Protocol); 8] = [
     ("192.0.2.12:53", Protocol::Udp),
 ];
 const CONFIGURATIONS: [&str; 2] = [
-    "192.0.2.10:80/tcp backend=10.0.0.3:8080 snat=10.0.0.200
+    "192.0.2.10:80/tcp backend=10.0.0.3:8080 snat=10.0.0.200 mss-clamp=700
      192.0.2.11:80/tcp mode=dnat backend=10.0.0.3:8080
      192.0.2.10:53/udp backend=10.0.0.3:5300 snat=10.0.0.200
      192.0.2.11:53/udp mode=dnat backend=10.0.0.3:5300
@@ -57,6 +57,7 @@ struct Shape {
     ttl: u8,
     payload: usize,
     numbers: (u32, u32),
+    mss: Option<u16>,
     flip: Option<(prop::sample::Index, u8)>,
     cut: Option<prop::sample::Index>,
 }
@@ -67,17 +68,19 @@ fn shapes() -> impl Strategy<Value = Shape> {
     ];
     let numbers = (0..3_u32, 0..3_u32).prop_map(|(a, b)| (a << 17, b << 17));
     let families = prop_oneof![3 => Just(Family::V4), 1 => Just(Family::V6)];
+    let mss = prop::option::of(prop::sample::select(vec![500, 1400, 9000]));
     let flip = prop::option::weighted(0.1, (any::<prop::sample::Index>(), any::<u8>()));
     let cut = prop::option::weighted(0.05, any::<prop::sample::Index>());
     let payload = prop_oneof![8 => 0..40_usize, 1 => 1400..1480_usize];
     let ttl = prop_oneof![9 => Just(64), 1 => 0..3_u8];
-    (families, flags, ttl, payload, numbers, flip, cut).prop_map(
-        |(family, flags, ttl, payload, numbers, flip, cut)| Shape {
+    (families, flags, ttl, payload, numbers, mss, flip, cut).prop_map(
+        |(family, flags, ttl, payload, numbers, mss, flip, cut)| Shape {
             family,
             flags,
             ttl,
             payload,
             numbers,
+            mss,
             flip,
             cut,
         },
@@ -102,6 +105,8 @@ impl Shape {
         let mut packet = TestPacket::between(ends[0], ends[1], protocol);
         (packet.flags, packet.ttl) = (self.flags, self.ttl);
         (packet.sequence, packet.acknowledgement) = self.numbers;
+        let options = self.mss.filter(|_| protocol == Protocol::Tcp).map(super::mss::mss);
+        let packet = packet.with_options(options.as_ref().map_or(&[], |option| option));
         let mut frame = packet.carrying(&vec![7; self.payload]).bytes();
         if let Some((at, byte)) = &self.flip {
             let at = at.index(frame.len());
@@ -199,6 +204,7 @@ fn the_steps_reach_the_lane() {
         ttl: 64,
         payload: 9,
         numbers: (0, 0),
+        mss: None,
         flip: None,
         cut: None,
     };

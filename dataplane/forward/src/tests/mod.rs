@@ -15,6 +15,7 @@ mod lanes;
 mod lifetimes;
 mod limits;
 mod malformed;
+mod mss;
 mod owners;
 mod properties;
 mod quarantine;

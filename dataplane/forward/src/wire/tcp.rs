@@ -14,6 +14,12 @@ pub const SYN: u8 = 0x02;
 pub const RST: u8 = 0x04;
 /// The acknowledgement field is significant.
 pub const ACK: u8 = 0x10;
+/// The option behind which there is none.
+pub const END_OF_OPTIONS: u8 = 0;
+/// The option that fills a byte.
+pub const NO_OPERATION: u8 = 1;
+/// The option of a SYN that says how much its sender takes in a segment.
+pub const MSS: u8 = 2;
 
 /// A TCP segment seen in place.
 #[derive(Clone, Copy, Debug)]
