@@ -15,7 +15,9 @@ use penstock_controlplane::manifest;
 use penstock_controlplane::object::{Object, Objects};
 use penstock_controlplane::status::{self, Progress, Stamp, Statuses};
 use penstock_controlplane::translate::{Translation, translate};
-use penstock_feed::model::{Affinity, OnExhaustion, OnRemoval, OnUnknown, Policies, State};
+use penstock_feed::model::{
+    Affinity, MssClamp, OnExhaustion, OnRemoval, OnUnknown, Policies, State,
+};
 use penstock_gateway_types::Time;
 use penstock_gateway_types::k8s_openapi::jiff::Timestamp;
 
@@ -111,7 +113,7 @@ fn state(state: &State) -> String {
 
 /// Those that are not the usual ones.
 fn policies(policies: &Policies) -> String {
-    let Policies { on_removal, on_exhaustion, on_unknown } = *policies;
+    let Policies { on_removal, on_exhaustion, on_unknown, mss_clamp } = *policies;
     let mut said = String::new();
     if on_removal != OnRemoval::default() {
         let _ = write!(said, " on-removal={on_removal}");
@@ -121,6 +123,9 @@ fn policies(policies: &Policies) -> String {
     }
     if on_unknown != OnUnknown::default() {
         let _ = write!(said, " on-unknown={}", on_unknown.name());
+    }
+    if mss_clamp != MssClamp::default() {
+        let _ = write!(said, " mss-clamp={mss_clamp}");
     }
     said
 }

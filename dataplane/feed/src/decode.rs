@@ -10,12 +10,13 @@ use zerocopy::little_endian::{U16, U64};
 use crate::digest::Digest;
 use crate::encode::{
     IPPROTO_TCP, IPPROTO_UDP, MODE_DNAT, MODE_FULL_NAT, MODE_GUE, MODE_GUE_VARIANT_0, MODE_IPIP,
-    MODE_L2_DSR, ON_EXHAUSTION_DROP, ON_EXHAUSTION_ICMP, ON_EXHAUSTION_RESET, ON_REMOVAL_EXPIRE,
-    ON_REMOVAL_KEEP, ON_REMOVAL_RESET, ON_UNKNOWN_DROP, ON_UNKNOWN_RESET,
+    MODE_L2_DSR, MSS_CLAMP_AUTO, MSS_CLAMP_OFF, ON_EXHAUSTION_DROP, ON_EXHAUSTION_ICMP,
+    ON_EXHAUSTION_RESET, ON_REMOVAL_EXPIRE, ON_REMOVAL_KEEP, ON_REMOVAL_RESET, ON_UNKNOWN_DROP,
+    ON_UNKNOWN_RESET,
 };
 use crate::model::{
-    Affinity, Change, Listener, Member, Mode, Name, NextHop, ObjectError, ObjectId, ObjectKind,
-    OnExhaustion, OnRemoval, OnUnknown, Policies, PortRange, Protocol,
+    Affinity, Change, Listener, Member, Mode, MssClamp, Name, NextHop, ObjectError, ObjectId,
+    ObjectKind, OnExhaustion, OnRemoval, OnUnknown, Policies, PortRange, Protocol,
 };
 use crate::record::{
     AckBody, AckErrorBody, AckRecord, Address, Begin, BeginBody, Commit, CommitBody, FEED_VERSION,
@@ -259,7 +260,12 @@ impl<'a> Body<'a> {
             ON_UNKNOWN_RESET => OnUnknown::Reset,
             other => return Err(self.value("on_unknown", &other)),
         };
-        Ok(Policies { on_removal, on_exhaustion, on_unknown })
+        let mss_clamp = match part.mss_clamp.get() {
+            MSS_CLAMP_AUTO => MssClamp::Auto,
+            MSS_CLAMP_OFF => MssClamp::Off,
+            bytes => MssClamp::most(bytes).ok_or_else(|| self.value("mss_clamp", &bytes))?,
+        };
+        Ok(Policies { on_removal, on_exhaustion, on_unknown, mss_clamp })
     }
 
     fn member(&mut self) -> Result<Change, DecodeError> {

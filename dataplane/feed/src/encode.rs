@@ -9,8 +9,8 @@ use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64, U128};
 
 use crate::model::{
-    Affinity, Change, Listener, Member, Mode, Name, NextHop, ObjectError, ObjectId, ObjectKind,
-    OnExhaustion, OnRemoval, OnUnknown, Protocol,
+    Affinity, Change, Listener, Member, Mode, MssClamp, Name, NextHop, ObjectError, ObjectId,
+    ObjectKind, OnExhaustion, OnRemoval, OnUnknown, Protocol,
 };
 use crate::record::{
     AckBody, AckErrorBody, AckRecord, Address, BeginBody, CommitBody, FEED_VERSION, Fixed,
@@ -149,6 +149,11 @@ pub(crate) fn listener_body(name: &Name, listener: &Listener, out: &mut Vec<u8>)
                 OnUnknown::Drop => ON_UNKNOWN_DROP,
                 OnUnknown::Reset => ON_UNKNOWN_RESET,
             },
+            mss_clamp: U16::new(match listener.policies.mss_clamp {
+                MssClamp::Auto => MSS_CLAMP_AUTO,
+                MssClamp::Off => MSS_CLAMP_OFF,
+                MssClamp::Most { bytes } => bytes,
+            }),
             first: U16::new(listener.ports.first()),
             last: U16::new(listener.ports.last()),
             name_length: name_length(name),
@@ -254,6 +259,9 @@ pub(crate) const ON_EXHAUSTION_ICMP: u8 = 1;
 pub(crate) const ON_EXHAUSTION_DROP: u8 = 2;
 pub(crate) const ON_UNKNOWN_DROP: u8 = 0;
 pub(crate) const ON_UNKNOWN_RESET: u8 = 1;
+/// Anything else is a number of bytes.
+pub(crate) const MSS_CLAMP_AUTO: u16 = 0;
+pub(crate) const MSS_CLAMP_OFF: u16 = u16::MAX;
 
 impl From<IpAddr> for Address {
     fn from(address: IpAddr) -> Self {

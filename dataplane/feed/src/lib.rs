@@ -73,9 +73,9 @@ pub use decode::{DecodeError, decode, record_bytes};
 pub use digest::Digest;
 pub use encode::encode;
 pub use model::{
-    Affinity, BadName, BadPortRange, Change, Group, Listener, Map, Member, Mode, Name, NextHop,
-    ObjectError, ObjectId, ObjectKind, OnExhaustion, OnRemoval, OnUnknown, Policies, PortRange,
-    Protocol, SnatPool, State, Touched,
+    Affinity, BadName, BadPortRange, Change, Group, Listener, Map, Member, Mode, MssClamp, Name,
+    NextHop, ObjectError, ObjectId, ObjectKind, OnExhaustion, OnRemoval, OnUnknown, Policies,
+    PortRange, Protocol, SnatPool, State, Touched,
 };
 pub use producer::{ConnectError, Disconnected, Producer, PublishError, Published, PublishedKind};
 pub use record::{

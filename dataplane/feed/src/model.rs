@@ -31,7 +31,7 @@ use crate::digest::Digest;
 pub use change::Change;
 pub use join::join;
 pub use name::{BadName, Name};
-pub use policy::{OnExhaustion, OnRemoval, OnUnknown, Policies};
+pub use policy::{MssClamp, OnExhaustion, OnRemoval, OnUnknown, Policies};
 pub use touched::Touched;
 
 /// How many objects of each kind a state may hold: what bounds a data plane's memory.
@@ -283,7 +283,7 @@ pub struct Listener {
     pub mode: Mode,
     /// By what of a packet its backend is chosen.
     pub affinity: Affinity,
-    /// What it does where it cannot do what is asked.
+    /// What it does where it cannot do what is asked, and what SYNs may offer.
     pub policies: Policies,
     /// The [`Group`] that serves; it must exist in the same state.
     pub group: Name,

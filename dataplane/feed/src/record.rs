@@ -135,7 +135,7 @@ fixed_parts! {
     /// Followed by the names of the listener, its group and (unless its length is 0) its SNAT pool.
     ListenerBody {
         vip: Address, protocol: u8, mode: u8, affinity: u8, on_removal: u8, grace_ms: U32,
-        on_exhaustion: u8, on_unknown: u8, first: U16, last: U16,
+        on_exhaustion: u8, on_unknown: u8, mss_clamp: U16, first: U16, last: U16,
         name_length: U16, group_length: U16, pool_length: U16,
     }
     /// Followed by the group's name.

@@ -32,8 +32,8 @@ use std::{
 
 use penstock_feed::{self as feed, Name, ObjectError, ObjectId, ObjectKind, State, Touched};
 use penstock_forward::{
-    Affinity, Group, L4Ports, Listener, ListenerSlot, Mode, OnExhaustion, OnUnknown, PortConfig,
-    Protocol, Snapshot, SnapshotBuilder, SnapshotError, Tick, Timeouts,
+    Affinity, Group, L4Ports, Listener, ListenerSlot, Mode, MssClamp, OnExhaustion, OnUnknown,
+    PortConfig, Protocol, Snapshot, SnapshotBuilder, SnapshotError, Tick, Timeouts,
 };
 use tracing::warn;
 
@@ -478,6 +478,7 @@ impl Translator {
             affinity: affinity(listener.affinity),
             on_exhaustion: on_exhaustion(listener.policies.on_exhaustion),
             on_unknown: on_unknown(listener.policies.on_unknown),
+            mss_clamp: mss_clamp(listener.policies.mss_clamp),
             group,
             snat,
         })
@@ -599,6 +600,14 @@ fn on_unknown(policy: feed::OnUnknown) -> OnUnknown {
     match policy {
         feed::OnUnknown::Drop => OnUnknown::Drop,
         feed::OnUnknown::Reset => OnUnknown::Reset,
+    }
+}
+
+fn mss_clamp(policy: feed::MssClamp) -> MssClamp {
+    match policy {
+        feed::MssClamp::Auto => MssClamp::Auto,
+        feed::MssClamp::Off => MssClamp::Off,
+        feed::MssClamp::Most { bytes } => MssClamp::Most(bytes),
     }
 }
 

@@ -349,6 +349,7 @@ impl Statistics {
             ("on_removal", &listener.policies.on_removal.to_string()),
             ("on_exhaustion", listener.policies.on_exhaustion.name()),
             ("on_unknown", listener.policies.on_unknown.name()),
+            ("mss_clamp", &listener.policies.mss_clamp.to_string()),
             ("group", listener.group.as_str()),
             ("maglev_slots", &group.table_size().to_string()),
             ("maglev_digest", &format!("{:016x}", group.digest())),

@@ -334,7 +334,12 @@ fn maglev(labels: &Labels, style: Style) -> String {
 
 /// What a listener does otherwise than others where it cannot do what is asked: `on-removal reset`.
 fn policies(labels: &Labels) -> String {
-    let usual = [("on_removal", "keep"), ("on_exhaustion", "reset"), ("on_unknown", "drop")];
+    let usual = [
+        ("on_removal", "keep"),
+        ("on_exhaustion", "reset"),
+        ("on_unknown", "drop"),
+        ("mss_clamp", "auto"),
+    ];
     let said = usual.into_iter().map(|(key, usual)| (key, usual, labels.get(key)));
     let other = said.filter(|(_, usual, said)| !said.is_empty() && said != usual);
     let parts = other.map(|(key, _, said)| format!("{} {said}", key.replace('_', "-")));

@@ -141,10 +141,10 @@ impl Register<'_> {
     }
 
     fn note_policies(&mut self, gateway: &GatewayPlan<'_>) {
-        let accepted = gateway.accepted.as_ref().ok();
-        let note = accepted.and_then(|accepted| policy::note(accepted.policies, accepted.mode));
+        let Ok(accepted) = &gateway.accepted else { return };
         let object = || ObjectKey::of(Kind::Gateway, gateway.name);
-        self.notes.extend(note.map(|message| Note { object: object(), message }));
+        let notes = policy::notes(accepted.policies, accepted.mode);
+        self.notes.extend(notes.map(|message| Note { object: object(), message }));
     }
 
     /// With DSR the backend gets what the client sent, L4 port and all.

@@ -43,7 +43,9 @@ use penstock_gateway_types::reference::RouteGroupKind;
 
 pub use class::{CONTROLLER_NAME, SUPPORTED_FEATURES};
 pub use gateway::{AFFINITY_ANNOTATION, MODE_ANNOTATION};
-pub use policy::{ON_EXHAUSTION_ANNOTATION, ON_REMOVAL_ANNOTATION, ON_UNKNOWN_ANNOTATION};
+pub use policy::{
+    MSS_CLAMP_ANNOTATION, ON_EXHAUSTION_ANNOTATION, ON_REMOVAL_ANNOTATION, ON_UNKNOWN_ANNOTATION,
+};
 pub use verdict::{Refusal, Truth, Verdict};
 
 use crate::object::{Kind, NamespacedName, ObjectKey, Objects};

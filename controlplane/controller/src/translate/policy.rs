@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use penstock_feed::model::{Mode, OnExhaustion, OnRemoval, OnUnknown, Policies};
+use penstock_feed::model::{Mode, MssClamp, OnExhaustion, OnRemoval, OnUnknown, Policies};
 use penstock_gateway_types::Gateway;
 
 use super::verdict::Refusal;
@@ -13,6 +13,9 @@ pub const ON_REMOVAL_ANNOTATION: &str = "penstock.dev/on-removal";
 pub const ON_EXHAUSTION_ANNOTATION: &str = "penstock.dev/on-exhaustion";
 /// How a segment is answered of a connection that nobody knows.
 pub const ON_UNKNOWN_ANNOTATION: &str = "penstock.dev/on-unknown";
+
+/// How far the MSS option of SYNs is lowered.
+pub const MSS_CLAMP_ANNOTATION: &str = "penstock.dev/mss-clamp";
 
 /// The grace of `expire` where none is given.
 const GRACE_MS: u32 = 30_000;
@@ -33,17 +36,30 @@ pub(super) fn policies(gateway: &Gateway) -> Result<Policies, Refusal> {
         on_unknown: read(annotations, ON_UNKNOWN_ANNOTATION, on_unknown, || {
             OnUnknown::ALL.map(OnUnknown::name).join(", ")
         })?,
+        mss_clamp: read(annotations, MSS_CLAMP_ANNOTATION, mss_clamp, || {
+            let (least, most) = (MssClamp::LEAST_BYTES, MssClamp::MOST_BYTES);
+            format!("auto, off, or a number of bytes, {least} to {most}")
+        })?,
     })
 }
 
-/// What the operator should know who wrote a policy that does nothing in a mode.
-pub(super) fn note(policies: Policies, mode: Mode) -> Option<String> {
-    let in_vain = mode.is_dsr() && policies.on_unknown != OnUnknown::default();
-    in_vain.then(|| {
-        format!(
-            "annotation {ON_UNKNOWN_ANNOTATION} does nothing with mode {mode}: segments of connections that nobody \
-             knows go to a backend, which answers; remove it"
-        )
+/// What the operator should know who wrote policies that do nothing in a mode.
+pub(super) fn notes(policies: Policies, mode: Mode) -> impl Iterator<Item = String> {
+    let rows = [
+        (
+            policies.on_unknown != OnUnknown::default(),
+            ON_UNKNOWN_ANNOTATION,
+            "segments of connections that nobody knows go to a backend, which answers; remove it",
+        ),
+        (
+            policies.mss_clamp != MssClamp::default(),
+            MSS_CLAMP_ANNOTATION,
+            "what a client offers is about answers that go past us; give the backends' routes an MTU instead",
+        ),
+    ];
+    let in_vain = rows.into_iter().filter(move |(written, ..)| *written && mode.is_dsr());
+    in_vain.map(move |(_, annotation, why)| {
+        format!("annotation {annotation} does nothing with mode {mode}: {why}")
     })
 }
 
@@ -83,9 +99,36 @@ fn on_unknown(text: &str) -> Option<OnUnknown> {
     OnUnknown::ALL.into_iter().find(|policy| policy.name() == text)
 }
 
+fn mss_clamp(text: &str) -> Option<MssClamp> {
+    match text {
+        "auto" => Some(MssClamp::Auto),
+        "off" => Some(MssClamp::Off),
+        bytes => MssClamp::most(bytes.parse().ok()?),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_mss_is_a_number_of_bytes_or_a_word() {
+        for (text, expected) in [
+            ("auto", Some(MssClamp::Auto)),
+            ("off", Some(MssClamp::Off)),
+            ("1400", Some(MssClamp::Most { bytes: 1400 })),
+            ("536", Some(MssClamp::Most { bytes: 536 })),
+            ("535", None),
+            ("9561", None),
+            ("65536", None),
+            ("-1", None),
+            ("1400 bytes", None),
+            ("Auto", None),
+            ("", None),
+        ] {
+            assert_eq!(mss_clamp(text), expected, "{text:?}");
+        }
+    }
 
     #[test]
     fn a_grace_is_written_as_people_write_durations() {

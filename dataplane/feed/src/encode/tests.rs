@@ -22,12 +22,20 @@ fn any_policies() -> impl Strategy<Value = Policies> {
         Just(OnRemoval::Reset),
         (1..=most).prop_map(|grace_ms| OnRemoval::Expire { grace_ms }),
     ];
+    let mss_clamp = prop_oneof![
+        Just(MssClamp::Auto),
+        Just(MssClamp::Off),
+        (MssClamp::LEAST_BYTES..=MssClamp::MOST_BYTES).prop_map(|bytes| MssClamp::Most { bytes }),
+    ];
     let others = (prop::sample::select(&OnExhaustion::ALL), prop::sample::select(&OnUnknown::ALL));
-    (on_removal, others).prop_map(|(on_removal, (on_exhaustion, on_unknown))| Policies {
-        on_removal,
-        on_exhaustion,
-        on_unknown,
-    })
+    (on_removal, others, mss_clamp).prop_map(
+        |(on_removal, (on_exhaustion, on_unknown), mss_clamp)| Policies {
+            on_removal,
+            on_exhaustion,
+            on_unknown,
+            mss_clamp,
+        },
+    )
 }
 
 fn any_change() -> impl Strategy<Value = Change> {
@@ -215,13 +223,15 @@ fn a_policy_that_nobody_knows_is_named() {
             on_removal: OnRemoval::Expire { grace_ms: 30_000 },
             on_exhaustion: OnExhaustion::Icmp,
             on_unknown: OnUnknown::Reset,
+            mss_clamp: MssClamp::Most { bytes: 1400 },
         },
         group: name("g"),
         snat_pool: None,
     };
     let mut bytes = Vec::new();
     encode(&Record::Change(Change::PutListener { name: name("l"), listener }), &mut bytes);
-    assert_eq!(bytes[27..35], [0, 2, 0x30, 0x75, 0, 0, 1, 1], "affinity, then policies");
+    let policies = [0, 2, 0x30, 0x75, 0, 0, 1, 1, 0x78, 5];
+    assert_eq!(bytes[27..37], policies, "affinity, then policies");
     for (promise, changes, expected) in [
         ("another removal", &[(28, 3)][..], "Listener: field on_removal holds 3"),
         ("a grace of nothing", &[(29, 0), (30, 0)], "Listener: field grace_ms holds 0"),
@@ -230,6 +240,12 @@ fn a_policy_that_nobody_knows_is_named() {
         ("a grace of what is reset", &[(28, 1)], "Listener: field grace_ms holds 30000"),
         ("another exhaustion", &[(33, 3)], "Listener: field on_exhaustion holds 3"),
         ("another unknown", &[(34, 2)], "Listener: field on_unknown holds 2"),
+        ("an MSS of 535", &[(35, 0x17), (36, 2)], "Listener: field mss_clamp holds 535"),
+        (
+            "an MSS of nearly 64 KiB",
+            &[(35, 0xfe), (36, 0xff)],
+            "Listener: field mss_clamp holds 65534",
+        ),
     ] {
         let mut bytes = bytes.clone();
         changes.iter().for_each(|(at, byte)| bytes[*at] = *byte);

@@ -1,4 +1,4 @@
-//! What a listener does where it cannot do what is asked.
+//! What a listener does where it cannot do what is asked, and what it lets SYNs offer.
 
 use std::fmt;
 
@@ -96,6 +96,45 @@ impl OnUnknown {
     }
 }
 
+/// How far the MSS option of SYNs and their answers is lowered (RFC 9293 §3.7.1), on the way through. With DSR it is
+/// not: answers of its backends do not pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MssClamp {
+    /// To what fits the routes of a connection, both ways.
+    #[default]
+    Auto,
+    /// Not at all.
+    Off,
+    /// To so many bytes, and to what fits.
+    Most {
+        /// [`MssClamp::LEAST_BYTES`] to [`MssClamp::MOST_BYTES`].
+        bytes: u16,
+    },
+}
+
+impl MssClamp {
+    /// What who offers nothing takes in any case, over IPv4.
+    pub const LEAST_BYTES: u16 = 536;
+    /// What fits the largest MTU of a port, over IPv4.
+    pub const MOST_BYTES: u16 = 9560;
+
+    /// To so many bytes, if they may be so many.
+    #[must_use]
+    pub fn most(bytes: u16) -> Option<Self> {
+        (Self::LEAST_BYTES..=Self::MOST_BYTES).contains(&bytes).then_some(Self::Most { bytes })
+    }
+}
+
+impl fmt::Display for MssClamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Off => f.write_str("off"),
+            Self::Most { bytes } => write!(f, "{bytes}"),
+        }
+    }
+}
+
 /// All of a listener's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Policies {
@@ -105,6 +144,8 @@ pub struct Policies {
     pub on_exhaustion: OnExhaustion,
     /// When nobody knows the connection of a segment.
     pub on_unknown: OnUnknown,
+    /// What SYNs may offer.
+    pub mss_clamp: MssClamp,
 }
 
 #[cfg(test)]
@@ -124,5 +165,16 @@ mod tests {
             let found = OnRemoval::expire(grace_ms).map(|policy| policy.to_string());
             assert_eq!(found.as_deref(), expected, "{grace_ms} ms");
         }
+    }
+
+    #[test]
+    fn an_mss_is_not_less_than_everyone_takes_and_not_more_than_any_port() {
+        for (bytes, expected) in
+            [(0, None), (535, None), (536, Some("536")), (9560, Some("9560")), (9561, None)]
+        {
+            let found = MssClamp::most(bytes).map(|policy| policy.to_string());
+            assert_eq!(found.as_deref(), expected, "{bytes} bytes");
+        }
+        assert_eq!([MssClamp::Auto, MssClamp::Off].map(|p| p.to_string()), ["auto", "off"]);
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use penstock_feed::state_file::encode_file;
 use penstock_feed::{
-    AckRecord, Begin, Commit, Digest, NextHop, ObjectError, ObjectId, ObjectKind, OnExhaustion,
-    OnRemoval, OnUnknown, Policies, Record, SnatPool, State, encode,
+    AckRecord, Begin, Commit, Digest, MssClamp, NextHop, ObjectError, ObjectId, ObjectKind,
+    OnExhaustion, OnRemoval, OnUnknown, Policies, Record, SnatPool, State, encode,
 };
 
 use crate::support::{a_state, name};
@@ -24,6 +24,7 @@ fn a_rich_state() -> Arc<State> {
         on_removal: OnRemoval::Expire { grace_ms: 30_000 },
         on_exhaustion: OnExhaustion::Icmp,
         on_unknown: OnUnknown::Reset,
+        mss_clamp: MssClamp::Most { bytes: 1400 },
     };
     Arc::new(state)
 }

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use penstock_feed::{
-    Affinity, Group, Listener, Member, Mode, Name, NextHop, OnExhaustion, OnRemoval, OnUnknown,
-    Policies, PortRange, Protocol, SnatPool, State,
+    Affinity, Group, Listener, Member, Mode, MssClamp, Name, NextHop, OnExhaustion, OnRemoval,
+    OnUnknown, Policies, PortRange, Protocol, SnatPool, State,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
@@ -82,6 +82,7 @@ pub(crate) fn any_state() -> impl Strategy<Value = Arc<State>> {
                     on_removal: OnRemoval::expire(n.into()).unwrap_or_default(),
                     on_exhaustion: OnExhaustion::ALL[usize::from(n) % 3],
                     on_unknown: OnUnknown::ALL[usize::from(n) % 2],
+                    mss_clamp: MssClamp::most(u16::from(n) * 100).unwrap_or_default(),
                 },
                 group: group.get(&state.groups.keys().collect::<Vec<_>>()).to_owned().clone(),
                 snat_pool: state.snat_pools.keys().next().filter(|_| pool).cloned(),

@@ -73,8 +73,17 @@ fn any_policies() -> impl Strategy<Value = feed::Policies> {
         Just(feed::OnExhaustion::Drop)
     ];
     let on_unknown = prop_oneof![Just(feed::OnUnknown::Drop), Just(feed::OnUnknown::Reset)];
-    (on_removal, on_exhaustion, on_unknown).prop_map(|(on_removal, on_exhaustion, on_unknown)| {
-        feed::Policies { on_removal, on_exhaustion, on_unknown }
+    let mss_clamp = prop_oneof![
+        2 => Just(feed::MssClamp::Auto),
+        1 => Just(feed::MssClamp::Off),
+        1 => (feed::MssClamp::LEAST_BYTES..=feed::MssClamp::MOST_BYTES).prop_map(|bytes| feed::MssClamp::Most { bytes })
+    ];
+    let all = (on_removal, on_exhaustion, on_unknown, mss_clamp);
+    all.prop_map(|(on_removal, on_exhaustion, on_unknown, mss_clamp)| feed::Policies {
+        on_removal,
+        on_exhaustion,
+        on_unknown,
+        mss_clamp,
     })
 }
 
@@ -383,7 +392,7 @@ impl Pair {
             (translator.listeners.key(now.slot.0), self.whole.listeners.0.get(&whole.slot.0));
         assert_eq!(keys.0, keys.1, "{at} {protocol:?}");
         let facts = |listener: &Listener| {
-            let policies = (listener.on_exhaustion, listener.on_unknown);
+            let policies = (listener.on_exhaustion, listener.on_unknown, listener.mss_clamp);
             (listener.mode, listener.affinity, policies, listener.snat.clone())
         };
         assert_eq!(facts(now), facts(whole), "{at} {protocol:?}");

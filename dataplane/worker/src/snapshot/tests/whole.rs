@@ -349,6 +349,7 @@ impl Whole {
             affinity: affinity(listener.affinity),
             on_exhaustion: on_exhaustion(listener.policies.on_exhaustion),
             on_unknown: on_unknown(listener.policies.on_unknown),
+            mss_clamp: mss_clamp(listener.policies.mss_clamp),
             group,
             snat,
         })
