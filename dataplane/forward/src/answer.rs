@@ -6,6 +6,8 @@
 //!   To its client the VIP is a host, and this is what a host says of one port; sockets give up at once. "Host
 //!   unreachable", which RFC 6888 REQ-8 asks of a NAT before its clients, speaks of every port of the VIP, and
 //!   "prohibited" (RFC 1812 §5.2.7.1) of a filter on the way.
+//! * "Time exceeded" (RFC 1812 §5.3.1, RFC 4443 §3.3): no hop is left. We take a hop as a router does, and so we say
+//!   it: `traceroute` shows us, and a loop between routers is seen.
 //!
 //! From whom the sender talks to, so that filters let it through; about the packet as it was sent, which stays
 //! where it lies: the error's headers are written before it.
@@ -23,10 +25,12 @@ use crate::{HEADROOM, Tick};
 const UNREACHABLE: u8 = 3;
 const PORT_UNREACHABLE: u8 = 3;
 const FRAGMENTATION_NEEDED: u8 = 4;
-/// The same of ICMPv6: RFC 4443 §3.1 and §3.2.
+const TIME_EXCEEDED: u8 = 11;
+/// The same of ICMPv6: RFC 4443 §3.1 to §3.3.
 const UNREACHABLE_V6: u8 = 1;
 const PORT_UNREACHABLE_V6: u8 = 4;
 const PACKET_TOO_BIG: u8 = 2;
+const TIME_EXCEEDED_V6: u8 = 3;
 /// The most bytes of an error: RFC 1812 §4.3.2.3, RFC 4443 §2.4 (c).
 const MOST_V4: usize = 576;
 const MOST_V6: usize = 1280;
@@ -45,6 +49,8 @@ pub(crate) enum Answer {
     },
     /// Nobody takes it.
     PortUnreachable,
+    /// It had no hop left.
+    TimeExceeded,
 }
 
 impl Answer {
@@ -55,6 +61,8 @@ impl Answer {
             (Self::TooBig { mtu }, true) => (PACKET_TOO_BIG, 0, mtu),
             (Self::PortUnreachable, false) => (UNREACHABLE, PORT_UNREACHABLE, 0),
             (Self::PortUnreachable, true) => (UNREACHABLE_V6, PORT_UNREACHABLE_V6, 0),
+            (Self::TimeExceeded, false) => (TIME_EXCEEDED, 0, 0),
+            (Self::TimeExceeded, true) => (TIME_EXCEEDED_V6, 0, 0),
         };
         let [high, low] = mtu.to_be_bytes();
         [kind, code, 0, 0, 0, 0, high, low]

@@ -74,6 +74,7 @@ columns! {
         Exhausted "exhausted" "New connections and datagrams for which no SNAT address, or no port towards their backend, was free."
         UnknownReset "unknown_reset" "Segments of no flow, or of one that was ended so, answered by RST."
         Echoed "echoed" "ICMP echo requests to a VIP that were answered."
+        TimeExceeded "time_exceeded" "Packets answered by ICMP: they had no hop left."
         MssClamped "mss_clamped" "SYNs whose MSS option was lowered to what fits the way of their connection."
         Unreachable "unreachable" "Packets answered by ICMP: nobody could take a new connection or a datagram."
     }

@@ -89,7 +89,7 @@ drop_reasons! {
     Martian "martian" Forwarder
         "The source address can be nobody's: multicast, broadcast, reserved, loopback, zero, a VIP or SNAT address of this box, or L4 port 0; or an IPv6 address is link-local."
     TtlExpired "ttl_expired" Forwarder
-        "The packet had no hop left to live."
+        "The packet had no hop left and was not answered: an ICMP error, or one of more than may be."
     NotRouted "not_routed" Forwarder
         "The packet is for nobody we know: not an address of the box, no listener, no reply to a flow."
     NoFlow "no_flow" Forwarder

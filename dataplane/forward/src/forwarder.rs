@@ -156,6 +156,9 @@ impl<'m> Forwarder<'m> {
         if !walk.too_big.is_empty() {
             self.answer_too_big(burst, snapshot, now);
         }
+        if !self.walk.expired.is_empty() {
+            self.answer_expired(burst, now);
+        }
         self.count_exits(rest, burst);
     }
 

@@ -65,6 +65,8 @@ pub(crate) struct Walk {
     pub(crate) too_big: PacketSet,
     /// Packets that left for their owners before they were looked up.
     pub(crate) others: PacketSet,
+    /// Packets of flows that had no hop left.
+    pub(crate) expired: PacketSet,
     /// Packets whose entry is their flow.
     pub(crate) pinned: PacketSet,
     /// Packets without a flow, to be classified.
@@ -88,6 +90,7 @@ impl Default for Walk {
             syns: PacketSet::default(),
             too_big: PacketSet::default(),
             others: PacketSet::default(),
+            expired: PacketSet::default(),
             pinned: PacketSet::default(),
             strangers: PacketSet::default(),
         }
@@ -103,7 +106,7 @@ impl Walk {
         (self.pieces, self.dsr, self.too_big) = Default::default();
         (self.pinned, self.strangers) = Default::default();
         (self.gone, self.others) = Default::default();
-        self.syns = PacketSet::default();
+        (self.syns, self.expired) = Default::default();
     }
 }
 

@@ -35,6 +35,8 @@ pub(crate) enum Refusal {
     Reset,
     /// It is lost for this reason, and its sender is told so by ICMP, as often as allowed.
     Unreachable(DropReason),
+    /// It has no hop left.
+    Expired,
     /// It is from the middle of a connection that no flow knows.
     Unknown(OnUnknown),
     /// It goes to a backend without state.
@@ -63,7 +65,7 @@ impl Pinning<'_, '_> {
         // An earlier packet of this burst may have made the flow.
         let entry = self.flows.find(key, hash);
         if headers.ttl <= 1 {
-            return Err(DropReason::TtlExpired.into());
+            return Err(Refusal::Expired);
         }
         if entry.is_some() && track::follow(entry, headers, self.flows, self.snapshot, self.now) {
             return Ok(entry);

@@ -108,8 +108,8 @@ fn take_resets(lb: &mut TestLb) {
     }
 }
 
-/// A packet between two of the ends, perhaps with extension headers or a piece only, perhaps with
-/// one byte overwritten or cut short.
+/// A packet between two of the ends, perhaps with extension headers or TCP options, a piece only, without a hop left,
+/// perhaps with one byte overwritten or cut short.
 fn packet(what: u8, a: u8, b: u8, c: u8) -> Vec<u8> {
     let family = if a & 0x80 == 0 { Family::V4 } else { Family::V6 };
     let end = |n: u8| {
@@ -123,6 +123,8 @@ fn packet(what: u8, a: u8, b: u8, c: u8) -> Vec<u8> {
         1 => packet.extended(ipv6::HOP_BY_HOP, &[0, 0, 1, 4, 0, 0, 0, 0]),
         2 => packet.extended(ipv6::DESTINATION, &[0; 32]),
         3 => packet.piece(u16::from(c & 3) * 2, c & 4 != 0),
+        4 => packet.with_options(&[1, 2, 4, a, b, what, 2, 4]), // an MSS, and another that is cut off
+        5 => packet.ttl(c & 3),
         _ => packet,
     };
     let header_len = if protocol == Protocol::Tcp { 20 } else { 8 };

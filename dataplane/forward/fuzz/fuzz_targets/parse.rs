@@ -14,7 +14,7 @@ use penstock_forward::wire::{
     tcp::TcpView,
     udp::UdpView,
 };
-use penstock_forward::{Exit, WorkerIdx};
+use penstock_forward::{ByNic, Exit, HEADROOM, Tag, Tags, Tcis, WorkerIdx};
 
 const LISTENERS: &str = "192.0.2.10:80/tcp backend=10.0.0.3:8080 snat=10.0.0.200
      192.0.2.11:53/udp mode=dnat backend=10.0.0.3:5300
@@ -27,6 +27,7 @@ static LB: LazyLock<Mutex<TestLb<'static>>> = LazyLock::new(|| {
 
 fuzz_target!(|frame: &[u8]| {
     views(frame);
+    tags(frame);
     // As it is, and as if it were for us: few mutations hit six bytes of MAC.
     let mut ours = frame.to_vec();
     if let Some(mac) = ours.first_chunk_mut() {
@@ -39,13 +40,35 @@ fuzz_target!(|frame: &[u8]| {
             Exit::Punt(_) | Exit::HandOver(_) | Exit::Await(_) => {
                 assert_eq!(left, frame, "unchanged")
             }
-            Exit::Send(_) | Exit::Hold(_) | Exit::Drop(_) => assert!(left.len() <= frame.len()),
+            // What is answered by ICMP is quoted, behind headers that it did not have.
+            Exit::Send(_) | Exit::Hold(_) | Exit::Drop(_) => {
+                assert!(left.len() <= frame.len() + HEADROOM);
+            }
         }
         let snapshot = lb.snapshot.clone();
         let _ = lb.worker_mut(WorkerIdx(0)).resume(&mut left, NOWHERE, &snapshot);
     }
     lb.sleep_ms(1_000_000_000);
 });
+
+/// Tags are taken off, or the frame stays as it is; and what was taken off can be put on.
+fn tags(frame: &[u8]) {
+    let stacked = Tags::two(Tag { ether_type: 0x88a8, vlan: 100 }, 7);
+    for tags in [Tags::one(7), stacked] {
+        for by_nic in [ByNic::None, ByNic::One(7), ByNic::One(100)] {
+            let mut rest = frame.to_vec();
+            match tags.take_off(&mut rest, by_nic) {
+                Err(_) => assert_eq!(rest, frame),
+                Ok(taken) if taken.bytes == tags.bytes() => {
+                    tags.put_on(&mut rest, taken.tcis).expect("there was room");
+                    assert_eq!(rest, frame);
+                }
+                Ok(taken) => assert_eq!(tags.with_priorities_of(taken.tcis), taken.tcis),
+            }
+        }
+    }
+    let _ = stacked.put_on(&mut frame.to_vec(), Tcis::default());
+}
 
 /// After a view is made, none of its accessors panics.
 fn views(bytes: &[u8]) {

@@ -26,6 +26,7 @@ pub(crate) fn track(
             walk.strangers.insert(at);
         } else if headers.ttl <= 1 {
             burst.leave(at, DropReason::TtlExpired.into());
+            walk.expired.insert(at);
         } else if follow(entry, headers, flows, snapshot, now) {
             walk.pinned.insert(at);
             if headers.tcp_flags & SYN != 0 {

@@ -1,4 +1,4 @@
-//! Packets of DSR flows outside the corridor, and those that are too large for where they must go.
+//! Packets of DSR flows outside the corridor, and those that are too large for where they must go, or have no hop left.
 
 use crate::answer::{self, Answer};
 use crate::counters::WorkerColumn;
@@ -86,6 +86,15 @@ impl Forwarder<'_> {
         self.tell(at, burst, &arrived, Answer::TooBig { mtu }, now)
     }
 
+    /// Tells the senders of packets that had no hop left, as often as allowed.
+    #[cold]
+    pub(super) fn answer_expired(&mut self, burst: &mut Burst, now: Tick) {
+        for at in self.walk.expired.iter() {
+            let arrived = self.walk.keys[at];
+            self.tell(at, burst, &arrived, Answer::TimeExceeded, now);
+        }
+    }
+
     /// Answers a packet, which is as it arrived, by an ICMP error, if another may be sent.
     pub(super) fn tell(
         &mut self,
@@ -104,6 +113,7 @@ impl Forwarder<'_> {
         let column = match what {
             Answer::TooBig { .. } => WorkerColumn::TooBig,
             Answer::PortUnreachable => WorkerColumn::Unreachable,
+            Answer::TimeExceeded => WorkerColumn::TimeExceeded,
         };
         self.counters.worker(column, 1);
         Some(())

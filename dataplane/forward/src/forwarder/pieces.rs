@@ -68,6 +68,7 @@ impl Forwarder<'_> {
         let (key, headers) = (self.walk.keys[at], self.walk.headers[at]);
         let entry = self.flows.find(&key, self.walk.hashes[at]);
         if entry.is_some() && headers.ttl <= 1 {
+            self.walk.expired.insert(at);
             return burst.leave(at, DropReason::TtlExpired.into());
         }
         let goes_on = entry.is_some()

@@ -45,6 +45,12 @@ impl Forwarder<'_> {
                 burst.leave(at, reason.into());
                 self.tell(at, burst, &key, Answer::PortUnreachable, now);
             }
+            Refusal::Expired => {
+                burst.leave(at, DropReason::TtlExpired.into());
+                if !pin::is_nobodys(&key, snapshot) {
+                    self.tell(at, burst, &key, Answer::TimeExceeded, now);
+                }
+            }
             Refusal::Unknown(policy) => {
                 self.leave_unknown(at, burst, policy, DropReason::NoFlow.into(), snapshot, now);
             }

@@ -41,6 +41,16 @@ fn too_large_too_often(family: Family) -> Exit {
     lb.send_to(WorkerIdx(0), long).0
 }
 
+/// And so is what it is told of packets that have no hop left.
+fn no_hop_left_too_often(family: Family) -> Exit {
+    let mut lb = family.lb(FULL_NAT);
+    for _ in 0..crate::answer::ERRORS.at_once {
+        let told = lb.send_to(WorkerIdx(0), first(family).ttl(1).into()).0;
+        assert_eq!(told, Exit::Send(PortIdx(0)));
+    }
+    lb.send_to(WorkerIdx(0), first(family).ttl(1).into()).0
+}
+
 /// One worker in 255 has 253 ports, and a search tries 64 of them: fill the share.
 fn snat_ports_used_up(family: Family) -> Exit {
     let spec = "192.0.2.10:80/tcp backend=10.0.0.3:8080 snat=10.0.0.200 on-exhaustion=drop";
@@ -138,7 +148,7 @@ const ROWS: &[Row] = &[
     (DropReason::IcmpTunnel, BOTH, super::dsr::told_of_another_error),
     (DropReason::EchoLimited, BOTH, super::icmp::pinged_too_often),
     (DropReason::Martian, BOTH, |family| exit(family, family.tcp("203.0.113.7:0", VIP, SYN))),
-    (DropReason::TtlExpired, BOTH, |family| exit(family, first(family).ttl(1))),
+    (DropReason::TtlExpired, BOTH, no_hop_left_too_often),
     (DropReason::NotRouted, BOTH, |family| {
         exit(family, family.tcp(CLIENT, "198.51.100.9:80", SYN))
     }),

@@ -13,7 +13,7 @@ const TUNNELS: [(&str, usize); 3] = [("ipip", 0), ("gue", 8), ("gue-variant-0", 
 const SNAT: &str = "10.0.0.200";
 
 /// A listener whose one backend is of this family, which a tunnel's may be whatever the client's is.
-fn lb(family: Family, mode: &str, outer: Family) -> TestLb<'static> {
+pub(super) fn lb(family: Family, mode: &str, outer: Family) -> TestLb<'static> {
     let vip = family.text("192.0.2.10:80/tcp");
     let (backend, snat) = (outer.text("10.0.0.3:8080"), outer.text(SNAT));
     TestLb::with(&format!("{vip} mode={mode} backend={backend} snat={snat}"))
@@ -28,7 +28,7 @@ fn class_of(frame: &[u8]) -> (bool, u8) {
 }
 
 /// The frame of a packet, one hop older, in a tunnel. Source port and flow label are those of `left`.
-fn tunnelled(packet: &TestPacket, mode: &str, outer: Family, left: &[u8]) -> Vec<u8> {
+pub(super) fn tunnelled(packet: &TestPacket, mode: &str, outer: Family, left: &[u8]) -> Vec<u8> {
     let inner_frame = packet.clone().leaving().bytes();
     wrapped(&inner_frame, mode, outer, left)
 }
@@ -113,26 +113,6 @@ fn l2_dsr_changes_mac_addresses_and_the_hop_limit_alone() {
             expected.macs[0] = mac_towards(family.address("10.0.0.3"));
             assert_eq!(left, expected.bytes());
         }
-    }
-}
-
-/// RFC 6040 §4.1, and RFC 2983 §3.1 for DSCP.
-#[test]
-fn the_outer_header_has_the_inner_ones_traffic_class() {
-    for (family, outer) in families().flat_map(|f| Family::BOTH.map(|outer| (f, outer))) {
-        let mut lb = lb(family, "ipip", outer);
-        let mut frame = family.tcp(CLIENT, VIP, SYN).bytes();
-        match family {
-            Family::V4 => {
-                frame[15] = 0xbb;
-                frame[24..26].fill(0);
-                let sum = !checksum::sum(&frame[14..34]);
-                frame[24..26].copy_from_slice(&sum.to_ne_bytes());
-            }
-            Family::V6 => (frame[14], frame[15]) = (0x6b, 0xb0),
-        }
-        let (_, left) = lb.send_to(SERVED, frame);
-        assert_eq!(class_of(&left), (outer == Family::V6, 0xbb));
     }
 }
 

@@ -57,8 +57,11 @@ fn a_tcp_connection_through_full_nat() {
             (
                 "a packet without a hop left is neither hit nor miss",
                 family.tcp(CLIENT, VIP, ACK).ttl(1).into(),
-                Dropped(DropReason::TtlExpired),
-                &["dropped", "drop_ttl_expired"],
+                crate::testing::Leaves::Tx(super::icmp::time_exceeded(
+                    family,
+                    &family.tcp(CLIENT, VIP, ACK).ttl(1),
+                )),
+                &["sent", "time_exceeded"],
             ),
             (
                 "FIN",

@@ -132,9 +132,20 @@ pub(super) fn port_unreachable(family: Family, packet: &TestPacket) -> Vec<u8> {
     answer(family, [kind, code, 0, 0, 0, 0], &packet.bytes()[14..])
 }
 
+/// What we say to whom a packet without a hop left came from.
+pub(super) fn time_exceeded(family: Family, packet: &TestPacket) -> Vec<u8> {
+    let kind = if family == Family::V4 { 11 } else { 3 };
+    let ends = [packet.destination.ip(), packet.source.ip()];
+    answer_as(family, ends, [kind, 0, 0, 0, 0, 0], &packet.bytes()[14..])
+}
+
 /// What we say to the client about a packet of his.
 fn answer(family: Family, head: [u8; 6], arrived: &[u8]) -> Vec<u8> {
-    let [vip, client] = ["192.0.2.10", "203.0.113.7"].map(|ip| family.address(ip));
+    let ends = ["192.0.2.10", "203.0.113.7"].map(|ip| family.address(ip));
+    answer_as(family, ends, head, arrived)
+}
+
+fn answer_as(family: Family, [vip, client]: [IpAddr; 2], head: [u8; 6], arrived: &[u8]) -> Vec<u8> {
     let most = if family == Family::V4 { 548 } else { 1232 };
     let macs = [mac_towards(client), BOX_MAC];
     let quoted = arrived[..arrived.len().min(most)].to_vec();

@@ -9,6 +9,7 @@ mod explain;
 mod extension_headers;
 mod fragments;
 mod full_nat;
+mod hops;
 mod icmp;
 mod kernel;
 mod lanes;
