@@ -23,6 +23,7 @@ mod quarantine;
 mod refusal;
 mod removal;
 mod rss;
+mod stack;
 mod traced;
 mod unknown;
 mod vlan;
