@@ -9,6 +9,7 @@
 //! |---------------|-------------------------------------------------------------------------------|
 //! | `forwarding`  | what goes through, in which shares, and what is refused and counted            |
 //! | `ipv6`        | IPv6 is served as IPv4 is, beside it                                            |
+//! | `kernel_nat`  | the same packets through our NAT and the kernel's give the same packets       |
 //! | `change`      | a drained and an added backend disturb no connection that exists               |
 //! | `companion`   | a companion that is renamed serves on, one that is deleted comes again         |
 //! | `removal`     | connections of a backend or listener that is removed end as the Gateway says   |
@@ -16,6 +17,7 @@
 //! | `spreading`   | a port with one queue serves several workers                                  |
 //! | `throughput`  | long TCP streams stay whole, also when replies meet the wrong worker           |
 //! | `leak`        | ten thousand connections leave nothing behind                                  |
+//! | `odd`         | packets that no host sends, built by Scapy, end as promised                     |
 //! | `pmtu`        | what a router says of packets that do not fit reaches their sender             |
 //!
 //! `network` is the lab as a value, `site` the Gateway API objects that a test puts in the folder,
@@ -30,8 +32,10 @@ mod flood;
 mod forwarding;
 mod fragments;
 mod ipv6;
+mod kernel_nat;
 mod leak;
 mod network;
+mod odd;
 mod pmtu;
 mod removal;
 mod restart;
