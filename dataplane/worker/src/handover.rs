@@ -6,7 +6,8 @@
 //! its bytes, with its own snapshot. Full rings drop, by name; they never wait.
 
 use penstock_forward::BURST;
-use rtrb::{Consumer, Producer, RingBuffer};
+
+use crate::shared::{Consumer, Producer, RingBuffer};
 
 /// Packets a ring holds at least: eight bursts.
 const RING_PACKETS: usize = 256;
@@ -92,7 +93,7 @@ impl<P> HandOver<P> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

@@ -50,6 +50,7 @@ pub mod orphans;
 pub mod pieces;
 pub mod published;
 pub mod receive;
+mod shared;
 pub mod slots;
 pub mod snapshot;
 pub mod start;

@@ -2,16 +2,13 @@
 //!
 //! A worker caches the `Arc` and compares the pointer once a turn. The main lcore keeps every
 //! configuration that a worker might still read, so that the last reference is always dropped
-//! here and never on the packet path.
+//! here and never on the packet path. `tests/loom_workers.rs` runs every interleaving of it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::Ordering;
 
-use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
-use penstock_forward::Snapshot;
+
+use crate::shared::{Arc, ArcSwap, AtomicU64, Snapshot};
 
 /// A configuration with its place in the order of publication.
 #[derive(Debug)]
