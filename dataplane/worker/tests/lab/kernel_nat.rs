@@ -262,9 +262,9 @@ fn with_ends(packet: &[u8], source: SocketAddr, destination: SocketAddr) -> Vec<
     again.bytes()[14..].to_vec()
 }
 
-/// A segment that offers an MSS, SACK, timestamps and a window scale.
+/// A segment that offers an MSS, which fits both ways, SACK, timestamps and a window scale.
 fn options(packet: TestPacket, family: Family) -> Vec<u8> {
-    const OPTIONS: [u8; 20] = [2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 1, 2, 3, 0, 0, 0, 0, 1, 3, 3, 7];
+    const OPTIONS: [u8; 20] = [2, 4, 5, 0xa0, 4, 2, 8, 10, 0, 1, 2, 3, 0, 0, 0, 0, 1, 3, 3, 7];
     let mut frame = packet.carrying(&OPTIONS).bytes();
     let l4 = family.l4();
     frame[l4 + 12] = 10 << 4;

@@ -345,8 +345,18 @@ def segments_of_no_connection(family):
 
 def hops(family):
     name = "IPv6" if family.is_v6 else "IPv4"
+
+    def told(client):
+        def is_told(packet):
+            ip = packet.getlayer(family.layer())
+            ours = ip and (ip.src, ip.dst) == (family.vip, client)
+            return ours and (ICMPv6TimeExceeded in packet if family.is_v6 else ICMP in packet and packet[ICMP].type == 11)
+
+        return is_told
+
     for left in (0, 1):
-        row(f"{name}: {left} hops left", lost("ttl_expired", framed(family.ip(hops=left) / syn())))
+        client = family.client()
+        row(f"{name}: {left} hops left", leaves([framed(family.ip(src=client, hops=left) / syn())], told(client)))
     row(f"{name}: 2 hops left", leaves([framed(family.ip(hops=2) / syn(seq=41004))], to_backend(family, seq=41004)))
 
 
