@@ -4,6 +4,7 @@ use arrayvec::ArrayVec;
 
 use crate::exit::ShortExit;
 use crate::fragment::Learned;
+use crate::wire::ethernet;
 use crate::{Exit, NextHopKey, PortIdx, PuntClass};
 
 /// The most packets in a burst.
@@ -187,6 +188,12 @@ impl Slot<'_> {
         self.len = self.len.checked_sub(count)?;
         self.start += count;
         Some(())
+    }
+
+    /// Cuts off what lies behind the largest IP packet of an untagged frame: padding, of one that fits.
+    #[inline]
+    pub(crate) fn cut_to(&mut self, mtu: u16) {
+        self.len = self.len.min(mtu.saturating_add(ethernet::HEADER_LEN as u16));
     }
 }
 

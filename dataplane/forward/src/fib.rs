@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use foldhash::fast::FixedState;
 
 use crate::flow::NO_HOP;
+use crate::wire::ethernet;
 use crate::{HEADROOM, MacAddr, NextHopKey, PortConfig, PortIdx};
 
 /// A prefix: an address and how many of its leading bits count.
@@ -88,6 +89,14 @@ pub(crate) struct Ready {
     pub(crate) port: PortIdx,
     /// The largest IP packet.
     pub(crate) mtu: u16,
+}
+
+impl Ready {
+    /// Whether an untagged frame of this length may go, its padding too.
+    #[inline(always)]
+    pub(crate) fn takes(&self, frame_len: u16) -> bool {
+        usize::from(frame_len) <= ethernet::HEADER_LEN + usize::from(self.mtu)
+    }
 }
 
 /// The answer of a look-up.

@@ -183,6 +183,7 @@ fn send(
     if ethernet::is_tagged(slot.front_mut()) {
         untag(slot)?;
     }
+    slot.cut_to(adjacency.mtu);
     if let Some(macs) = slot.front_mut().first_chunk_mut() {
         *macs = adjacency.macs;
     }
@@ -214,6 +215,7 @@ fn hold(
     if ethernet::is_tagged(slot.front_mut()) {
         untag(slot)?;
     }
+    slot.cut_to(port.mtu);
     burst.hold(at, key);
     Ok(())
 }

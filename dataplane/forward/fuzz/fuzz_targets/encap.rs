@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use penstock_forward_fuzz::promise::{LINK, MTU};
+use penstock_forward_fuzz::promise::LINK;
 use penstock_forward_fuzz::{Life, frames, live};
 
 fuzz_target!(|script: &[u8]| live(script, packets));
@@ -27,9 +27,9 @@ fn packets(script: &mut Unstructured, life: &Life) -> Result<Vec<Vec<u8>>> {
     // DSCP and ECN, or a flow label.
     frame[LINK + 1] = script.arbitrary()?;
     if script.ratio(1, 8)? {
-        // Padding, as far as it fits the port it comes in by.
+        // Padding, more than the port takes that it leaves by.
         let padded = frame.len() + usize::from(script.arbitrary::<u8>()?);
-        frame.resize(padded.min(LINK + MTU).max(frame.len()), 0xa5);
+        frame.resize(padded, 0xa5);
     } else {
         frames::overwrite(script, &mut frame, LINK)?;
     }

@@ -206,7 +206,7 @@ fn send<H: Head>(
         let Some(hop) = terms.hops.get(usize::from(record.hops[way])) else { continue };
         let may_go = head.is_of(Flow::new(record, wide), way)
             && record.fib_version == terms.fib_version
-            && head.ip_len() <= hop.mtu
+            && hop.takes(slot.len)
             && head.hops_left() > 1;
         if !may_go {
             continue;
@@ -288,7 +288,7 @@ fn leave_as<H: Head>(
 /// A plain packet as it leaves by `hop`, if it fits.
 #[inline(always)]
 fn rewrite_plain<H: Head>(slot: &mut Slot, flow: Flow, way: usize, hop: &Ready) -> Option<()> {
-    let head = H::of_mut(slot.buffer).filter(|head| head.ip_len() <= hop.mtu)?;
+    let head = H::of_mut(slot.buffer).filter(|_| hop.takes(slot.len))?;
     let delta = checksum::in_direction(flow.l4_delta, way);
     match head.protocol() {
         TCP => rewrite::update_tcp(&mut head.l4_mut().0, delta),

@@ -95,7 +95,11 @@ fn carry_plain_in<H: Head, const OUTER: usize>(
     hop: &Ready,
 ) -> Option<()> {
     let head = H::of_mut(slot.buffer)?;
-    if usize::from(head.ip_len()) + OUTER > usize::from(hop.mtu) {
+    let fits = match OUTER {
+        0 => hop.takes(slot.len),
+        _ => usize::from(head.ip_len()) + OUTER <= usize::from(hop.mtu), // padding ends here
+    };
+    if !fits {
         return None;
     }
     let (is_v6, traffic_class, len) = (H::FAMILY == V6, head.traffic_class(), head.ip_len());

@@ -318,6 +318,26 @@ fn a_held_packet_obeys_the_mtu_of_its_route() {
     }
 }
 
+/// A frame could come by a port that takes longer ones.
+#[test]
+fn padding_beyond_the_mtu_stays_behind() {
+    for (family, mode) in families().flat_map(|family| ["full-nat", "l2-dsr"].map(|m| (family, m)))
+    {
+        let spec = format!("192.0.2.10:53/udp mode={mode} backend=10.0.0.3:53 snat=10.0.0.200");
+        let mut lb = family.lb(&family.text(&spec));
+        for (promise, bytes, len, left) in [
+            ("a new flow", 3, 1700, 1514),
+            ("one that is known", 3, 1700, 1514),
+            ("padding that fits", 3, 1514, 1514),
+            ("a packet that just fits", 1500 - (family.l4() - 14 + 8), 1600, 1514),
+        ] {
+            let datagram = family.udp(CLIENT, "192.0.2.10:53", &vec![b'x'; bytes]).padded_to(len);
+            let (exit, frame) = lb.send_to(SERVED, datagram.into());
+            assert_eq!((exit, frame.len()), (Exit::Send(PortIdx(0)), left), "{promise}, {mode}");
+        }
+    }
+}
+
 #[test]
 fn a_neighbour_that_moves_is_followed_with_the_next_fib() {
     for family in families() {
