@@ -34,7 +34,7 @@ const TIME_EXCEEDED_V6: u8 = 3;
 /// The most bytes of an error: RFC 1812 §4.3.2.3, RFC 4443 §2.4 (c).
 const MOST_V4: usize = 576;
 const MOST_V6: usize = 1280;
-/// ICMP errors that one worker sends.
+/// ICMP errors of one kind that one worker sends.
 pub(crate) const ERRORS: Limit = Limit { at_once: 100, per_second: 1000 };
 /// The longest link header.
 const MOST_LINK: usize = ethernet::HEADER_LEN + ethernet::TAG_LEN;
@@ -91,7 +91,7 @@ pub(crate) fn answer(
     let head = head.get_mut(..l3 + ip_len)?;
     let (link, ip) = head.split_at_mut_checked(l3)?;
     link.copy_from_slice(frame.get(..l3)?);
-    link.first_chunk_mut::<12>()?.rotate_left(6);
+    ethernet::turn_round(link)?;
     let quote = usize::from(headers.ip_len).min(most - grown).min(room);
     let message = frame.get_mut(l3 - HEADER_LEN..l3 + quote)?;
     *message.first_chunk_mut()? = what.header(is_v6);
@@ -132,6 +132,24 @@ pub(crate) struct Allowance {
     /// Thousandths of an answer that are not left.
     spent: u64,
     since: Tick,
+}
+
+/// What is left of the ICMP errors of each kind: who provokes one silences no other.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Allowances {
+    too_big: Allowance,
+    unreachable: Allowance,
+    time_exceeded: Allowance,
+}
+
+impl Allowances {
+    pub(crate) fn of(&mut self, what: Answer) -> &mut Allowance {
+        match what {
+            Answer::TooBig { .. } => &mut self.too_big,
+            Answer::PortUnreachable => &mut self.unreachable,
+            Answer::TimeExceeded => &mut self.time_exceeded,
+        }
+    }
 }
 
 impl Allowance {

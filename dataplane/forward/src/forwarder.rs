@@ -11,7 +11,7 @@ mod strangers;
 
 use std::sync::Arc;
 
-use crate::answer::Allowance;
+use crate::answer::{self, Allowance};
 use crate::counters::{Counters, WorkerColumn};
 use crate::exit;
 use crate::express::{self, Lane};
@@ -46,7 +46,7 @@ pub struct Forwarder<'m> {
     sweep: Sweep,
     cuts: Cuts,
     datagrams: Datagrams,
-    icmp_allowance: Allowance,
+    icmp_allowances: answer::Allowances,
     echo_allowance: Allowance,
     rst_allowance: Allowance,
     backend_hops: BackendHops,
@@ -74,7 +74,7 @@ impl<'m> Forwarder<'m> {
             ownership: Ownership::new(me, workers),
             placed: Placed::default(),
             datagrams: Datagrams::new(me, workers, &hash),
-            icmp_allowance: Allowance::default(),
+            icmp_allowances: answer::Allowances::default(),
             echo_allowance: Allowance::default(),
             rst_allowance: Allowance::default(),
             flows: FlowTable::new(memory, hash, counters),

@@ -485,8 +485,8 @@ impl<'m> FlowTable<'m> {
     }
 
     /// The one that gives way before the others: what is over, then what is unproven, then of DSR, where Maglev
-    /// knows the backend and no handshake proves anything; the oldest first. To a listener that has its share only its
-    /// own give way, and what is over.
+    /// knows the backend and no handshake proves anything, and of UDP, where an answer does not prove the client; the
+    /// longest silent first. To a listener that has its share only its own give way, and what is over.
     fn first_to_yield(&self, records: impl Iterator<Item = usize>, claim: &Claim) -> Option<usize> {
         let may_yield = records.filter_map(|record| {
             let flow = &self.memory.records[record];
@@ -495,6 +495,7 @@ impl<'m> FlowTable<'m> {
                 _ if state.is_over() => 2,
                 _ if claim.has_its_share && flow.listener() != claim.listener => return None,
                 _ if state.is_unproven() => 1,
+                FlowState::UdpReplied => 0,
                 _ if flow.is_dsr() => 0,
                 _ => return None,
             };

@@ -106,7 +106,7 @@ impl Forwarder<'_> {
     ) -> Option<()> {
         let (headers, slot) = (&self.walk.headers[at], &mut burst.slots[at]);
         let wanted = answer::wants_one(slot.frame(), headers, arrived.family);
-        if !wanted || !self.icmp_allowance.take(answer::ERRORS, now) {
+        if !wanted || !self.icmp_allowances.of(what).take(answer::ERRORS, now) {
             return None;
         }
         answer::answer(slot, headers, arrived, what)?;

@@ -11,7 +11,7 @@ use crate::flow::{FlowKey, V6};
 use crate::journey::{Headers, Kind, Walk};
 use crate::rewrite::reset::TTL;
 use crate::snapshot::Snapshot;
-use crate::wire::{checksum, icmp, ipv4, ipv6};
+use crate::wire::{checksum, ethernet, icmp, ipv4, ipv6};
 use crate::{Burst, DropReason, Forwarder, Tick, pin};
 
 impl Walk {
@@ -53,7 +53,7 @@ impl Forwarder<'_> {
         snapshot: &Snapshot,
         now: Tick,
     ) -> Result<(), DropReason> {
-        if pin::is_from_nobody(key, snapshot) {
+        if pin::is_from_nobody(key, snapshot) || ethernet::is_from_group(slot.frame()) {
             return Err(DropReason::Martian);
         }
         let end = usize::from(headers.l3) + usize::from(headers.ip_len);
@@ -76,7 +76,7 @@ impl Forwarder<'_> {
 /// Makes the reply of a request, where it lies: back by the way it came, with its tag, and its type of service.
 fn turn_round(frame: &mut [u8], headers: &Headers, key: &FlowKey) -> Option<()> {
     let [_, reply] = icmp::echo(key.protocol)?;
-    frame.first_chunk_mut::<12>()?.rotate_left(6);
+    ethernet::turn_round(frame)?;
     let (head, message) = frame.split_at_mut_checked(usize::from(headers.l4))?;
     let ip = head.get_mut(usize::from(headers.l3)..)?;
     if key.family == V6 {

@@ -7,7 +7,7 @@ use crate::flow::{Direction, Entry, Flow, FlowRecord, Wide};
 use crate::icmp::{self, About, IcmpError};
 use crate::rewrite::tunnel::Quoted;
 use crate::snapshot::Snapshot;
-use crate::{Burst, CameBy, DropReason, Forwarder, Tick, next_hop};
+use crate::{Burst, CameBy, DropReason, Forwarder, Tick, next_hop, pin};
 
 impl Forwarder<'_> {
     /// An ICMP error: written anew for the end it is about, handed to the owner of the flow it quotes, or gone.
@@ -78,6 +78,9 @@ impl Forwarder<'_> {
             return Err(ShortExit::hand_over(next));
         }
         let Class::Listener(listener) = class else { return Ok(None) };
+        if pin::is_nobodys(&error.key, snapshot) {
+            return Err(DropReason::Martian.into());
+        }
         let hash = self.flows.hash.tuple(&error.key);
         let flow = self.pinning(snapshot, now).without_state(&error.key, hash, listener);
         Ok(flow.map(|flow| (flow.record(now), flow.wide())))

@@ -52,7 +52,7 @@ pub(crate) fn answer(slot: &mut Slot, headers: &Headers, key: &FlowKey) -> Optio
     let ip_end = l3 + usize::from(headers.ip_len);
     let segment = TcpView::new(frame.get(usize::from(headers.l4)..ip_end)?).ok()?;
     let tcp = closed_port_says(&segment);
-    frame.first_chunk_mut::<12>()?.rotate_left(6);
+    ethernet::turn_round(frame)?;
     let ip_len = write_packet(frame.get_mut(l3..)?, &key.mirror(), tcp)?;
     let len = (l3 + ip_len).max(MIN_FRAME.min(frame.len()));
     slot.len = u16::try_from(len).ok()?;

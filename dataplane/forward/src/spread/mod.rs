@@ -23,8 +23,8 @@ use toeplitz::Toeplitz;
 pub(crate) use inverse::PortsTo;
 pub use toeplitz::KEY_LEN;
 
-/// The longest RETA: twice what NICs have.
-const LONGEST_TABLE: usize = 1024;
+/// The longest RETA: twice what NICs have, of which some of Intel's have 2048 entries.
+const LONGEST_TABLE: usize = 4096;
 
 /// Which packets' L4 ports go into a NIC's hash, besides the addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -220,11 +220,12 @@ mod tests {
         };
         let rows = [
             (new(MICROSOFT, &table(128, 3)), "a spread"),
+            (new(MICROSOFT, &table(2048, 3)), "a spread"),
             (
                 new(MICROSOFT, &table(100, 3)),
-                "a RETA of 100 entries: a power of two from 2 to 1024 is wanted",
+                "a RETA of 100 entries: a power of two from 2 to 4096 is wanted",
             ),
-            (new(MICROSOFT, &[]), "a RETA of 0 entries: a power of two from 2 to 1024 is wanted"),
+            (new(MICROSOFT, &[]), "a RETA of 0 entries: a power of two from 2 to 4096 is wanted"),
             (new(MICROSOFT, &table(64, 4)), "the RETA names queue 3, and there are 3"),
             (new(MICROSOFT, &table(64, 2)), "the RETA does not name queue 2"),
             (

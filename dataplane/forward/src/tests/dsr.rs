@@ -488,3 +488,18 @@ pub(super) fn told_of_another_error(family: Family) -> Exit {
     let (_, left) = lb.send_to(SERVED, family.tcp(CLIENT, VIP, SYN).bytes());
     lb.send_to(SERVED, super::icmp::from_inside(family, None, &left[14..])).0
 }
+
+/// What a router quotes may be in anybody's name.
+#[test]
+fn of_a_tunnel_nobody_is_told_who_cannot_be() {
+    let nobodies = ["255.255.255.255:4000", "224.0.0.1:4000", "127.0.0.1:4000", "192.0.2.10:4000"];
+    for nobody in nobodies {
+        let mut lb = lb(Family::V4, "ipip", Family::V4);
+        let sent = Family::V4.tcp(CLIENT, VIP, ACK).carrying(&[7; 1300]);
+        let (_, left) = lb.send_to(SERVED, sent.bytes());
+        let inner = Family::V4.tcp(nobody, VIP, ACK).carrying(&[7; 1300]).bytes();
+        let quoted = [&left[14..34], &inner[14..]].concat();
+        let error = super::icmp::from_inside(Family::V4, Some(1400), &quoted);
+        assert_eq!(lb.send_to(SERVED, error).0, Exit::Drop(DropReason::Martian), "{nobody}");
+    }
+}

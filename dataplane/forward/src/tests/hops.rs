@@ -125,3 +125,17 @@ fn of_pieces_the_first_is_told_and_a_source_that_is_nobodys_is_not() {
         assert_eq!(exit, Exit::Drop(DropReason::TtlExpired), "{mode}");
     }
 }
+
+/// Who provokes errors of one kind silences no other.
+#[test]
+fn packets_without_a_hop_left_do_not_silence_packet_too_big() {
+    for family in families() {
+        let mut lb = dsr::lb(family, "ipip", family);
+        lb.send_to(SELF, family.tcp(CLIENT, VIP, SYN).into());
+        for _ in 0..200 {
+            lb.send_to(SELF, family.tcp("203.0.113.9:4000", VIP, SYN).ttl(1).into());
+        }
+        let big = family.tcp(CLIENT, VIP, ACK).carrying(&[7; 1440]);
+        assert_eq!(lb.send_to(SELF, big.bytes()).0, SENT, "told what fits");
+    }
+}

@@ -455,3 +455,14 @@ pub(super) fn pinged_too_often(family: Family) -> Exit {
     }
     lb.send_to(SERVED, frame).0
 }
+
+/// Its answer would go to all of the link.
+#[test]
+fn a_ping_from_a_group_of_the_link_is_not_answered() {
+    for family in families() {
+        let mut lb = family.lb(super::FULL_NAT);
+        let mut ping = ping_to_vip(family);
+        ping[6..12].fill(0xff);
+        assert_eq!(lb.send_to(WorkerIdx(0), ping).0, Exit::Drop(DropReason::Martian));
+    }
+}

@@ -318,6 +318,24 @@ fn a_held_packet_obeys_the_mtu_of_its_route() {
     }
 }
 
+/// Anyone can ask, in anybody's name.
+#[test]
+fn datagrams_that_are_answered_lock_nobody_out() {
+    const VIP: &str = "192.0.2.10:53";
+    for family in families() {
+        let spec = "192.0.2.10:53/udp backend=10.0.0.3:53 snat=10.0.0.200";
+        let mut lb = TestLb::sized(1, 64, &family.text(spec));
+        for n in 0..500 {
+            lb.now = lb.now.plus_ms(1);
+            let (exit, left) = lb.send_to(SERVED, family.udp(&client(n), VIP, b"?").into());
+            assert_eq!(exit, Exit::Send(PortIdx(0)), "datagram {n}");
+            let snat = format!("10.0.0.200:{}", source_port(family, &left));
+            lb.send_to(SERVED, family.udp("10.0.0.3:53", &snat, b"!").into());
+        }
+        assert_eq!(lb.flows().len(), 64);
+    }
+}
+
 /// A frame could come by a port that takes longer ones.
 #[test]
 fn padding_beyond_the_mtu_stays_behind() {

@@ -24,6 +24,21 @@ pub const VLAN: u16 = 0x8100;
 /// EtherType of an 802.1ad service tag.
 pub const SERVICE_VLAN: u16 = 0x88a8;
 
+/// Whether a frame says that a group sent it.
+pub(crate) fn is_from_group(frame: &[u8]) -> bool {
+    frame.get(6).is_some_and(|first| first & 1 == 1)
+}
+
+/// Makes a frame that came go back by the way it came. `None` if its source is a group, which sends nothing (IEEE
+/// 802-2014 §8.2.2): an answer would go to all of it.
+pub(crate) fn turn_round(frame: &mut [u8]) -> Option<()> {
+    if is_from_group(frame) {
+        return None;
+    }
+    frame.first_chunk_mut::<12>()?.rotate_left(6);
+    Some(())
+}
+
 /// A frame seen in place.
 #[derive(Clone, Copy, Debug)]
 pub struct EthernetView<'a> {
