@@ -85,14 +85,16 @@ impl Companions {
                 let mut plan = Plan::default();
                 touched.iter().for_each(|address| plan.look_at(*address, wanted, view, &ground));
                 self.ground = Some(ground);
-                touched.iter().for_each(|address| _ = self.refused.remove(address));
-                self.carry_out(plan, view);
+                let known =
+                    self.refused.extract_if(.., |address, _| touched.contains(address)).collect();
+                self.carry_out(plan, view, &known);
             }
             None => self.keep_all(wanted, view),
         }
     }
 
-    fn carry_out(&mut self, plan: Plan, view: &KernelView) {
+    /// `known`: what the kernel refused when it was asked before.
+    fn carry_out(&mut self, plan: Plan, view: &KernelView, known: &BTreeMap<IpAddr, String>) {
         let Plan { unwanted, wanted } = plan; // in this order, so that one can move between companions
         let unwanted = unwanted.into_iter().map(|(at, unwanted)| (at, Vec::new(), unwanted));
         let wanted = wanted.into_iter().map(|(at, wanted)| (at, wanted, Vec::new()));
@@ -102,7 +104,7 @@ impl Companions {
             let done = self.addresses.change(link.index, &link.name, &wanted, &unwanted);
             let (new, refused) = told(link, done);
             self.announce_later(at, new);
-            refused.iter().for_each(|(address, error)| warn!(%address, error, "address"));
+            warn_of_new(&refused, known);
             self.refused.extend(refused);
         }
     }
@@ -122,11 +124,7 @@ impl Companions {
             refused.extend(self.reconcile(at, link, by_companion.get(&at).unwrap_or(&none)));
         }
         self.just_started = false;
-        for (address, error) in &refused {
-            if self.refused.get(address) != Some(error) {
-                warn!(%address, error, "address");
-            }
-        }
+        warn_of_new(&refused, &self.refused);
         self.refused = refused;
         self.touched.clear();
         self.ground = Some(ground);
@@ -220,6 +218,15 @@ impl Companions {
     pub fn ask_for_new(&self, mirror: &mut Mirror, new: BTreeSet<IpAddr>, fib: &Fib) {
         let next_hops = InUse::of_hosts(new, fib);
         warn_if_refused(mirror.ask_for_new(next_hops, self.started.elapsed()));
+    }
+}
+
+/// Says what the kernel refuses now and did not before.
+fn warn_of_new(refused: &BTreeMap<IpAddr, String>, before: &BTreeMap<IpAddr, String>) {
+    for (address, error) in refused {
+        if before.get(address) != Some(error) {
+            warn!(%address, error, "address");
+        }
     }
 }
 

@@ -55,7 +55,7 @@ impl Rig {
             server.step(RECORDS);
         }
         let producer = connecting.join().map_err(|_| "the producer's thread ended")??;
-        let port = PortConfig { mac: MacAddr([2, 0, 0, 0, 0, 1]), vlan: None, mtu: 1500 };
+        let port = PortConfig { mac: MacAddr([2, 0, 0, 0, 0, 1]), mtu: 1500 };
         let snat = Snat { addresses: [SNAT].into(), ..Snat::default() };
         let mut rig = Self {
             generation: 0,
