@@ -26,7 +26,7 @@ pub(crate) const MEMIF_SOCKET: &str = "/run/ports/memif.sock";
 pub(crate) const CAPTURE: &str = "/run/ports/flows.pcap";
 const DIR: &str = "/run/ports";
 /// EAL of the forwarder and of the generator, and the flow table, with room for rounding.
-const HUGEPAGES_NEEDED: u64 = 288;
+const HUGEPAGES_NEEDED: u64 = 328;
 const FREE_HUGEPAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
 /// Nothing takes longer on a machine that works.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -40,8 +40,9 @@ const BACKENDS: u8 = 16;
 const SNAT_ADDRESSES: u8 = 8;
 const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
-/// Connections the flow table can hold: the default, and as many as the larger bench opens.
-const CAPACITY: u32 = 1 << 20;
+/// Connections the flow table can hold: as many as the larger bench opens, in the part of it that one listener of two may
+/// fill.
+const CAPACITY: u32 = (1 << 20) + (1 << 18);
 
 /// Why the bench cannot run here.
 pub(crate) fn missing() -> Option<String> {
@@ -340,7 +341,7 @@ fn machine(device: &str, cpu: usize) -> String {
         "ports:\n- {{name: wire, device: '{device}', companion: pst0}}\n\
          workers: {{count: 1, cores: [{cpu}], idle: spin}}\n\
          memory: {{hugepages: /run/ports/hugepages}}\n\
-         flows: {{capacity: {CAPACITY}}}\n\
+         flows: {{capacity: {CAPACITY}, half-open-capacity: {CAPACITY}}}\n\
          snat: {{addresses: [{}]}}\n\
          paths: {{run: /run/ports/run, state: /run/ports/state/dataplane}}\n",
         snat.join(", ")
