@@ -25,10 +25,10 @@ type Leaf<K, V> = Option<Arc<[Slot<K, V>]>>; // a power of two of slots, not all
 type Branch<K, V> = Arc<[Leaf<K, V>; LEAVES]>;
 
 /// What can be a key.
-pub(crate) trait Spread {
+pub(crate) trait MapKey {
     /// A number that depends on all of the key, by [`fold`]. It has no secret: what is in the tables is
     /// configured, and what is looked up in vain does not stay.
-    fn spread(&self) -> u64;
+    fn hash(&self) -> u64;
 }
 
 /// See the module.
@@ -54,13 +54,13 @@ pub(crate) fn fold(one: u64, other: u64) -> u64 {
 
 /// Where a key is in so many branches: its branch, its leaf, and of the rest its slot.
 #[inline]
-fn place<K: Spread>(key: &K, branches: usize) -> (usize, usize, usize) {
+fn place<K: MapKey>(key: &K, branches: usize) -> (usize, usize, usize) {
     // Keys are often numbers in a row: only a second product spreads those evenly, in its upper bits.
-    let hash = (key.spread().wrapping_mul(0x9fb2_1c65_1e98_df25) >> 20) as usize;
+    let hash = (key.hash().wrapping_mul(0x9fb2_1c65_1e98_df25) >> 20) as usize;
     (hash >> 32 & (branches - 1), hash & (LEAVES - 1), hash >> 6)
 }
 
-impl<K: Spread + Eq + Clone, V: Clone> SharedMap<K, V> {
+impl<K: MapKey + Eq + Clone, V: Clone> SharedMap<K, V> {
     /// The value of a key.
     #[inline]
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
@@ -159,7 +159,7 @@ impl<K: Spread + Eq + Clone, V: Clone> SharedMap<K, V> {
 }
 
 /// A table of so many slots, a power of two above the entries; none if there is no entry.
-fn table<K: Spread + Eq, V>(entries: impl Iterator<Item = (K, V)>, slots: usize) -> Leaf<K, V> {
+fn table<K: MapKey + Eq, V>(entries: impl Iterator<Item = (K, V)>, slots: usize) -> Leaf<K, V> {
     let mut entries = entries.peekable();
     entries.peek()?;
     let mut table: Box<[Slot<K, V>]> = (0..slots).map(|_| None).collect();
@@ -180,15 +180,15 @@ fn put<K: Eq, V>(slots: &mut [Slot<K, V>], first: usize, entry: (K, V)) {
     slots[at] = Some(entry);
 }
 
-impl<K: Spread + Eq + Clone, V: Clone + PartialEq> PartialEq for SharedMap<K, V> {
+impl<K: MapKey + Eq + Clone, V: Clone + PartialEq> PartialEq for SharedMap<K, V> {
     fn eq(&self, other: &Self) -> bool {
         self.len == other.len && self.iter().all(|(key, value)| other.get(key) == Some(value))
     }
 }
 
-impl<K: Spread + Eq + Clone, V: Clone + Eq> Eq for SharedMap<K, V> {}
+impl<K: MapKey + Eq + Clone, V: Clone + Eq> Eq for SharedMap<K, V> {}
 
-impl<K: Spread + Eq + Clone, V: Clone> FromIterator<(K, V)> for SharedMap<K, V> {
+impl<K: MapKey + Eq + Clone, V: Clone> FromIterator<(K, V)> for SharedMap<K, V> {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
         let mut map = Self::default();
         for (key, value) in entries {
@@ -210,14 +210,14 @@ mod tests {
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     struct Meeting(u16);
 
-    impl Spread for Meeting {
-        fn spread(&self) -> u64 {
+    impl MapKey for Meeting {
+        fn hash(&self) -> u64 {
             fold(u64::from(self.0 % 400), 0)
         }
     }
 
-    impl Spread for u32 {
-        fn spread(&self) -> u64 {
+    impl MapKey for u32 {
+        fn hash(&self) -> u64 {
             fold((*self).into(), 0)
         }
     }

@@ -13,7 +13,7 @@ use crate::PortIdx;
 use crate::fib::Fib;
 use crate::flow::Timeouts;
 use crate::removal::Removals;
-use crate::shared::{SharedMap, Spread};
+use crate::shared::{MapKey, SharedMap};
 use crate::{ListenerSlot, Mode, OnUnknown, Protocol};
 
 /// Makes a [`Snapshot`]; off the fast path, and free to allocate. A change of one entry costs that
@@ -346,7 +346,7 @@ fn take<V: Clone + PartialEq>(map: &mut SharedMap<Key, Arc<[V]>>, key: Key, item
 }
 
 /// Changes a list, which is not there if it is empty.
-fn change<K: Spread + Eq + Clone, V: Clone>(
+fn change<K: MapKey + Eq + Clone, V: Clone>(
     map: &mut SharedMap<K, Arc<[V]>>,
     key: K,
     change: impl FnOnce(&mut Vec<V>),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
-use crate::shared::{Spread, fold};
+use crate::shared::{MapKey, fold};
 use crate::{BackendId, ListenerSlot, Protocol};
 
 /// An address, alone, with a protocol, or with a protocol and an L4 port, in numbers that are quick to
@@ -48,23 +48,23 @@ impl From<IpAddr> for Key {
     }
 }
 
-impl Spread for Key {
+impl MapKey for Key {
     #[inline]
-    fn spread(&self) -> u64 {
+    fn hash(&self) -> u64 {
         fold(self.low ^ u64::from(self.rest.get()) << 32, self.high) // an IPv4 address is 32 bits of `low`
     }
 }
 
-impl Spread for ListenerSlot {
+impl MapKey for ListenerSlot {
     #[inline]
-    fn spread(&self) -> u64 {
+    fn hash(&self) -> u64 {
         fold(self.0.into(), 0)
     }
 }
 
-impl Spread for BackendId {
+impl MapKey for BackendId {
     #[inline]
-    fn spread(&self) -> u64 {
+    fn hash(&self) -> u64 {
         fold(self.0.into(), 0)
     }
 }
