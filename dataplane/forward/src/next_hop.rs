@@ -175,18 +175,25 @@ fn send(
     ip_len: u16,
     adjacency: &Adjacency,
 ) -> Result<(), DropReason> {
-    if ip_len > adjacency.mtu {
-        return Err(DropReason::MtuExceeded);
-    }
-    burst.leave(at, ShortExit::send(adjacency.port));
     let slot = &mut burst.slots[at];
-    if ethernet::is_tagged(slot.front_mut()) {
-        untag(slot)?;
-    }
-    slot.cut_to(adjacency.mtu);
+    fit(slot, ip_len, adjacency.mtu)?;
+    slot.exit = ShortExit::send(adjacency.port);
     if let Some(macs) = slot.front_mut().first_chunk_mut() {
         *macs = adjacency.macs;
     }
+    Ok(())
+}
+
+/// Makes a frame whose IP packet fits an MTU an untagged one that fits it, padding and all.
+#[inline]
+fn fit(slot: &mut Slot, ip_len: u16, mtu: u16) -> Result<(), DropReason> {
+    if ip_len > mtu {
+        return Err(DropReason::MtuExceeded);
+    }
+    if ethernet::is_tagged(slot.front_mut()) {
+        untag(slot)?;
+    }
+    slot.cut_to(mtu);
     Ok(())
 }
 
@@ -208,14 +215,7 @@ fn hold(
     if snapshot.is_local(key.address) {
         return Err(DropReason::NoRoute); // nobody but the kernel answers for it
     }
-    if ip_len > port.mtu {
-        return Err(DropReason::MtuExceeded);
-    }
-    let slot = &mut burst.slots[at];
-    if ethernet::is_tagged(slot.front_mut()) {
-        untag(slot)?;
-    }
-    slot.cut_to(port.mtu);
+    fit(&mut burst.slots[at], ip_len, port.mtu)?;
     burst.hold(at, key);
     Ok(())
 }

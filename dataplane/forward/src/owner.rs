@@ -26,7 +26,7 @@ use crate::{Mode, WorkerIdx};
 /// The first L4 port that SNAT uses: those below are for servers (RFC 6335 §6).
 pub(crate) const FIRST_PORT: u16 = 1024;
 /// How many it uses.
-const PORTS: u32 = 65536 - FIRST_PORT as u32;
+pub(crate) const PORTS: u32 = 65536 - FIRST_PORT as u32;
 
 /// The SNAT ports of a worker where the box has no spread: contiguous, disjoint from the other workers', and
 /// together all from 1024 on. With more than 0 workers no share is empty.

@@ -10,7 +10,8 @@ use crate::wire::{ethernet, ipv4, ipv6};
 use crate::{Burst, Forwarder, WorkerIdx};
 
 /// Whether packets came to the worker that the box's spread computes, of those for which that was computed:
-/// packets without a flow here. None of them is fragmented, tagged, or has options that a NIC may stumble over.
+/// packets without a flow here. None of them is fragmented, has a priority tag,
+/// or options that a NIC may stumble over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Placed {
     /// They came where they should.

@@ -6,14 +6,12 @@
 use std::net::SocketAddr;
 
 use crate::flow::{FlowKey, FlowTable};
-use crate::owner::Ownership;
+use crate::owner::{FIRST_PORT, Ownership, PORTS};
 use crate::rewrite::port_walk::PortWalks;
 use crate::{DropReason, Protocol};
 
 /// The most other ports tried; with N workers one in N is the worker's own.
 const PROBES: u32 = 256;
-const FIRST_PORT: u16 = 1024;
-const PORTS: u32 = 65536 - FIRST_PORT as u32;
 
 /// What the backend's replies will look like: to the client, at its own port if that is free.
 ///

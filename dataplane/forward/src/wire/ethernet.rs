@@ -26,7 +26,8 @@ pub const SERVICE_VLAN: u16 = 0x88a8;
 
 /// Whether a frame says that a group sent it.
 pub(crate) fn is_from_group(frame: &[u8]) -> bool {
-    frame.get(6).is_some_and(|first| first & 1 == 1)
+    let source = frame.get(6..).and_then(|rest| rest.first_chunk());
+    source.is_some_and(|mac| MacAddr(*mac).is_multicast())
 }
 
 /// Makes a frame that came go back by the way it came. `None` if its source is a group, which sends nothing (IEEE

@@ -88,16 +88,14 @@ impl Addresses {
         builder: &mut SnapshotBuilder,
     ) {
         if self.vips.add(vip) {
-            self.moved.insert(vip);
-            self.settle(vip, builder);
+            self.move_on(vip, builder);
         }
         let listeners = self.lists.entry(Arc::clone(snat)).or_default();
         *listeners += 1;
         if *listeners == 1 {
             for address in &**snat {
                 if self.used.add(*address) {
-                    self.moved.insert(*address);
-                    self.settle(*address, builder);
+                    self.move_on(*address, builder);
                 }
             }
         }
@@ -111,8 +109,7 @@ impl Addresses {
         builder: &mut SnapshotBuilder,
     ) {
         if self.vips.remove(vip) {
-            self.moved.insert(vip);
-            self.settle(vip, builder);
+            self.move_on(vip, builder);
         }
         let Some(listeners) = self.lists.get_mut(snat) else { return };
         *listeners -= 1;
@@ -120,8 +117,7 @@ impl Addresses {
             self.lists.remove(snat);
             for address in &**snat {
                 if self.used.remove(*address) {
-                    self.moved.insert(*address);
-                    self.settle(*address, builder);
+                    self.move_on(*address, builder);
                 }
             }
         }
@@ -139,6 +135,12 @@ impl Addresses {
         if self.configured.remove(address) {
             self.settle(address, builder);
         }
+    }
+
+    /// Settles an address that a listener has taken up or left.
+    fn move_on(&mut self, address: IpAddr, builder: &mut SnapshotBuilder) {
+        self.moved.insert(address);
+        self.settle(address, builder);
     }
 
     fn settle(&mut self, address: IpAddr, builder: &mut SnapshotBuilder) {
