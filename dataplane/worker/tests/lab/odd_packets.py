@@ -537,7 +537,7 @@ def answers(family):
 
     def reset(packet):
         ip, tcp = packet.getlayer(family.layer()), packet.getlayer(TCP)
-        return tcp and (ip.src, ip.dst) == (family.vip, client) and (tcp.flags, tcp.ack) == ("RA", 1001)
+        return ip and tcp and (ip.src, ip.dst) == (family.vip, client) and (tcp.flags, tcp.ack) == ("RA", 1001)
 
     refused = family.ip(src=client) / syn(dport=81)
     row(f"{name}: a SYN that nobody takes is reset", leaves([framed(refused)], reset, counted="refused"))
