@@ -59,6 +59,18 @@ impl MbufBurst {
         Ok(())
     }
 
+    /// Moves all packets of `other` behind its own, if it has room for all of them; else does nothing. Whether it did.
+    #[inline]
+    #[must_use]
+    pub fn append(&mut self, other: &mut Self) -> bool {
+        let Some(room) = self.mbufs.get_mut(self.len..self.len + other.len) else { return false };
+        // SAFETY: the first `len` of `other` are initialised, and forgotten below, so that each has one owner still;
+        // the two are not one, since both are `&mut`.
+        unsafe { room.as_mut_ptr().copy_from_nonoverlapping(other.mbufs.as_ptr(), other.len) };
+        self.len += std::mem::take(&mut other.len);
+        true
+    }
+
     /// Takes the last packet.
     #[inline]
     pub fn pop(&mut self) -> Option<Mbuf> {

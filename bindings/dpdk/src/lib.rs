@@ -53,7 +53,7 @@ pub use burst::{BURST, MbufBurst};
 pub use eal::{CleanupError, Eal, EalError, cycles};
 pub use errno::Errno;
 pub use lcore::{LaunchError, Lcore, Panicked, Running};
-pub use mbuf::{Mbuf, MbufError, RxChecksum, VlanTcis};
+pub use mbuf::{Mbuf, MbufError, RxChecksum, RxChecksums, VlanTcis};
 pub use mempool::{Mempool, MempoolConfig, MempoolError};
 pub use port::{
     Capabilities, ConfiguredPort, Granted, Hashed, Link, Port, PortConfig, PortError, PortStats,

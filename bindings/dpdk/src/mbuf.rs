@@ -69,6 +69,42 @@ pub enum RxChecksum {
     Unfilled,
 }
 
+/// What the NIC found out about both checksums of a packet, in one word: compare it with the last packet's, which
+/// nearly always has the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RxChecksums {
+    flags: u64,
+}
+
+impl RxChecksums {
+    /// Of a packet at which no NIC looked.
+    pub const UNKNOWN: Self = Self { flags: 0 };
+
+    /// What the NIC says of the IPv4 header checksum.
+    #[inline]
+    #[must_use]
+    pub fn ip(self) -> RxChecksum {
+        match self.flags & c::PENSTOCK_MBUF_RX_IP_CKSUM_MASK {
+            c::PENSTOCK_MBUF_RX_IP_CKSUM_GOOD => RxChecksum::Good,
+            c::PENSTOCK_MBUF_RX_IP_CKSUM_BAD => RxChecksum::Bad,
+            c::PENSTOCK_MBUF_RX_IP_CKSUM_NONE => RxChecksum::Unfilled,
+            _ => RxChecksum::Unknown,
+        }
+    }
+
+    /// What the NIC says of the TCP or UDP checksum.
+    #[inline]
+    #[must_use]
+    pub fn l4(self) -> RxChecksum {
+        match self.flags & c::PENSTOCK_MBUF_RX_L4_CKSUM_MASK {
+            c::PENSTOCK_MBUF_RX_L4_CKSUM_GOOD => RxChecksum::Good,
+            c::PENSTOCK_MBUF_RX_L4_CKSUM_BAD => RxChecksum::Bad,
+            c::PENSTOCK_MBUF_RX_L4_CKSUM_NONE => RxChecksum::Unfilled,
+            _ => RxChecksum::Unknown,
+        }
+    }
+}
+
 impl Mbuf {
     /// # Safety
     /// `mbuf` is a whole `rte_mbuf` taken from a mempool or received from a PMD, whose mempool lives
@@ -283,28 +319,12 @@ impl Mbuf {
         Ok(())
     }
 
-    /// What the NIC says of the IPv4 header checksum.
+    /// What the NIC says of the checksums.
     #[inline]
     #[must_use]
-    pub fn ip_checksum(&self) -> RxChecksum {
-        match self.head().ol_flags & c::PENSTOCK_MBUF_RX_IP_CKSUM_MASK {
-            c::PENSTOCK_MBUF_RX_IP_CKSUM_GOOD => RxChecksum::Good,
-            c::PENSTOCK_MBUF_RX_IP_CKSUM_BAD => RxChecksum::Bad,
-            c::PENSTOCK_MBUF_RX_IP_CKSUM_NONE => RxChecksum::Unfilled,
-            _ => RxChecksum::Unknown,
-        }
-    }
-
-    /// What the NIC says of the TCP or UDP checksum.
-    #[inline]
-    #[must_use]
-    pub fn l4_checksum(&self) -> RxChecksum {
-        match self.head().ol_flags & c::PENSTOCK_MBUF_RX_L4_CKSUM_MASK {
-            c::PENSTOCK_MBUF_RX_L4_CKSUM_GOOD => RxChecksum::Good,
-            c::PENSTOCK_MBUF_RX_L4_CKSUM_BAD => RxChecksum::Bad,
-            c::PENSTOCK_MBUF_RX_L4_CKSUM_NONE => RxChecksum::Unfilled,
-            _ => RxChecksum::Unknown,
-        }
+    pub fn rx_checksums(&self) -> RxChecksums {
+        let mask = c::PENSTOCK_MBUF_RX_IP_CKSUM_MASK | c::PENSTOCK_MBUF_RX_L4_CKSUM_MASK;
+        RxChecksums { flags: self.head().ol_flags & mask }
     }
 
     /// The hash by which the NIC chose the RX queue, if it told.

@@ -80,7 +80,7 @@ fn lengths_stay_inside_the_buffer(pool: &Mempool) {
     let mut packet = pool.alloc().unwrap();
     assert!(packet.is_empty() && packet.is_contiguous());
     assert_eq!(
-        (packet.ip_checksum(), packet.l4_checksum()),
+        (packet.rx_checksums().ip(), packet.rx_checksums().l4()),
         (RxChecksum::Unknown, RxChecksum::Unknown)
     );
     assert_eq!((packet.rss_hash(), packet.stripped()), (None, None));
@@ -116,7 +116,16 @@ fn a_burst_is_an_array_of_owners(pool: &Mempool) {
     burst.retain(|mbuf| mbuf.len() % 3 != 0);
     let others: Vec<usize> = (1..32).filter(|len| len % 3 != 0).collect();
     assert_eq!((lens(&burst), pool.in_use()), (others.clone(), others.len() as u32), "in order");
+    let mut more = MbufBurst::new();
+    (0..11).for_each(|len| more.push(mbuf(pool, 50 + len)).expect("room"));
+    assert!(burst.append(&mut more), "21 and 11 are a burst");
+    let all: Vec<usize> = others.into_iter().chain(50..61).collect();
+    assert_eq!((lens(&burst), more.len(), pool.in_use()), (all.clone(), 0, 32), "in order");
+    more.push(mbuf(pool, 99)).expect("room");
+    assert!(!burst.append(&mut more), "one more does not fit");
+    assert_eq!((lens(&burst), lens(&more), pool.in_use()), (all, vec![99], 33));
     burst.clear();
+    more.clear();
     for len in 0..31 {
         burst.push(mbuf(pool, len + 1)).expect("room");
     }
