@@ -101,7 +101,7 @@ impl<'b> Packet<'b> {
     }
 
     /// What is known of the datagram of which this is a piece; travels with it to its owner, for
-    /// [`Burst::push_piece`].
+    /// [`Burst::learn`].
     #[must_use]
     #[inline]
     pub fn learned(&self) -> Option<Learned> {
@@ -241,23 +241,6 @@ impl<'a> Burst<'a> {
         self.slots.try_push(Slot { buffer, len, start, arrival, exit }).is_ok()
     }
 
-    /// Adds a frame as [`Self::push`] does, with what is known of it if it is a piece of a datagram: it was
-    /// handed over with that, or waited for it.
-    #[inline]
-    pub fn push_piece(
-        &mut self,
-        buffer: &'a mut [u8],
-        ingress: PortIdx,
-        checks: RxChecks,
-        learned: Option<Learned>,
-    ) -> bool {
-        let pushed = self.push(buffer, ingress, checks);
-        if let Some(learned) = learned.filter(|_| pushed) {
-            self.learn(self.len() - 1, learned);
-        }
-        pushed
-    }
-
     /// Packets in the burst.
     #[must_use]
     #[inline]
@@ -302,8 +285,10 @@ impl<'a> Burst<'a> {
         self.learned.as_ref().and_then(|learned| learned[at % BURST])
     }
 
+    /// What is known of a packet that was pushed and is a piece of a datagram: it was handed over with that, or waited
+    /// for it.
     #[cold]
-    pub(crate) fn learn(&mut self, at: usize, learned: Learned) {
+    pub fn learn(&mut self, at: usize, learned: Learned) {
         self.learned.get_or_insert([None; BURST])[at % BURST] = Some(learned);
     }
 

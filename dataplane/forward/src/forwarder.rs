@@ -191,7 +191,7 @@ impl<'m> Forwarder<'m> {
 
     /// A datagram for which pieces were kept ([`Exit::Await`]), and what to do with them now. To be asked until
     /// there is none, after each burst and each [`Self::expire_some`]; known pieces are forwarded anew by
-    /// [`Burst::push_piece`].
+    /// [`Burst::learn`].
     #[inline]
     pub fn settled(&mut self) -> Option<(DatagramIdx, Settled)> {
         self.datagrams.settled()

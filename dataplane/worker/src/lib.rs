@@ -20,7 +20,7 @@
 //!   [`orphans`]: since when flows have nobody who serves them.
 //! * [`published`]: the pointer, and when the old may be freed.
 //! * [`receive`]: how the packets of each port come to the workers: RSS, or a worker that spreads.
-//! * [`lcore`]: the worker's loop; [`edge`]: what frames are behind it; [`handover`], [`hold`], [`pieces`], [`idle`],
+//! * [`lcore`]: the worker's loop; [`path`]: the way of packets through it; [`edge`]: what frames are behind it; [`handover`], [`hold`], [`pieces`], [`idle`],
 //!   [`clock`]: its parts.
 //! * [`hosts`]: where the configuration sends packets; [`in_use`]: the next hops that the kernel shall
 //!   know beforehand; [`occupied`]: the addresses that can be no VIP.
@@ -47,6 +47,7 @@ pub mod main_lcore;
 pub mod memory;
 pub mod occupied;
 pub mod orphans;
+pub mod path;
 pub mod pieces;
 pub mod published;
 pub mod receive;

@@ -25,7 +25,7 @@ use crate::{
     companions::Companions,
     config::PortConfig,
     kernel::{MacAddr, Mirror},
-    lcore::{Transmit, WorkerPort},
+    path::{Transmit, WorkerPort},
     published::Publisher,
     receive::{self, Reception},
     snapshot::{AddressSet, Translator},

@@ -1,4 +1,5 @@
-//! What the worker promises around the forwarder, with mbufs through a port of DPDK: tags, chains, jumbo frames.
+//! What the worker promises around the forwarder, with mbufs through a port of DPDK: tags, chains, jumbo frames, and
+//! where each packet of a burst goes.
 //!
 //! A port of `net_ring` has a ring a queue, and receives from it what it sent there: what `outside` sends by queue 0, the
 //! worker receives, and the other way round by queue 1, a turn at a time. What must leave is what the forwarder alone makes of the same frame in a `TestLb`, whose own tables say
@@ -14,7 +15,7 @@ use penstock_dataplane::exception::PuntOutbox;
 use penstock_dataplane::handover::HandOver;
 use penstock_dataplane::hold::Hold;
 use penstock_dataplane::inspect;
-use penstock_dataplane::lcore::{Path, Transmit, WorkerPort};
+use penstock_dataplane::path::{Path, Transmit, WorkerPort};
 use penstock_dataplane::pieces::Pieces;
 use penstock_dataplane::published::Published;
 use penstock_dataplane::receive::{Manner, Reception};
@@ -28,8 +29,8 @@ use penstock_forward::testing::{
 };
 use penstock_forward::wire::tcp::{ACK, SYN};
 use penstock_forward::{
-    self as forward, CacheLine, DropReason, Exit, FlowMemory, Forwarder, PortIdx, PuntClass, Tag,
-    Tags, WORKER_COLUMNS, WorkerIdx,
+    self as forward, CacheLine, DropReason, Exit, FlowMemory, Forwarder, MacAddr, PortIdx,
+    PuntClass, Tag, Tags, WORKER_COLUMNS, WorkerIdx,
 };
 use rtrb::{Consumer, Producer, RingBuffer};
 use tempfile::TempDir;
@@ -70,6 +71,7 @@ fn behind_its_edge_a_port_has_whole_frames_without_tags() {
         site.a_nic_does_what_it_can();
         site.chains_are_put_together(&short);
         site.jumbo_frames_pass();
+        site.a_burst_of_many_kinds_parts_in_order();
     }
     site.close();
     assert_eq!((packets.in_use(), short.in_use()), (0, 0), "every mbuf went back");
@@ -280,6 +282,32 @@ impl Site {
         self.from_kernel.push(self.mbuf(&asks)).unwrap();
         let left: Vec<_> = self.pass([]).iter().map(|mbuf| mbuf.data().to_vec()).collect();
         assert_eq!(left, [with(&asks, without_priority)], "what it sends");
+    }
+
+    fn a_burst_of_many_kinds_parts_in_order(&mut self) {
+        self.begin(self.family);
+        self.tag(None, false, false);
+        let asks = arp_who_has(Ipv4Addr::new(192, 0, 2, 10));
+        let elsewhere = self.syn(40_000, FULL_NAT_VIP).to_mac(MacAddr([2, 0, 0, 0, 9, 9])).bytes();
+        let syns = [FULL_NAT_VIP, VIPS[1], FULL_NAT_VIP, VIPS[2]].into_iter().zip(41_000..);
+        let syns: Vec<_> = syns.map(|(vip, port)| self.syn(port, vip).bytes()).collect();
+        let left: Vec<_> = syns.iter().map(|syn| self.expected(syn)).collect();
+        let [nat, ipip, again, gue] = &syns[..] else { panic!("four") };
+        let frames =
+            [&asks, nat, &elsewhere, ipip, &asks, again, gue].map(|frame| self.mbuf(frame));
+        let (not_ours, passed) = (self.drops(DropReason::OtherHost), self.pass(frames));
+        let passed: Vec<_> = passed.iter().map(|mbuf| mbuf.data().to_vec()).collect();
+        assert_eq!(passed, left, "in tunnels or not");
+        let punted = [(); 3].map(|()| self.punted[PuntClass::Neighbour as usize].pop().ok());
+        let punted = punted.map(|punted| punted.map(|mbuf| mbuf.data().to_vec()));
+        assert_eq!(punted, [Some(asks.clone()), Some(asks), None], "as they came");
+        assert_eq!(self.drops(DropReason::OtherHost), not_ours + 1);
+
+        let twice = syns.iter().chain(&syns).map(|syn| self.mbuf(syn)).collect::<Vec<_>>();
+        let expected: Vec<_> = syns.iter().chain(&syns).map(|syn| self.expected(syn)).collect();
+        let passed = self.pass(twice);
+        let passed: Vec<_> = passed.iter().map(|mbuf| mbuf.data().to_vec()).collect();
+        assert_eq!(passed, expected, "all of them sent");
     }
 
     fn other_tags_are_refused(&mut self) {

@@ -332,7 +332,10 @@ impl<'m> TestLb<'m> {
     ) {
         let mut buffer = buffer_of(frame);
         let mut burst = Burst::that_came_by(came_by);
-        burst.push_piece(&mut buffer, PortIdx(0), RxChecks::default(), learned);
+        burst.push(&mut buffer, PortIdx(0), RxChecks::default());
+        if let Some(learned) = learned {
+            burst.learn(0, learned);
+        }
         self.workers[usize::from(worker.0)].forward(&mut burst, &self.snapshot, self.now);
         let packet = burst.iter().next().expect("the packet pushed");
         let (exit, learned, frame) = (packet.exit(), packet.learned(), packet.frame().to_vec());
