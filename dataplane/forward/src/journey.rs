@@ -150,6 +150,12 @@ impl PacketSet {
         Self(self.0 & places.unwrap_or(0))
     }
 
+    /// The packets that are so many places behind these.
+    #[inline]
+    pub(crate) fn moved_by(self, places: usize) -> Self {
+        Self(self.0.checked_shl(places as u32).unwrap_or(0))
+    }
+
     /// Packets in either set.
     #[inline]
     pub(crate) fn or(self, other: Self) -> Self {

@@ -18,7 +18,7 @@ use crate::counters::Traffic;
 use crate::exit::ShortExit;
 use crate::fib::Ready;
 use crate::flow::look_up::prefetch;
-use crate::flow::{Flow, FlowRecord, FlowTable, Wide, track};
+use crate::flow::{Entry, Flow, FlowRecord, FlowTable, track};
 use crate::journey::{PacketSet, Walk};
 use crate::next_hop::{self, BackendHops};
 use crate::parse::plain::{Expected, Head, HeadV4, HeadV6};
@@ -75,27 +75,26 @@ fn hash<C: Cpu>(
     snapshot: &Snapshot,
     flows: &FlowTable,
 ) {
-    let (mut plain, mut others) = (PacketSet::default(), PacketSet::default());
-    let slots = burst.slots.get(from..).unwrap_or_default();
+    let (slots, hashes) = (burst.slots.get(from..), walk.hashes.get_mut(from..));
+    let (Some(slots), Some(hashes)) = (slots, hashes) else { return };
     let Some(first) = slots.first() else { return };
     let expected_of = |arrival: Arrival| Expected::by(arrival, snapshot.port(arrival.ingress()));
     let (mut arrival, mut expected) = (first.arrival, expected_of(first.arrival));
-    for (at, slot) in (from..from + HALF).zip(slots) {
+    let mut plain = PacketSet::default();
+    for ((at, slot), its_hash) in (0..HALF).zip(slots).zip(hashes) {
         if slot.arrival != arrival {
             (arrival, expected) = (slot.arrival, expected_of(slot.arrival));
         }
-        let Some(head) = HeadV4::of_plain(slot, &expected) else {
-            others.insert(at);
-            continue;
-        };
-        let hash = cpu.hash_v4(head);
-        flows.ask_for_bucket(hash);
-        walk.hashes[at % BURST] = hash;
-        plain.insert(at);
+        if let Some(head) = HeadV4::of_plain(slot, &expected) {
+            *its_hash = cpu.hash_v4(head);
+            flows.ask_for_bucket(*its_hash);
+            plain.insert(at);
+        }
     }
-    walk.plain = walk.plain.or(plain);
+    let others = PacketSet::first(slots.len().min(HALF)).without(plain);
+    walk.plain = walk.plain.or(plain.moved_by(from));
     if !others.is_empty() {
-        hash_v6(others, cpu, burst, walk, snapshot, flows);
+        hash_v6(others.moved_by(from), cpu, burst, walk, snapshot, flows);
     }
 }
 
@@ -126,7 +125,7 @@ fn hash_v6<C: Cpu>(
 fn find<C: Cpu>(half: PacketSet, cpu: C, walk: &mut Walk, flows: &FlowTable) {
     for at in half.iter() {
         let entry = flows.candidate_by(walk.hashes[at], |bucket, tag| cpu.tagged(bucket, tag));
-        prefetch(flows.record(entry));
+        flows.ask_for_record(entry);
         walk.entries[at] = entry;
     }
     for at in half.and(walk.wide).iter() {
@@ -198,43 +197,44 @@ fn send<H: Head>(
     flows: &mut FlowTable,
     terms: &Terms,
 ) -> PacketSet {
-    let mut sent = PacketSet::default();
+    let mut sent = packets;
     for at in packets.iter() {
-        let (entry, slot) = (walk.entries[at], &mut burst.slots[at]);
-        let Some(head) = H::of_mut(slot.buffer) else { continue };
-        let ((record, wide), way) = (flows.flow_mut(entry), entry.way());
-        let Some(hop) = terms.hops.get(usize::from(record.hops[way])) else { continue };
-        let may_go = head.is_of(Flow::new(record, wide), way)
-            && record.fib_version == terms.fib_version
-            && hop.takes(slot.len)
-            && head.hops_left() > 1;
-        if !may_go {
-            continue;
+        if !send_one::<H>(&mut burst.slots[at], walk.entries[at], flows, terms) {
+            sent.remove(at);
         }
-        let delta = checksum::in_direction(record.l4_delta, way);
-        match head.protocol() {
-            TCP if track::is_steady_tcp(record, head) => {
-                record.acknowledged[way] = head.l4().acknowledged();
-                rewrite::update_tcp(&mut head.l4_mut().0, delta);
-            }
-            UDP if track::is_steady_udp(record, head, way, terms.version) => {
-                rewrite::update_udp(&mut head.l4_mut().0, delta);
-            }
-            _ if record.is_dsr() => {
-                if send_dsr::<H>(slot, record, wide, hop, terms) {
-                    sent.insert(at);
-                }
-                continue;
-            }
-            _ => continue,
-        }
-        record.last_seen = terms.now.0;
-        head.replace_ends(Flow::new(record, wide), way);
-        head.link_mut()[..12].copy_from_slice(&hop.macs);
-        terms.send(slot, record, way, hop);
-        sent.insert(at);
     }
     sent
+}
+
+/// Whether the packet is of the flow, and that is so steady that it left.
+#[inline(always)]
+fn send_one<H: Head>(slot: &mut Slot, entry: Entry, flows: &mut FlowTable, terms: &Terms) -> bool {
+    let Some(head) = H::of_mut(slot.buffer) else { return false };
+    let ((record, wide), way) = (H::flow_mut(flows, entry), entry.way());
+    let Some(hop) = terms.hops.get(usize::from(record.hops[way])) else { return false };
+    let may_go = head.is_of(Flow::new(record, wide), way)
+        && record.fib_version == terms.fib_version
+        && hop.takes(slot.len)
+        && head.hops_left() > 1;
+    if !may_go {
+        return false;
+    }
+    let delta = checksum::in_direction(record.l4_delta, way);
+    match head.protocol() {
+        TCP if track::is_steady_tcp(record, head) => {
+            record.acknowledged[way] = head.l4().acknowledged();
+            rewrite::update_tcp(&mut head.l4_mut().0, delta);
+        }
+        UDP if track::is_steady_udp(record, head, way, terms.version) => {
+            rewrite::update_udp(&mut head.l4_mut().0, delta);
+        }
+        _ => return record.is_dsr() && send_dsr::<H>(slot, entry, hop, flows, terms),
+    }
+    record.last_seen = terms.now.0;
+    head.replace_ends(Flow::new(record, wide), way);
+    head.link_mut()[..12].copy_from_slice(&hop.macs);
+    terms.send(slot, record, way, hop);
+    true
 }
 
 /// Plain packets whose flows the corridor's first rooms found, moved on or began: they leave as those of steady flows
@@ -303,12 +303,14 @@ fn rewrite_plain<H: Head>(slot: &mut Slot, flow: Flow, way: usize, hop: &Ready) 
 #[inline(never)]
 fn send_dsr<H: Head>(
     slot: &mut Slot,
-    record: &mut FlowRecord,
-    wide: &Wide,
+    entry: Entry,
     hop: &Ready,
+    flows: &mut FlowTable,
     terms: &Terms,
 ) -> bool {
-    let Some(head) = H::of(slot.buffer) else { return false };
+    let (Some(head), (record, wide)) = (H::of(slot.buffer), flows.flow_mut(entry)) else {
+        return false;
+    };
     if !track::is_steady_dsr(record, head, terms.version) {
         return false;
     }

@@ -182,7 +182,7 @@ pub(crate) struct FlowRecord {
 pub(crate) struct Wide([[u8; 32]; 2]);
 
 /// That of records which have none.
-static NO_WIDE: Wide = Wide([[0; 32]; 2]);
+pub(super) static NO_WIDE: Wide = Wide([[0; 32]; 2]);
 
 /// In the mode's byte: the backend's family is IPv6.
 const BACKEND_V6: u8 = 0x80;

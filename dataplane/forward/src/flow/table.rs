@@ -10,7 +10,7 @@ use super::hash::FlowHash;
 use super::key::FlowKey;
 use super::look_up::prefetch_at;
 pub(crate) use super::memory::Bucket;
-use super::memory::{BUCKET_ENTRIES, Flow, FlowMemory, FlowRecord, NewFlow, Wide};
+use super::memory::{BUCKET_ENTRIES, Flow, FlowMemory, FlowRecord, NO_WIDE, NewFlow, Wide};
 use super::shares::{self, Shares};
 use super::state::{Direction, FlowState};
 use super::unproven::ring_of;
@@ -179,6 +179,12 @@ impl<'m> FlowTable<'m> {
         Entry(bucket.entries[tagged.trailing_zeros() as usize % BUCKET_ENTRIES])
     }
 
+    /// Asks for a flow's record.
+    #[inline(always)]
+    pub(crate) fn ask_for_record(&self, entry: Entry) {
+        prefetch_at(self.memory.records.as_ptr().wrapping_add(entry.record()));
+    }
+
     /// What IPv4 packets need of a flow.
     #[inline]
     pub(crate) fn record(&self, entry: Entry) -> &FlowRecord {
@@ -196,7 +202,13 @@ impl<'m> FlowTable<'m> {
         self.memory.flow_mut(entry.record())
     }
 
-    #[inline]
+    /// The same where nobody asks for the wide line.
+    #[inline(always)]
+    pub(crate) fn narrow_flow_mut(&mut self, entry: Entry) -> (&mut FlowRecord, &Wide) {
+        (self.record_mut(entry), &NO_WIDE)
+    }
+
+    #[inline(always)]
     pub(crate) fn record_mut(&mut self, entry: Entry) -> &mut FlowRecord {
         &mut self.memory.records[entry.record()]
     }

@@ -18,7 +18,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{TCP, UDP};
 use crate::burst::{Arrival, Checked, HEADROOM, RxChecks, Slot};
-use crate::flow::{Flow, FlowKey};
+use crate::flow::{Entry, Flow, FlowKey, FlowRecord, FlowTable, Wide};
 use crate::journey::{Headers, Kind};
 use crate::snapshot::PortConfig;
 use crate::wire::{ethernet, tcp, udp};
@@ -50,6 +50,8 @@ pub(crate) trait Head: Sized + FromBytes + IntoBytes + KnownLayout + Immutable {
     fn traffic_class(&self) -> u8;
     /// Its tuple.
     fn key(&self) -> FlowKey;
+    /// A flow that may be its own, with what is compared of that: the record alone, or the wide line too.
+    fn flow_mut<'f>(flows: &'f mut FlowTable<'_>, entry: Entry) -> (&'f mut FlowRecord, &'f Wide);
     /// Whether its ends are those of a flow's packets that go this way.
     fn is_of(&self, flow: Flow, way: usize) -> bool;
     /// One hop less.
@@ -60,14 +62,12 @@ pub(crate) trait Head: Sized + FromBytes + IntoBytes + KnownLayout + Immutable {
     /// The head of the frame in a buffer, which has one if it is long enough.
     #[inline(always)]
     fn of(buffer: &[u8]) -> Option<&Self> {
-        let (head, _) = Self::ref_from_prefix(buffer.get(HEADROOM..)?).ok()?;
-        Some(head)
+        Self::ref_from_bytes(buffer.get(HEADROOM..HEADROOM + size_of::<Self>())?).ok()
     }
 
     #[inline(always)]
     fn of_mut(buffer: &mut [u8]) -> Option<&mut Self> {
-        let (head, _) = Self::mut_from_prefix(buffer.get_mut(HEADROOM..)?).ok()?;
-        Some(head)
+        Self::mut_from_bytes(buffer.get_mut(HEADROOM..HEADROOM + size_of::<Self>())?).ok()
     }
 
     /// The head of a packet, if it is plainly of this family.

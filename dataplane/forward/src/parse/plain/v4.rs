@@ -3,7 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Expected, Head, L4Head, LINK_LEN, field};
-use crate::flow::{Flow, FlowKey, V4};
+use crate::flow::{Entry, Flow, FlowKey, FlowRecord, FlowTable, V4, Wide};
 use crate::wire::{checksum, ipv4};
 
 /// The EtherType, and version 4 with a header of five words; the type of service does not matter.
@@ -92,6 +92,11 @@ impl Head for HeadV4 {
             family: V4,
             ..FlowKey::default()
         }
+    }
+
+    #[inline(always)]
+    fn flow_mut<'f>(flows: &'f mut FlowTable<'_>, entry: Entry) -> (&'f mut FlowRecord, &'f Wide) {
+        flows.narrow_flow_mut(entry)
     }
 
     #[inline(always)]

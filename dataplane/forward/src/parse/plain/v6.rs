@@ -3,7 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Expected, Head, L4Head, LINK_LEN, field};
-use crate::flow::{Flow, FlowKey, V6};
+use crate::flow::{Entry, Flow, FlowKey, FlowRecord, FlowTable, V6, Wide};
 use crate::parse::UDP;
 use crate::wire::{ipv6, udp};
 
@@ -91,6 +91,11 @@ impl Head for HeadV6 {
             family: V6,
             wide: self.addresses(),
         }
+    }
+
+    #[inline(always)]
+    fn flow_mut<'f>(flows: &'f mut FlowTable<'_>, entry: Entry) -> (&'f mut FlowRecord, &'f Wide) {
+        flows.flow_mut(entry)
     }
 
     #[inline(always)]
