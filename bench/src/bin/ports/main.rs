@@ -84,6 +84,8 @@ fn main() -> ExitCode {
 struct Round {
     penstock: f64,
     testpmd: f64,
+    /// TSC cycles a packet of the data plane's turns that moved any: its own work and the PMD's.
+    cycles: f64,
     /// The share of its time that the generator waited for each of them, if there is a generator.
     waited: Option<[f64; 2]>,
 }
@@ -102,6 +104,7 @@ fn report(name: &str, mut round: impl FnMut() -> Outcome<Round>) -> Outcome<()> 
     line("penstock", "Mpps", 2, &|round| Some(round.penstock / 1e6))?;
     line("5tswap", "Mpps", 2, &|round| Some(round.testpmd / 1e6))?;
     line("ratio", "of testpmd 5tswap", 3, &|round| Some(round.penstock / round.testpmd))?;
+    line("cycles/penstock", "TSC cycles a packet", 1, &|round| Some(round.cycles))?;
     line("waited/penstock", "% of the generator's time", 1, &|round| {
         Some(round.waited?[0] * 100.0)
     })?;
@@ -143,12 +146,13 @@ impl Bench {
         let penstock = Penstock::start(&device, cpu, &mut self.control)?;
         rig::until(connected, || generator.is_connected())?;
         let measured = measure_penstock(&penstock, generator, flows);
-        let run = measured.map_err(|error| penstock.explain(&error))?;
+        let (run, cycles) = measured.map_err(|error| penstock.explain(&error))?;
         drop(penstock);
         rig::until("the generator is alone again", || !generator.is_connected())?;
         Ok(Round {
             penstock: run.rate,
             testpmd: testpmd.rate,
+            cycles,
             waited: Some([run.waited, testpmd.waited]),
         })
     }
@@ -175,7 +179,7 @@ impl Bench {
         })
         .map_err(|error| penstock.explain(&error))?;
         let dropped = penstock.counted("drops", "packets");
-        let mut before = received();
+        let (mut before, work) = (received(), Work::of(&penstock));
         let rate = median_of_slices(|| {
             std::thread::sleep(PCAP_SLICE);
             let now = received();
@@ -186,7 +190,8 @@ impl Bench {
         if more > 0 {
             return Err(penstock.explain(&format!("{more} packets were dropped in the round")));
         }
-        Ok(Round { penstock: rate, testpmd, waited: None })
+        let cycles = Work::of(&penstock).cycles_since(&work);
+        Ok(Round { penstock: rate, testpmd, cycles, waited: None })
     }
 }
 
@@ -221,12 +226,30 @@ fn open_connections(generator: &Generator, flows: u32) -> Outcome<Vec<Tuple>> {
     Ok(tuples)
 }
 
-/// A round of the data plane, whose counters must agree with the generator's.
-fn measure_penstock(penstock: &Penstock, generator: &Generator, flows: u32) -> Outcome<Run> {
+/// What the worker has done.
+struct Work {
+    packets: u64,
+    cycles: u64,
+}
+
+impl Work {
+    fn of(penstock: &Penstock) -> Self {
+        let [packets, cycles] =
+            ["busy_packets", "busy_cycles"].map(|column| penstock.counted("workers", column));
+        Self { packets, cycles }
+    }
+
+    fn cycles_since(&self, earlier: &Self) -> f64 {
+        (self.cycles - earlier.cycles) as f64 / (self.packets - earlier.packets).max(1) as f64
+    }
+}
+
+/// A round of the data plane, whose counters must agree with the generator's, and the cycles a packet took it.
+fn measure_penstock(penstock: &Penstock, generator: &Generator, flows: u32) -> Outcome<(Run, f64)> {
     let keys = open_connections(generator, flows)?;
-    let before = count(penstock);
+    let (before, work) = (count(penstock), Work::of(penstock));
     let run = generator.run(Frames::new(rig::BOX, ACK, &keys), Amount::For(ROUND), false)?;
-    let after = count(penstock);
+    let (after, cycles) = (count(penstock), Work::of(penstock).cycles_since(&work));
     let expected = Counted {
         flows: flows.into(),
         opened: flows.into(),
@@ -236,7 +259,7 @@ fn measure_penstock(penstock: &Penstock, generator: &Generator, flows: u32) -> O
         dropped: 0,
     };
     if after == expected {
-        Ok(run)
+        Ok((run, cycles))
     } else {
         Err(format!("the data plane counted {after:?}, not {expected:?}").into())
     }
