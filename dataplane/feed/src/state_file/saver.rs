@@ -3,7 +3,7 @@
 //! A save writes the whole state, whatever has changed: some 12 MB for 100 000 members. So that a
 //! stream of small changes keeps neither a CPU nor a disk busy, the thread rests after each save nine
 //! times as long as it took, a second at most; what is committed meanwhile is written together. The
-//! first change after a silence is written at once.
+//! first change after a silence is written at once. What could not be saved is tried again each second.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -39,6 +39,26 @@ impl Desk {
     fn order(&self) -> MutexGuard<'_, Order> {
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Waits for what to save next; nothing when all is done and no more will come.
+    fn next(&self) -> Option<(u64, Arc<State>)> {
+        let idle = |order: &mut Order| order.newest.is_none() && !order.stop;
+        let waited = self.changed.wait_while(self.order(), idle);
+        waited.unwrap_or_else(PoisonError::into_inner).newest.take()
+    }
+
+    /// What could not be saved is next again, unless there is something newer, or no time.
+    fn put_back(&self, generation: u64, state: Arc<State>) {
+        let mut order = self.order();
+        if !order.stop {
+            order.newest.get_or_insert((generation, state));
+        }
+    }
+
+    fn rest(&self, time: Duration) {
+        let resting = |order: &mut Order| !order.stop;
+        drop(self.changed.wait_timeout_while(self.order(), time, resting));
+    }
 }
 
 impl Saver {
@@ -58,20 +78,24 @@ impl Saver {
 }
 
 fn save_until_stopped(desk: &Desk, file: &StateFile) {
-    loop {
-        let idle = |order: &mut Order| order.newest.is_none() && !order.stop;
-        let waited = desk.changed.wait_while(desk.order(), idle);
-        let mut order = waited.unwrap_or_else(PoisonError::into_inner);
-        let Some((generation, state)) = order.newest.take() else { return };
-        drop(order);
+    let mut failing = false;
+    while let Some((generation, state)) = desk.next() {
         let begin = Instant::now();
-        if let Err(error) = file.save(generation, &state) {
-            tracing::warn!(generation, %error, "state not saved: a restart would serve an older one");
-        }
-        drop(state); // what it alone holds is freed here
-        let rest = rest_after(begin.elapsed());
-        let resting = |order: &mut Order| !order.stop;
-        drop(desk.changed.wait_timeout_while(desk.order(), rest, resting));
+        let rest = match file.save(generation, &state) {
+            Ok(()) => {
+                failing = false;
+                drop(state); // what it alone holds is freed here
+                rest_after(begin.elapsed())
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(generation, %error, "state not saved: until it is, tried each second, a restart would serve an older one");
+                }
+                desk.put_back(generation, state);
+                LONGEST_REST
+            }
+        };
+        desk.rest(rest);
     }
 }
 
@@ -107,5 +131,30 @@ mod tests {
         }
         drop(saver);
         assert_eq!(file.load().unwrap(), Some((1000, Arc::default())));
+    }
+    #[test]
+    fn what_could_not_be_saved_is_tried_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = directory.path().join("late");
+        std::fs::create_dir(&folder).unwrap();
+        let file = StateFile::open(folder.join("state")).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        let saver = Saver::start(file.clone()).unwrap();
+        saver.save(7, Arc::default());
+        let tried = |order: &Order| order.newest.is_some(); // put back
+        let begin = Instant::now();
+        std::thread::sleep(Duration::from_millis(50));
+        while !tried(&saver.desk.order()) && begin.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        std::fs::create_dir(&folder).unwrap();
+        while file.load().unwrap().is_none() && begin.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(file.load().unwrap(), Some((7, Arc::default())));
+
+        std::fs::remove_dir_all(&folder).unwrap();
+        saver.save(8, Arc::default());
+        drop(saver); // ends all the same
     }
 }
