@@ -396,7 +396,7 @@ impl RawConfig {
             ports.push(port);
         }
         Ok(Config {
-            memory: self.memory.check(ports.len(), workers.count)?,
+            memory: self.memory.check(&ports, workers.count)?,
             flows: self.flows.check()?,
             snat: self.snat.check()?,
             icmp: self.icmp,
@@ -511,14 +511,16 @@ impl RawWorkers {
 }
 
 impl RawMemory {
-    fn check(self, ports: usize, workers: usize) -> Result<Memory, Wrong> {
+    fn check(self, ports: &[PortConfig], workers: usize) -> Result<Memory, Wrong> {
         // Every queue's descriptors, what waits in rings and holds, and the caches of the lcores.
-        let least = (ports * workers * 2 * 512 + workers * 1024 + 1024) as u32;
+        let descriptors: usize = ports.iter().map(|port| 2 * usize::from(port.descriptors)).sum();
+        let least = (workers * (descriptors + 1024) + 1024) as u32;
         let mbufs = match &self.mbufs {
             Some(mbufs) if mbufs.value < least => {
                 let message = format!(
-                    "{} mbufs; {ports} ports and {workers} workers can hold {least} at once",
-                    mbufs.value
+                    "{} mbufs; {} ports and {workers} workers can hold {least} at once",
+                    mbufs.value,
+                    ports.len()
                 );
                 return wrong(mbufs, message);
             }
@@ -693,6 +695,19 @@ mod tests {
             (", vlan: [100, 7], outer-tpid: 0x9100", Some(two(0x9100))),
         ] {
             assert_eq!(tags(keys).unwrap(), expected, "{keys}");
+        }
+    }
+
+    #[test]
+    fn there_are_mbufs_for_every_descriptor() {
+        let text = |port: &str| {
+            format!(
+                "ports: [{{ name: lan, device: net_ring0, companion: pst0{port} }}]\nworkers: {{ count: 4 }}"
+            )
+        };
+        for (port, expected) in [("", 16_383), (", descriptors: 4096", 65_535)] {
+            let config = Config::parse("dataplane.yaml", &text(port)).unwrap();
+            assert_eq!(config.memory.mbufs, expected, "{port}");
         }
     }
 
