@@ -4,6 +4,7 @@ use arrayvec::ArrayVec;
 
 use crate::exit::ShortExit;
 use crate::fragment::Learned;
+use crate::spread::Hashed;
 use crate::wire::ethernet;
 use crate::{Exit, NextHopKey, PortIdx, PuntClass};
 
@@ -69,8 +70,9 @@ pub enum CameBy {
     /// A queue of its own; what chose it may have had its reasons, or not.
     #[default]
     Queue,
-    /// A queue of its own, chosen by RSS as the box's [`Spread`](crate::Spread) has it. That is checked.
-    Rss,
+    /// A queue of its own, chosen by RSS as the box's [`Spread`](crate::Spread) has it, for the packets of which that
+    /// port's NIC hashes the L4 ports. That is checked.
+    Rss(Hashed),
     /// A queue to which packets of all workers come.
     Unspread,
     /// Other workers.

@@ -126,7 +126,7 @@ impl Path {
                 let came_by = self.ports[at].reception.came_by();
                 let handed_over = self.forward(arrivals, came_by, forwarder, published, now);
                 self.ports[at].arrivals.add(Arrived::HandedOver, handed_over);
-                if came_by == CameBy::Rss {
+                if matches!(came_by, CameBy::Rss(_)) {
                     self.count_placed(at, forwarder.take_placed());
                 }
                 packets += received;

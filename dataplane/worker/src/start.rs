@@ -483,8 +483,8 @@ fn receive_by(
     let taken: Vec<Option<Taken>> = ports.iter().map(|port| port.taken.clone()).collect();
     let found = receive::find(drawn, &taken, workers);
     for ((running, wanted), keeps) in ports.iter_mut().zip(&config.ports).zip(&found.keeps) {
-        if *keeps {
-            running.reception = Reception::new(Manner::Rss);
+        if let Some(hashed) = *keeps {
+            running.reception = Reception::by_rss(hashed);
         } else if wanted.receive == Receive::Rss && workers > 1 {
             return Err(format!(
                 "port {}: receive: rss, but it does not say that it hashes L4 ports by the key and table it was given; use receive: auto",

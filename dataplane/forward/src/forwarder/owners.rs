@@ -21,7 +21,7 @@ pub struct Placed {
 }
 
 impl Placed {
-    /// Counts a packet that RSS brought to `me`, if its owners are told by what RSS hashes.
+    /// Counts a packet that RSS brought to `me` by its L4 ports, if its owners are told by what RSS hashes.
     pub(super) fn count(&mut self, owners: &Owners, me: WorkerIdx, headers: &Headers) {
         if owners.owner.by_rss && is_plain(headers) {
             let at_home = owners.owner.worker == me;

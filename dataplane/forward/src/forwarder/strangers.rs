@@ -75,7 +75,9 @@ impl<'m> Forwarder<'m> {
             if let Some(owners) = ownership.owners(&pinning.flows.hash, &classes[at], key, snapshot)
             {
                 nexts[at] = owners.next(ownership.me, came_by == CameBy::Handed);
-                if came_by == CameBy::Rss {
+                if let CameBy::Rss(hashed) = came_by
+                    && hashed.has(key)
+                {
                     placed.count(&owners, ownership.me, headers);
                 }
             }

@@ -54,7 +54,8 @@ impl Hashed {
         }
     }
 
-    fn has(self, key: &FlowKey) -> bool {
+    /// Whether it hashes the L4 ports of packets with this tuple.
+    pub(crate) fn has(self, key: &FlowKey) -> bool {
         match (key.family == V6, Protocol::from_number(key.protocol)) {
             (false, Some(Protocol::Tcp)) => self.tcp_v4,
             (false, Some(Protocol::Udp)) => self.udp_v4,

@@ -13,6 +13,7 @@ use crate::{
     Protocol, Spread, WorkerIdx,
 };
 
+const RSS: CameBy = CameBy::Rss(Hashed::ALL);
 const SENT: Exit = Exit::Send(PortIdx(0));
 /// Listeners whose packets come home by RSS, both ways or the only one, each with its backend's VIP and port.
 const AT_HOME: &str = "192.0.2.10:80/tcp mode=full-nat backend=10.0.0.3:8080 backend=10.0.0.4:8080 snat=10.0.0.200 snat=10.0.0.201
@@ -51,7 +52,7 @@ impl Honest {
     /// Lets the packet come in where RSS brings it.
     fn receive(&mut self, packet: &TestPacket) -> (WorkerIdx, Exit, Vec<u8>) {
         let worker = self.nic.worker_of(&key(packet)).expect("all is hashed");
-        let (exit, left) = self.lb.send_as(CameBy::Rss, worker, packet.bytes());
+        let (exit, left) = self.lb.send_as(RSS, worker, packet.bytes());
         (worker, exit, left)
     }
 
@@ -149,7 +150,7 @@ fn every_port_of_a_worker_is_taken_before_one_is_refused() {
             if nic.worker_of(&key(&packet)) != Some(worker) {
                 continue;
             }
-            match lb.send_as(CameBy::Rss, worker, packet.bytes()).0 {
+            match lb.send_as(RSS, worker, packet.bytes()).0 {
                 SENT => taken += 1,
                 refused => break refused,
             }
@@ -198,6 +199,8 @@ fn a_key_that_is_known_says_where_replies_come_and_not_who_owns_a_client() {
     }
 }
 
+const UDP_ALONE: Hashed = Hashed { tcp_v4: false, tcp_v6: false, ..Hashed::ALL };
+
 /// How bursts come in, and what is counted of them.
 #[test]
 fn a_nic_that_does_otherwise_than_it_says_is_found_out() {
@@ -207,13 +210,19 @@ fn a_nic_that_does_otherwise_than_it_says_is_found_out() {
     };
     let fin = |n: u16| Family::V4.tcp(&format!("203.0.113.7:{n}"), VIP, ACK | FIN);
     type Row = (&'static str, CameBy, fn(TestPacket) -> TestPacket, bool);
-    let rows: [Row; 6] = [
-        ("all to one queue is not what RSS does", CameBy::Rss, |packet| packet, true),
+    let rows: [Row; 7] = [
+        ("all to one queue is not what RSS does", RSS, |packet| packet, true),
         ("a queue that nobody trusts is not checked", CameBy::Queue, |packet| packet, false),
         ("nor is one to which everything comes", CameBy::Unspread, |packet| packet, false),
         ("nor is what others hand over", CameBy::Handed, |packet| packet, false),
-        ("NICs may stumble over options", CameBy::Rss, options, false),
-        ("and over tags", CameBy::Rss, |packet| packet.tagged(0), false),
+        (
+            "one that hashes no TCP has said nothing of it",
+            CameBy::Rss(UDP_ALONE),
+            |packet| packet,
+            false,
+        ),
+        ("NICs may stumble over options", RSS, options, false),
+        ("and over tags", RSS, |packet| packet.tagged(0), false),
     ];
     for (promise, arrival, change, counted) in rows {
         let mut honest = Honest::new(9, 4, Family::V4, FULL_NAT);
@@ -370,7 +379,7 @@ fn one_worker_has_no_spread() {
             Ok(nic) => lb.with_spread(nic),
             Err(_) => lb.with_spread(spread(1, &table, 1)),
         };
-        for arrival in [CameBy::Queue, CameBy::Rss, CameBy::Unspread, CameBy::Handed] {
+        for arrival in [CameBy::Queue, RSS, CameBy::Unspread, CameBy::Handed] {
             let syn = family.tcp(CLIENT, VIP, SYN).bytes();
             assert_eq!(lb.send_as(arrival, WorkerIdx(0), syn).0, SENT);
         }

@@ -21,7 +21,7 @@ use std::sync::{
     atomic::{AtomicU8, Ordering},
 };
 
-use penstock_forward::CameBy;
+use penstock_forward::{CameBy, spread::Hashed};
 
 pub use queues::Queues;
 pub use rss::{Drawn, Found, Taken, find};
@@ -56,40 +56,43 @@ impl Manner {
             Self::Disproved => "rss disproved",
         }
     }
-
-    /// What the forwarder is told of a burst from the port.
-    fn came_by(self) -> CameBy {
-        match self {
-            Self::Alone | Self::Queues => CameBy::Queue,
-            Self::Rss => CameBy::Rss,
-            Self::Software | Self::Disproved => CameBy::Unspread,
-        }
-    }
 }
 
 /// A port's manner: told by the main thread, read by the workers.
 #[derive(Clone, Debug)]
-pub struct Reception(Arc<AtomicU8>);
+pub struct Reception {
+    manner: Arc<AtomicU8>,
+    hashed: Hashed,
+}
 
 impl Reception {
     /// It begins so.
     pub fn new(manner: Manner) -> Self {
-        Self(Arc::new(AtomicU8::new(manner as u8)))
+        Self { manner: Arc::new(AtomicU8::new(manner as u8)), hashed: Hashed::default() }
+    }
+
+    /// By RSS, whose hash has the L4 ports of these packets.
+    pub fn by_rss(hashed: Hashed) -> Self {
+        Self { hashed, ..Self::new(Manner::Rss) }
     }
 
     /// How it is now.
     pub fn manner(&self) -> Manner {
-        Manner::ALL[usize::from(self.0.load(Ordering::Relaxed)) % Manner::ALL.len()]
+        Manner::ALL[usize::from(self.manner.load(Ordering::Relaxed)) % Manner::ALL.len()]
     }
 
     /// What the forwarder is told of a burst from the port.
     pub fn came_by(&self) -> CameBy {
-        self.manner().came_by()
+        match self.manner() {
+            Manner::Alone | Manner::Queues => CameBy::Queue,
+            Manner::Rss => CameBy::Rss(self.hashed),
+            Manner::Software | Manner::Disproved => CameBy::Unspread,
+        }
     }
 
     /// RSS is trusted no longer.
     fn disprove(&self) {
-        self.0.store(Manner::Disproved as u8, Ordering::Relaxed);
+        self.manner.store(Manner::Disproved as u8, Ordering::Relaxed);
     }
 }
 
@@ -102,7 +105,8 @@ mod tests {
         for manner in Manner::ALL {
             assert_eq!(Reception::new(manner).manner(), manner);
         }
-        let reception = Reception::new(Manner::Rss);
+        let reception = Reception::by_rss(Hashed::ALL);
+        assert_eq!(reception.came_by(), CameBy::Rss(Hashed::ALL));
         let of_a_worker = reception.clone();
         reception.disprove();
         assert_eq!(of_a_worker.came_by(), CameBy::Unspread);

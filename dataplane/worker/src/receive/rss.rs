@@ -39,8 +39,8 @@ pub struct Taken {
 pub struct Found {
     /// None if no port's RSS is known.
     pub spread: Option<Arc<Spread>>,
-    /// In the order of the ports.
-    pub keeps: Vec<bool>,
+    /// In the order of the ports: what each hashes, if it keeps to it.
+    pub keeps: Vec<Option<Hashed>>,
 }
 
 impl Drawn {
@@ -125,12 +125,11 @@ pub fn find(drawn: Option<&Drawn>, taken: &[Option<Taken>], workers: u8) -> Foun
     let ours = drawn.map(|drawn| (Key::Secret, drawn.as_taken()));
     let theirs = taken.iter().flatten().map(|taken| (Key::Known, taken.clone()));
     for (key, wanted) in ours.into_iter().chain(theirs) {
-        let keeps: Vec<bool> = taken
-            .iter()
-            .map(|taken| taken.as_ref().is_some_and(|taken| taken.keeps_to(&wanted)))
-            .collect();
-        let keeping = taken.iter().flatten().filter(|taken| taken.keeps_to(&wanted));
-        let hashed = keeping.fold(Hashed::default(), |sum, taken| sum.or(taken.hashed));
+        let keeps = |taken: &Option<Taken>| {
+            taken.as_ref().filter(|taken| taken.keeps_to(&wanted)).map(|taken| taken.hashed)
+        };
+        let keeps: Vec<Option<Hashed>> = taken.iter().map(keeps).collect();
+        let hashed = keeps.iter().flatten().fold(Hashed::default(), |sum, hashed| sum.or(*hashed));
         if hashed == Hashed::default() {
             continue; // nobody keeps to it, or only addresses are hashed
         }
@@ -138,7 +137,7 @@ pub fn find(drawn: Option<&Drawn>, taken: &[Option<Taken>], workers: u8) -> Foun
             return Found { spread: Some(Arc::new(spread)), keeps };
         }
     }
-    Found { spread: None, keeps: vec![false; taken.len()] }
+    Found { spread: None, keeps: vec![None; taken.len()] }
 }
 
 fn spread(
@@ -202,7 +201,13 @@ mod tests {
             said(vec![0x6d; 40], 128, TCP),
         ];
         let Found { spread, keeps } = find(Some(&ours), &taken, 3);
-        assert_eq!(keeps, [true, false, true, false]);
+        let [tcp, udp] = [TCP, UDP].map(|hashed| Hashed {
+            tcp_v4: hashed.tcp_v4,
+            udp_v4: hashed.udp_v4,
+            tcp_v6: hashed.tcp_v6,
+            udp_v6: hashed.udp_v6,
+        });
+        assert_eq!(keeps, [Some(tcp), None, Some(udp), None], "each what it hashes itself");
         let spread = spread.expect("two keep to it");
         let ends = "10.0.0.3:80 10.0.0.200:4000";
         let found = [Protocol::Tcp, Protocol::Udp].map(|protocol| {
@@ -236,7 +241,7 @@ mod tests {
         for (promise, taken, expected) in rows {
             let found = find(Some(&ours), &[taken], 3);
             assert_eq!(found.spread.is_some(), expected, "{promise}");
-            assert_eq!(found.keeps, [expected], "{promise}");
+            assert_eq!(found.keeps[0].is_some(), expected, "{promise}");
         }
     }
 

@@ -38,7 +38,7 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
-    use penstock_forward::CameBy;
+    use penstock_forward::{CameBy, spread::Hashed};
 
     use super::*;
 
@@ -55,10 +55,10 @@ mod tests {
         ];
         for (promise, looks, expected) in rows {
             let mut watch = Watch::default();
-            let reception = Reception::new(Manner::Rss);
+            let reception = Reception::by_rss(Hashed::ALL);
             let found = looks.iter().any(|(right, wrong)| watch.look(&reception, *right, *wrong));
             assert_eq!(found, expected, "{promise}");
-            let came_by = if expected { CameBy::Unspread } else { CameBy::Rss };
+            let came_by = if expected { CameBy::Unspread } else { CameBy::Rss(Hashed::ALL) };
             assert_eq!(reception.came_by(), came_by, "{promise}");
             let again = watch.look(&reception, 1 << 40, 1 << 40);
             assert_eq!(again, !expected, "{promise}: said once");
