@@ -143,7 +143,7 @@ impl Bench {
             generator.run(Frames::new(rig::BOX, ACK, &keys), Amount::For(ROUND), false)?
         };
         rig::until("the generator is alone again", || !generator.is_connected())?;
-        let penstock = Penstock::start(&device, cpu, &mut self.control)?;
+        let penstock = Penstock::start(&device, rig::BOX, cpu, &mut self.control)?;
         rig::until(connected, || generator.is_connected())?;
         let measured = measure_penstock(&penstock, generator, flows);
         let (run, cycles) = measured.map_err(|error| penstock.explain(&error))?;
@@ -172,13 +172,14 @@ impl Bench {
                 testpmd.received_rate()
             })?
         };
-        let penstock = Penstock::start(&device, cpu, &mut self.control)?;
+        let penstock = Penstock::start(&device, rig::PCAP_BOX, cpu, &mut self.control)?;
         let received = || (Instant::now(), penstock.counted("workers", "received"));
-        rig::until("each flow is in the table", || {
-            penstock.counted("workers", "flows") == u64::from(flows)
+        let mut dropped = 0;
+        rig::until("each flow is in the table, and nothing is dropped", || {
+            let before = std::mem::replace(&mut dropped, penstock.counted("drops", "packets"));
+            penstock.counted("workers", "flows") == u64::from(flows) && dropped == before
         })
         .map_err(|error| penstock.explain(&error))?;
-        let dropped = penstock.counted("drops", "packets");
         let (mut before, work) = (received(), Work::of(&penstock));
         let rate = median_of_slices(|| {
             std::thread::sleep(PCAP_SLICE);

@@ -220,6 +220,7 @@ impl Penstock {
     /// Starts it on a device, and waits until every worker forwards by the configuration.
     pub(crate) fn start(
         device: &str,
+        mac: MacAddr,
         cpu: usize,
         control: &mut Option<ControlPlane>,
     ) -> Outcome<Self> {
@@ -229,8 +230,7 @@ impl Penstock {
         let process = Process::start("penstock-dataplane", command.arg("--config").arg(config))?;
         let own = process.child.id();
         let mut started = || -> Outcome<StatsReader> {
-            let companion = || Path::new("/proc/sys/net/ipv4/conf/pst0").exists();
-            until("the data plane made its companion", companion)?;
+            until("the companion has the port's MAC", || companion_has(mac))?; // and forgets no neighbour from here on
             surroundings()?;
             if control.is_none() {
                 *control = Some(ControlPlane::start()?);
@@ -346,6 +346,12 @@ fn machine(device: &str, cpu: usize) -> String {
          paths: {{run: /run/ports/run, state: /run/ports/state/dataplane}}\n",
         snat.join(", ")
     )
+}
+
+fn companion_has(mac: MacAddr) -> bool {
+    let mac = mac.0.map(|byte| format!("{byte:02x}")).join(":");
+    let shown = Command::new("ip").args(["-brief", "link", "show", "dev", "pst0"]).output();
+    shown.is_ok_and(|shown| String::from_utf8_lossy(&shown.stdout).contains(&mac))
 }
 
 /// The companion's address, the routes, and neighbours that need not be asked. Done again, it changes nothing.
