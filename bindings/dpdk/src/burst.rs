@@ -9,7 +9,7 @@ use penstock_dpdk_sys as c;
 use crate::mbuf::Mbuf;
 
 /// The most packets that one call moves.
-pub const BURST: usize = 32;
+pub const BURST: usize = 64;
 
 /// Up to [`BURST`] packets with one owner, in order. No method allocates.
 pub struct MbufBurst {

@@ -9,7 +9,7 @@ use crate::wire::ethernet;
 use crate::{Exit, NextHopKey, PortIdx, PuntClass};
 
 /// The most packets in a burst.
-pub const BURST: usize = 32;
+pub const BURST: usize = 64;
 
 /// Bytes before each frame that are the forwarder's to write: for the headers of a tunnel, or of an ICMP error.
 pub const HEADROOM: usize = 64;

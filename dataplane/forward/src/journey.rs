@@ -112,13 +112,13 @@ impl Walk {
 
 /// A set of packets of a burst, by their place: one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct PacketSet(u32);
+pub(crate) struct PacketSet(u64);
 
 impl PacketSet {
     /// The first `count` packets, at most [`BURST`].
     #[inline]
     pub(crate) fn first(count: usize) -> Self {
-        Self(u32::MAX.checked_shr(BURST.saturating_sub(count) as u32).unwrap_or(0))
+        Self(u64::MAX.checked_shr(BURST.saturating_sub(count) as u32).unwrap_or(0))
     }
 
     #[inline]

@@ -9,7 +9,7 @@ use penstock_forward::BURST;
 
 use crate::shared::{Consumer, Producer, RingBuffer};
 
-/// Packets a ring holds at least: eight bursts.
+/// Packets a ring holds at least: four bursts.
 const RING_PACKETS: usize = 256;
 /// Packets all rings to a worker hold, where that is more: a worker that spreads for a whole port fills one of them,
 /// and the other may wait for its CPU.

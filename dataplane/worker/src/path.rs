@@ -439,14 +439,14 @@ mod tests {
     use super::*;
 
     fn ring(frames: std::ops::Range<usize>) -> Consumer<usize> {
-        let (mut producer, consumer) = RingBuffer::new(128);
+        let (mut producer, consumer) = RingBuffer::new(4 * BURST);
         frames.for_each(|frame| producer.push(frame).unwrap());
         consumer
     }
 
     #[test]
     fn every_port_has_a_burst_a_turn_and_announcements_go_first() {
-        let mut ports = [[ring(0..0), ring(100..200)], [ring(0..20), ring(100..200)]];
+        let mut ports = [0..0, 0..20].map(|ours| [ring(ours), ring(100..100 + 3 * BURST)]);
         let mut turn = || {
             ports.each_mut().map(|rings| {
                 let mut sent = Vec::new();
@@ -454,10 +454,18 @@ mod tests {
                 sent
             })
         };
-        let (kernel, ours): (Vec<_>, Vec<_>) = ((100..132).collect(), (0..20).collect());
+        let (kernel, ours): (Vec<_>, Vec<_>) = ((100..100 + BURST).collect(), (0..20).collect());
         let [first, second] = turn();
         assert_eq!(first, kernel, "a burst of the kernel's");
-        assert_eq!(second, [&ours, &kernel[..12]].concat(), "the other port's ours, then as many");
-        assert_eq!(turn()[1], (112..144).collect::<Vec<_>>(), "and then the kernel's alone");
+        assert_eq!(
+            second,
+            [&ours, &kernel[..BURST - 20]].concat(),
+            "the other port's ours, then as many"
+        );
+        assert_eq!(
+            turn()[1],
+            (0..BURST).map(|at| 80 + BURST + at).collect::<Vec<_>>(),
+            "and then the kernel's alone"
+        );
     }
 }

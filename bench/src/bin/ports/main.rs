@@ -257,7 +257,7 @@ fn measure_penstock(penstock: &Penstock, generator: &Generator, flows: u32) -> O
         received: before.received + run.sent,
         forwarded: before.forwarded + run.returned,
         hits: before.hits + run.sent,
-        dropped: 0,
+        dropped: before.dropped, // what is announced before the link is up
     };
     if after == expected {
         Ok((run, cycles))

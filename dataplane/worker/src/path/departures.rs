@@ -55,9 +55,9 @@ impl Departures {
     /// Makes every frame the packet of its mbuf; those that cannot be that are freed. How many they were.
     #[inline]
     pub(super) fn place_all(&self, mbufs: &mut MbufBurst) -> usize {
-        let mut unfit = 0_u32;
+        let mut unfit = 0_u64;
         for (at, (mbuf, place)) in mbufs.iter_mut().zip(&self.places).enumerate() {
-            unfit |= u32::from(place.apply(mbuf).is_err()) << at;
+            unfit |= u64::from(place.apply(mbuf).is_err()) << at;
         }
         if unfit != 0 {
             let mut at = 0..;
