@@ -6,6 +6,7 @@ use std::{
     error::Error,
     fs,
     sync::{Arc, atomic::AtomicBool, mpsc},
+    thread::JoinHandle,
 };
 
 use arc_swap::Cache;
@@ -213,25 +214,9 @@ impl Start {
         for (row, port) in started.iter().enumerate() {
             port.label(row, &mut self.statistics);
         }
-        // From here on threads run that a failure has to end.
-        let mut helpers = vec![exception.start(Arc::clone(&self.stop))?];
-        match inspector.start(Arc::clone(&self.stop)) {
-            Ok(inspector) => helpers.push(inspector),
-            Err(error) => {
-                main_lcore::end(&self.stop, Vec::new(), helpers);
-                return Err(error.into());
-            }
-        }
-        let (returned, queues) = mpsc::channel();
-        let launch =
-            |(lcore, worker)| launch(lcore, worker, Arc::clone(&self.stop), returned.clone());
-        let running = match start_all(lcores.into_iter().zip(workers), launch) {
-            Ok(running) => running,
-            Err((error, running)) => {
-                main_lcore::end(&self.stop, running, helpers);
-                return Err(error.into());
-            }
-        };
+        let crew = lcores.into_iter().zip(workers);
+        let Threads { helpers, workers, queues } =
+            Threads::start(exception, inspector, crew, &self.stop)?;
         Ok(MainLcore {
             eal,
             mempool: self.mempool,
@@ -245,7 +230,7 @@ impl Start {
             statistics: self.statistics,
             clock,
             unresolved,
-            workers: running,
+            workers,
             watch: Watch::default(),
             helpers,
             stop: self.stop,
@@ -312,31 +297,52 @@ impl Start {
     }
 }
 
-fn launch(
-    lcore: Lcore,
-    worker: Worker,
-    stop: Arc<AtomicBool>,
-    returned: mpsc::Sender<Vec<WorkerPort>>,
-) -> Result<Running, penstock_dpdk::LaunchError> {
-    lcore.launch(move || {
-        let ports = worker.run(&stop);
-        let _ = returned.send(ports); // nobody waits for them if the main thread is gone
-    })
+/// The threads beside the main one.
+struct Threads {
+    helpers: Vec<JoinHandle<()>>,
+    workers: Vec<Running>,
+    /// Where workers that end put their ends of the ports.
+    queues: mpsc::Receiver<Vec<WorkerPort>>,
 }
 
-/// Starts one after the other; if one cannot be started, gives those back that run.
-fn start_all<J, R, E>(
-    jobs: impl IntoIterator<Item = J>,
-    mut start: impl FnMut(J) -> Result<R, E>,
-) -> Result<Vec<R>, (E, Vec<R>)> {
-    let mut running = Vec::new();
-    for job in jobs {
-        match start(job) {
-            Ok(started) => running.push(started),
-            Err(error) => return Err((error, running)),
+impl Threads {
+    /// Starts all of them; if one cannot be started, ends those that run.
+    fn start(
+        exception: ExceptionPath,
+        inspector: Inspector,
+        crew: impl Iterator<Item = (Lcore, Worker)>,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<Self, Failed> {
+        let (returned, queues) = mpsc::channel();
+        let mut threads = Self { helpers: Vec::new(), workers: Vec::new(), queues };
+        match threads.start_each(exception, inspector, crew, &returned, stop) {
+            Ok(()) => Ok(threads),
+            Err(error) => {
+                main_lcore::end(stop, threads.workers, threads.helpers);
+                Err(error)
+            }
         }
     }
-    Ok(running)
+
+    fn start_each(
+        &mut self,
+        exception: ExceptionPath,
+        inspector: Inspector,
+        crew: impl Iterator<Item = (Lcore, Worker)>,
+        returned: &mpsc::Sender<Vec<WorkerPort>>,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<(), Failed> {
+        self.helpers.push(exception.start(Arc::clone(stop))?);
+        self.helpers.push(inspector.start(Arc::clone(stop))?);
+        for (lcore, worker) in crew {
+            let (stop, returned) = (Arc::clone(stop), returned.clone());
+            self.workers.push(lcore.launch(move || {
+                let ports = worker.run(&stop);
+                let _ = returned.send(ports); // nobody waits for them if the main thread is gone
+            })?);
+        }
+        Ok(())
+    }
 }
 
 /// Queues and rings on their way to the workers.
@@ -567,13 +573,5 @@ mod tests {
         ] {
             assert_eq!(timeouts.of(state), seconds * 1000, "{state:?}");
         }
-    }
-
-    #[test]
-    fn what_runs_is_given_back_when_one_cannot_be_started() {
-        let start = |job: u32| if job == 3 { Err("no lcore") } else { Ok(job * 10) };
-        assert_eq!(start_all([1, 2, 4], start), Ok(vec![10, 20, 40]));
-        assert_eq!(start_all([1, 2, 3, 4], start), Err(("no lcore", vec![10, 20])));
-        assert_eq!(start_all([3], start), Err(("no lcore", vec![])));
     }
 }
