@@ -113,6 +113,7 @@ impl Walk {
 /// A set of packets of a burst, by their place: one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PacketSet(u64);
+const _: () = assert!(BURST <= u64::BITS as usize);
 
 impl PacketSet {
     /// The first `count` packets, at most [`BURST`].
