@@ -126,7 +126,8 @@ pub fn find(drawn: Option<&Drawn>, taken: &[Option<Taken>], workers: u8) -> Foun
     let theirs = taken.iter().flatten().map(|taken| (Key::Known, taken.clone()));
     for (key, wanted) in ours.into_iter().chain(theirs) {
         let keeps = |taken: &Option<Taken>| {
-            taken.as_ref().filter(|taken| taken.keeps_to(&wanted)).map(|taken| taken.hashed)
+            let keeping = taken.as_ref().filter(|taken| taken.keeps_to(&wanted));
+            keeping.map(|taken| taken.hashed).filter(|hashed| *hashed != Hashed::default())
         };
         let keeps: Vec<Option<Hashed>> = taken.iter().map(keeps).collect();
         let hashed = keeps.iter().flatten().fold(Hashed::default(), |sum, hashed| sum.or(*hashed));
@@ -216,6 +217,16 @@ mod tests {
             (v4.is_some(), v6.is_some())
         });
         assert_eq!(found, [(true, true), (true, false)], "what either of them hashes");
+    }
+
+    /// Such a one brings nothing home that another port's spread computes, and nothing of it is ever checked.
+    #[test]
+    fn a_nic_that_hashes_addresses_alone_keeps_to_nothing_beside_one_that_hashes_all() {
+        let ours = drawn(64);
+        let found =
+            find(Some(&ours), &[said(ours.key(40), 64, TCP), said(ours.key(40), 64, NOTHING)], 3);
+        let keeps: Vec<bool> = found.keeps.iter().map(Option::is_some).collect();
+        assert_eq!(keeps, [true, false]);
     }
 
     /// What was given, what was said, and whether there is a spread.
