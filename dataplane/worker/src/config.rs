@@ -525,7 +525,7 @@ impl RawMemory {
                 return wrong(mbufs, message);
             }
             Some(mbufs) => mbufs.value,
-            None => least.max(16_384).next_power_of_two() - 1,
+            None => (least + 1).max(16_384).next_power_of_two() - 1, // DPDK's pools hold one less best
         };
         Ok(Memory { eal_mib: self.eal_mib, mbufs, hugepages: self.hugepages })
     }
@@ -709,6 +709,16 @@ mod tests {
             let config = Config::parse("dataplane.yaml", &text(port)).unwrap();
             assert_eq!(config.memory.mbufs, expected, "{port}");
         }
+    }
+
+    /// Three workers of 2 * 2048 descriptors and 1024 more, and 1024: 16 384.
+    #[test]
+    fn the_default_number_of_mbufs_may_be_asked_for() {
+        let ports = "ports: [{ name: lan, device: net_ring0, companion: pst0, descriptors: 2048 }]";
+        let text = format!("{ports}\nworkers: {{ count: 3 }}\n");
+        let mbufs = Config::parse("dataplane.yaml", &text).unwrap().memory.mbufs;
+        let asked = Config::parse("dataplane.yaml", &format!("{text}memory: {{ mbufs: {mbufs} }}"));
+        assert_eq!(asked.map(|config| config.memory.mbufs).map_err(|e| e.to_string()), Ok(mbufs));
     }
 
     #[test]
