@@ -83,7 +83,9 @@ fn save_until_stopped(desk: &Desk, file: &StateFile) {
         let begin = Instant::now();
         let rest = match file.save(generation, &state) {
             Ok(()) => {
-                failing = false;
+                if std::mem::take(&mut failing) {
+                    tracing::info!(generation, "state saved again");
+                }
                 drop(state); // what it alone holds is freed here
                 rest_after(begin.elapsed())
             }
@@ -132,6 +134,20 @@ mod tests {
         drop(saver);
         assert_eq!(file.load().unwrap(), Some((1000, Arc::default())));
     }
+
+    #[test]
+    fn what_is_put_back_is_next_unless_there_is_something_newer_or_no_time() {
+        let (desk, state) = (Desk::default(), Arc::<State>::default);
+        desk.put_back(7, state());
+        assert_eq!(desk.next(), Some((7, state())));
+        desk.order().newest = Some((8, state()));
+        desk.put_back(7, state());
+        assert_eq!(desk.next(), Some((8, state())));
+        desk.order().stop = true;
+        desk.put_back(8, state());
+        assert_eq!(desk.next(), None);
+    }
+
     #[test]
     fn what_could_not_be_saved_is_tried_again() {
         let directory = tempfile::tempdir().unwrap();
