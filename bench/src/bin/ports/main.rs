@@ -5,7 +5,8 @@
 //!  pcap    net_pcap, the same frames for ever ── penstock-dataplane, or testpmd 5tswap ── nowhere
 //! ```
 //! The data plane is the real program with one worker in full NAT, configured by the real control process.
-//! Both forwarders are started anew each round, in turns, on the same CPU and the same PMD. A line a forwarder and one
+//! Both forwarders are started anew each round, in turns, on the same CPU and the same PMD, with bursts of the same
+//! size. A line a forwarder and one
 //! for the ratio: name, median of the rounds, spread (least to most), unit. A round's rate is the median of
 //! its slices.
 //!

@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use penstock_feed::stats::StatsReader;
-use penstock_forward::MacAddr;
+use penstock_forward::{BURST, MacAddr};
 use rustix::process::{Pid, Signal};
 
 use crate::frames::VIP;
@@ -281,7 +281,7 @@ impl Testpmd {
         command.args(["--in-memory", "--no-pci", "--no-telemetry", "-m", "256"]);
         command.args(["--lcores", &lcores, "--vdev", device, "--", "--interactive"]);
         command.args(["--nb-cores=1", "--forward-mode=5tswap", "--port-topology=loop"]);
-        command.args(["--total-num-mbufs=16383", "--no-flush-rx"]);
+        command.args(["--total-num-mbufs=16383", "--no-flush-rx", &format!("--burst={BURST}")]);
         let log = File::create(Path::new(DIR).join("testpmd.log"))?;
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn()?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
