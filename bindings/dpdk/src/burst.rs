@@ -65,7 +65,7 @@ impl MbufBurst {
     pub fn append(&mut self, other: &mut Self) -> bool {
         let Some(room) = self.mbufs.get_mut(self.len..self.len + other.len) else { return false };
         // SAFETY: the first `len` of `other` are initialised, and forgotten below, so that each has one owner still;
-        // the two are not one, since both are `&mut`.
+        // `room` has as many places, and the two are not one, since both are `&mut`.
         unsafe { room.as_mut_ptr().copy_from_nonoverlapping(other.mbufs.as_ptr(), other.len) };
         self.len += std::mem::take(&mut other.len);
         true

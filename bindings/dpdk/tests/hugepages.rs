@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use penstock_dpdk::{Eal, MbufBurst, Mempool, MempoolConfig, PortConfig};
+use penstock_dpdk::{BURST, Eal, MbufBurst, Mempool, MempoolConfig, PortConfig};
 
 fn free_hugepages() -> u64 {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -34,7 +34,7 @@ fn mbufs_live_in_hugepages() {
     let port = eal.ports().remove(0).configure(&PortConfig::default(), &pool).unwrap();
     let (port, mut rx, mut tx) = port.start().unwrap();
     let mut burst = MbufBurst::new();
-    assert_eq!((rx[0].receive(&mut burst), tx[0].send(&mut burst)), (32, 32));
+    assert_eq!((rx[0].receive(&mut burst), tx[0].send(&mut burst)), (BURST, BURST));
     let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
     let huge_kib: u64 = smaps
         .lines()

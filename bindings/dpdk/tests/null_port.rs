@@ -2,7 +2,9 @@
 
 mod eal;
 
-use penstock_dpdk::{Eal, EalError, MbufBurst, Mempool, MempoolConfig, PortConfig, PortError};
+use penstock_dpdk::{
+    BURST, Eal, EalError, MbufBurst, Mempool, MempoolConfig, PortConfig, PortError,
+};
 
 const POOL: MempoolConfig = MempoolConfig { mbufs: 4095, cache: 32, data_room: 2048, socket: None };
 
@@ -30,19 +32,24 @@ fn packets_are_counted_and_nothing_is_left_behind() {
 
     let mut burst = MbufBurst::new();
     for round in 0..1000 {
-        assert_eq!(rx[round % 2].receive(&mut burst), 32);
+        assert_eq!(rx[round % 2].receive(&mut burst), BURST);
         assert!(burst.iter().all(|mbuf| mbuf.len() == 64 && mbuf.is_contiguous()));
-        assert_eq!((tx[0].send(&mut burst), burst.len()), (32, 0));
+        assert_eq!((tx[0].send(&mut burst), burst.len()), (BURST, 0));
     }
+    let packets = 1000 * BURST as u64;
     let (received, sent) = (first.stats().unwrap(), second.stats().unwrap());
-    assert_eq!((received.ipackets, received.opackets, received.rx_nombuf), (32_000, 0, 0));
-    assert_eq!((sent.ipackets, sent.opackets, sent.oerrors), (0, 32_000, 0));
-    assert!(first.xstats().unwrap().contains(&("rx_good_packets".to_owned(), 32_000)));
+    assert_eq!((received.ipackets, received.opackets, received.rx_nombuf), (packets, 0, 0));
+    assert_eq!((sent.ipackets, sent.opackets, sent.oerrors), (0, packets, 0));
+    assert!(first.xstats().unwrap().contains(&("rx_good_packets".to_owned(), packets)));
 
-    assert_eq!(rx[0].receive(&mut burst), 32);
+    assert_eq!(rx[0].receive(&mut burst), BURST);
     let (asked, kept) = (burst.len(), burst.pop().expect("a packet"));
     burst.clear();
-    assert_eq!((asked, pool.in_use()), (32, 1), "a packet has an owner, 31 went back in bulk");
+    assert_eq!(
+        (asked, pool.in_use()),
+        (BURST, 1),
+        "a packet has an owner, the others went back in bulk"
+    );
     drop(kept);
 
     let foreign = first.stop(rx, tx).expect_err("a queue of another port");

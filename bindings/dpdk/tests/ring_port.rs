@@ -102,28 +102,31 @@ fn a_burst_is_an_array_of_owners(pool: &Mempool) {
     for len in 0..BURST as u16 {
         burst.push(mbuf(pool, len)).expect("room");
     }
+    let held = BURST as u32;
     let refused = burst.push(mbuf(pool, 99)).expect_err("a full burst takes no more");
-    assert_eq!((refused.len(), burst.is_full(), pool.in_use()), (99, true, 33));
+    assert_eq!((refused.len(), burst.is_full(), pool.in_use()), (99, true, held + 1));
     drop(refused);
-    assert_eq!(burst.pop().map(|mbuf| mbuf.len()), Some(31));
+    assert_eq!(burst.pop().map(|mbuf| mbuf.len()), Some(BURST - 1));
     for mbuf in &mut burst {
         mbuf.append(b"!").unwrap();
     }
-    assert_eq!(pool.in_use(), 31);
+    assert_eq!(pool.in_use(), held - 1);
     let lens = |burst: &MbufBurst| burst.iter().map(Mbuf::len).collect::<Vec<_>>();
     burst.retain(|_| true);
-    assert_eq!((lens(&burst), pool.in_use()), ((1..32).collect(), 31));
+    assert_eq!((lens(&burst), pool.in_use()), ((1..BURST).collect(), held - 1));
     burst.retain(|mbuf| mbuf.len() % 3 != 0);
-    let others: Vec<usize> = (1..32).filter(|len| len % 3 != 0).collect();
+    let others: Vec<usize> = (1..BURST).filter(|len| len % 3 != 0).collect();
     assert_eq!((lens(&burst), pool.in_use()), (others.clone(), others.len() as u32), "in order");
     let mut more = MbufBurst::new();
-    (0..11).for_each(|len| more.push(mbuf(pool, 50 + len)).expect("room"));
-    assert!(burst.append(&mut more), "21 and 11 are a burst");
-    let all: Vec<usize> = others.into_iter().chain(50..61).collect();
-    assert_eq!((lens(&burst), more.len(), pool.in_use()), (all.clone(), 0, 32), "in order");
+    (others.len()..BURST).for_each(|at| more.push(mbuf(pool, 100 + at as u16)).expect("room"));
+    assert!(burst.append(&mut more), "together they are a burst");
+    let behind = (others.len()..BURST).map(|at| 100 + at);
+    let all: Vec<usize> = others.into_iter().chain(behind).collect();
+    assert_eq!((lens(&burst), more.len(), pool.in_use()), (all.clone(), 0, held), "in order");
+    assert!(burst.append(&mut more), "none fit even into a full one");
     more.push(mbuf(pool, 99)).expect("room");
-    assert!(!burst.append(&mut more), "one more does not fit");
-    assert_eq!((lens(&burst), lens(&more), pool.in_use()), (all, vec![99], 33));
+    assert!(!burst.append(&mut more), "one more does not");
+    assert_eq!((lens(&burst), lens(&more), pool.in_use()), (all, vec![99], held + 1));
     burst.clear();
     more.clear();
     for len in 0..31 {

@@ -2,7 +2,7 @@
 //!
 //! Nothing here knows DPDK, the feed or the kernel, so every promise about packets is tested on a
 //! laptop. One [`Forwarder`] serves one worker and shares nothing with the others. A [`Burst`] of up
-//! to 32 frames walks a straight corridor; each room sees all packets before the next begins:
+//! to 64 frames walks a straight corridor; each room sees all packets before the next begins:
 //!
 //! ```text
 //!  express    plain packets of steady flows, in three turns, out at once; the rest walks on

@@ -284,7 +284,9 @@ impl Path {
     }
 }
 
+/// Where packets leave.
 impl Path {
+    /// Gives each packet of a burst to where it goes.
     fn dispatch_each(&mut self, mut arrivals: Arrivals, departures: &Departures, now: Tick) {
         let (traced, ingress) = (self.tracer.is_watching(), arrivals.ingress);
         for (at, (mbuf, (exit, place, learned))) in

@@ -3,7 +3,7 @@
 //! A line a bench: name, median, spread (least to most), unit. The packets lie ready in memory, as a
 //! NIC would leave them; each round writes them anew for flows drawn uniformly at random, half of
 //! them clients' packets and half replies (with DSR, where replies take another way, all of them
-//! clients'), and then times the forwarder over 16 bursts of 32.
+//! clients'), and then times the forwarder over 16 bursts of 64.
 //! Filling the burst and reading the exits are timed too; writing the packets is not.
 //!
 //! * `l4_…/N_flows`: packets of established connections; the header checksum is verified in software, as with a

@@ -69,7 +69,7 @@ impl Packets {
         self.now.0 += 1;
     }
 
-    /// Forwards all packets in bursts of 32, and returns the time it took.
+    /// Forwards all packets in bursts, and returns the time it took.
     pub(crate) fn forward(&mut self, forwarder: &mut Forwarder, snapshot: &Snapshot) -> u64 {
         let len = HEADROOM + self.template.len();
         let mut frames = self.memory.chunks_exact_mut(STRIDE);

@@ -308,7 +308,7 @@ impl<'m> TestLb<'m> {
         let mut buffers: Vec<_> = frames.into_iter().map(|frame| buffer_of(&frame)).collect();
         let mut burst = Burst::that_came_by(came_by);
         for buffer in &mut buffers {
-            assert!(burst.push(buffer, PortIdx(0), RxChecks::default()), "32 packets at most");
+            assert!(burst.push(buffer, PortIdx(0), RxChecks::default()), "a burst at most");
         }
         self.workers[usize::from(worker.0)].forward(&mut burst, &self.snapshot, self.now);
         let left = burst.iter().map(|packet| (packet.exit(), packet.frame().to_vec())).collect();

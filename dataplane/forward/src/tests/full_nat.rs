@@ -136,7 +136,7 @@ fn a_burst_may_hold_both_families_in_any_order() {
     let mut lb = TestLb::with(&Family::BOTH.map(|family| family.text(FULL_NAT)).join("\n"));
     let client = |n: usize| format!("203.0.113.{}:40000", n / 2);
     let mut frames: Vec<Vec<u8>> =
-        (0..32).map(|n| Family::BOTH[n % 2].tcp(&client(n), VIP, SYN).into()).collect();
+        (0..crate::BURST).map(|n| Family::BOTH[n % 2].tcp(&client(n), VIP, SYN).into()).collect();
     for _ in 0..3 {
         let together = lb.send_burst(crate::WorkerIdx(0), frames.clone());
         for (frame, left) in frames.iter().zip(together) {
@@ -145,7 +145,7 @@ fn a_burst_may_hold_both_families_in_any_order() {
         }
         frames.rotate_left(1);
     }
-    assert_eq!(lb.flows().len(), 32);
+    assert_eq!(lb.flows().len(), crate::BURST);
 }
 
 /// IPv6 lets no datagram go without (RFC 8200 §8.1).

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use crate::testing::{Family, TestLb, TestPacket};
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
-use crate::{Exit, FlowInfo, Protocol, WorkerIdx};
+use crate::{BURST, Exit, FlowInfo, Protocol, WorkerIdx};
 
 const SERVED: WorkerIdx = WorkerIdx(0);
 const CLIENTS: [&str; 3] = ["203.0.113.7:40000", "203.0.113.7:40001", "198.51.100.9:7"];
@@ -182,7 +182,7 @@ proptest! {
     }
 
     #[test]
-    fn all_lanes_do_the_same_with_whole_bursts(steps in steps(), burst in 1..=32_usize) {
+    fn all_lanes_do_the_same_with_whole_bursts(steps in steps(), burst in 1..=BURST) {
         let mut portable = lb("portable").expect("every CPU takes it");
         let expected = live(&mut portable, &steps, burst);
         for lane in ["avx2", "avx512"] {
@@ -190,6 +190,61 @@ proptest! {
             prop_assert_eq!(live(&mut lb, &steps, burst), expected.clone(), "{}", lane);
             prop_assert_eq!(lb.flows(), portable.flows());
             prop_assert_eq!(lb.counted(SERVED), portable.counted(SERVED));
+        }
+    }
+}
+
+/// Wherever in a full burst a packet is that the lane does not take, or that is of the other family.
+#[test]
+fn a_full_burst_leaves_by_any_lane_as_by_the_corridor() {
+    let client = |n: usize| format!("203.0.113.{}:40000", n + 1);
+    let config = Family::BOTH.map(|family| family.text(CONFIGURATIONS[0])).join("\n");
+    let frame = |n: usize, flags: u8| Family::V4.tcp(&client(n), "192.0.2.11:80", flags);
+    let aged = |mut packet: TestPacket| {
+        packet.ttl = 1;
+        packet
+    };
+    let odd = |at: usize, kind: usize| match kind {
+        0 => aged(frame(at, ACK)).bytes(),
+        1 => Family::V6.tcp(&client(at), "192.0.2.11:80", ACK).bytes(),
+        _ => frame(at, ACK).bytes()[..20].to_vec(),
+    };
+    let burst = |at: usize, kind: usize| -> Vec<Vec<u8>> {
+        let plain = |n: usize| frame(n, ACK).bytes();
+        (0..BURST).map(|n| if n == at { odd(at, kind) } else { plain(n) }).collect()
+    };
+    let lbs = |lane: &str| {
+        let mut lb = TestLb::with(&config);
+        let taken = lb.worker_mut(SERVED).take_lane(lane);
+        for family in Family::BOTH {
+            for n in 0..BURST {
+                for (ends, flags) in [
+                    ((true, client(n)), SYN),
+                    ((false, client(n)), SYN | ACK),
+                    ((true, client(n)), ACK),
+                ] {
+                    let ((forward, client), vip) = (ends, "192.0.2.11:80");
+                    let packet = match forward {
+                        true => family.tcp(&client, vip, flags),
+                        false => family.tcp("10.0.0.3:8080", &client, flags),
+                    };
+                    lb.send_to(SERVED, packet.bytes());
+                }
+            }
+        }
+        assert_eq!(lb.flows().len(), 2 * BURST);
+        taken.then_some(lb)
+    };
+    for lane in ["portable", "avx2", "avx512"] {
+        let Some(mut lb) = lbs(lane) else { continue };
+        let mut corridor = lbs("closed").expect("every CPU has a corridor");
+        for (at, kind) in (0..=BURST).flat_map(|at| (0..3).map(move |kind| (at, kind))) {
+            let before = lb.worker_counter(SERVED, "express");
+            let left = lb.send_burst(SERVED, burst(at, kind));
+            assert_eq!(left, corridor.send_burst(SERVED, burst(at, kind)), "{lane}, {at}, {kind}");
+            let by_lane = lb.worker_counter(SERVED, "express") - before;
+            let expected = BURST - usize::from(at < BURST && kind != 1);
+            assert_eq!(by_lane, expected as u64, "{lane}, {at}, {kind}");
         }
     }
 }

@@ -222,7 +222,8 @@ fn a_flood_on_one_listener_does_not_shorten_the_handshakes_of_another() {
 #[test]
 fn a_flow_seen_in_this_burst_gives_way_to_none_in_it() {
     let mut lb = TestLb::sized(1, 8, FULL_NAT);
-    let frames: Vec<Vec<u8>> = (0..32).map(|n| tcp(&client(n), VIP, SYN).into()).collect();
+    let frames: Vec<Vec<u8>> =
+        (0..BURST as u32).map(|n| tcp(&client(n), VIP, SYN).into()).collect();
     let out = lb.send_burst(SERVED, frames);
     let sent = out.iter().filter(|(exit, _)| *exit == Exit::Send(PortIdx(0))).count();
     assert_eq!(sent, 8);

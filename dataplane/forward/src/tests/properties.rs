@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use crate::testing::{BOX_MAC, Family, ROUTER, TestLb, mac_towards};
 use crate::wire::tcp::SYN;
-use crate::{Exit, PortIdx, Protocol, WorkerIdx};
+use crate::{BURST, Exit, PortIdx, Protocol, WorkerIdx};
 
 const LISTENERS: &str =
     "192.0.2.10:80/tcp backend=10.0.0.3:8080 backend=10.0.0.4:80 snat=10.0.0.200 snat=10.0.0.201
@@ -201,7 +201,7 @@ proptest! {
     /// Any bytes at all: no panic, exactly one exit, and what is not ours is not changed.
     #[test]
     fn any_bytes_have_an_exit(
-        frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..120), 1..32),
+        frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..120), 1..=BURST),
         ours in prop::sample::select(vec![None, Some(Family::V4), Some(Family::V6)]),
     ) {
         let mut lb = TestLb::with(&listeners());

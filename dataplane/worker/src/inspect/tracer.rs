@@ -12,7 +12,7 @@ use penstock_forward::{BURST, DropReason, Exit, PortIdx, Tick, Traced, tuple_of}
 use rtrb::{Consumer, Producer, RingBuffer};
 
 /// Sightings of one worker that may be under way.
-const SIGHTINGS: usize = 128;
+const SIGHTINGS: usize = 4 * BURST;
 
 /// What is watched.
 #[derive(Clone, Copy, Debug)]
