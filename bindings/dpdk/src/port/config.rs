@@ -29,7 +29,7 @@ pub struct PortConfig {
     /// Take in frames for any group of hosts: without, a NIC drops what its filter does not name, and
     /// IPv6 neighbours ask by multicast (RFC 4861 §7.2.2).
     pub all_multicast: bool,
-    /// Let the NIC verify IPv4, TCP and UDP checksums, see [`Mbuf::ip_checksum`](crate::Mbuf::ip_checksum).
+    /// Let the NIC verify IPv4, TCP and UDP checksums, see [`Mbuf::rx_checksums`](crate::Mbuf::rx_checksums).
     pub rx_checksums: bool,
     /// The VLAN tags of its frames, for the NIC to take off and put on as far as it can; without, it leaves all as
     /// they are.
