@@ -6,9 +6,8 @@
 //! ```
 //! The data plane is the real program with one worker in full NAT, configured by the real control process.
 //! Both forwarders are started anew each round, in turns, on the same CPU and the same PMD, with bursts of the same
-//! size. A line a forwarder and one
-//! for the ratio: name, median of the rounds, spread (least to most), unit. A round's rate is the median of
-//! its slices.
+//! size. A line a forwarder and one for the ratio: name, median of the rounds, spread (least to most), unit. A round's
+//! rate is the median of its slices.
 //!
 //! | module        | what it is                                                              |
 //! |---------------|-------------------------------------------------------------------------|
@@ -131,10 +130,10 @@ impl Bench {
             None => Generator::start(rig::MEMIF_SOCKET, other)?,
         };
         let generator = self.generator.insert(generator);
-        let mac = "02:00:00:00:00:01"; // `rig::BOX`
         let device = format!(
-            "net_memif0,role=client,id=0,socket={},socket-abstract=no,mac={mac}",
-            rig::MEMIF_SOCKET
+            "net_memif0,role=client,id=0,socket={},socket-abstract=no,mac={:?}",
+            rig::MEMIF_SOCKET,
+            rig::BOX
         );
         let connected = "the forwarder is connected to the generator";
         let testpmd = {

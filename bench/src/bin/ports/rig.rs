@@ -349,9 +349,8 @@ fn machine(device: &str, cpu: usize) -> String {
 }
 
 fn companion_has(mac: MacAddr) -> bool {
-    let mac = mac.0.map(|byte| format!("{byte:02x}")).join(":");
     let shown = Command::new("ip").args(["-brief", "link", "show", "dev", "pst0"]).output();
-    shown.is_ok_and(|shown| String::from_utf8_lossy(&shown.stdout).contains(&mac))
+    shown.is_ok_and(|shown| String::from_utf8_lossy(&shown.stdout).contains(&format!("{mac:?}")))
 }
 
 /// The companion's address, the routes, and neighbours that need not be asked. Done again, it changes nothing.
