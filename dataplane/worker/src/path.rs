@@ -245,15 +245,12 @@ impl Path {
         if traced {
             self.trace_arrivals(&arrivals, now);
         }
-        let departures = {
-            let mut burst = Burst::that_came_by(came_by);
-            arrivals.lend(&mut burst);
-            forwarder.forward(&mut burst, &published.snapshot, now);
+        let departures = arrivals.walk(came_by, |burst| {
+            forwarder.forward(burst, &published.snapshot, now);
             if traced {
-                self.trace_burst(&burst, forwarder, published);
+                self.trace_burst(burst, forwarder, published);
             }
-            Departures::of(&burst)
-        };
+        });
         let handed_over = departures.handed_over();
         match departures.all_by() {
             Some(port) if !traced => {
@@ -349,12 +346,9 @@ impl Path {
             debug_assert!(sized.is_ok(), "every pool has room for the shortest frames");
             arrivals.push(Handed { mbuf, ingress: PortIdx(0), learned: None });
         }
-        let departures = {
-            let mut burst = Burst::new();
-            arrivals.lend(&mut burst);
-            forwarder.write_resets(&mut burst, &published.snapshot);
-            Departures::of(&burst)
-        };
+        let departures = arrivals.walk(CameBy::Queue, |burst| {
+            forwarder.write_resets(burst, &published.snapshot);
+        });
         self.dispatch_each(arrivals, &departures, now);
     }
 

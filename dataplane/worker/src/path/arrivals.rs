@@ -2,9 +2,9 @@
 
 use arrayvec::ArrayVec;
 use penstock_dpdk::{MbufBurst, RxChecksum, RxChecksums};
-use penstock_forward::{BURST, Burst, Checked, HEADROOM, Learned, PortIdx, RxChecks};
+use penstock_forward::{BURST, Burst, CameBy, Checked, HEADROOM, Learned, PortIdx, RxChecks};
 
-use super::Handed;
+use super::{Departures, Handed};
 
 /// A burst, and beside each packet what came with it.
 pub(super) struct Arrivals {
@@ -29,9 +29,18 @@ impl Arrivals {
         debug_assert!(overflow.is_ok(), "a burst has room for BURST packets");
     }
 
+    /// Lets the packets walk together, and says how they leave.
+    #[inline]
+    pub(super) fn walk(&mut self, came_by: CameBy, walk: impl FnOnce(&mut Burst)) -> Departures {
+        let mut burst = Burst::that_came_by(came_by);
+        self.lend(&mut burst);
+        walk(&mut burst);
+        Departures::of(&burst)
+    }
+
     /// Adds the packets to a burst.
     #[inline]
-    pub(super) fn lend<'b>(&'b mut self, burst: &mut Burst<'b>) {
+    fn lend<'b>(&'b mut self, burst: &mut Burst<'b>) {
         let (mut said, mut checks) = (RxChecksums::UNKNOWN, RxChecks::default());
         for (mbuf, ingress) in self.mbufs.iter_mut().zip(self.ingress) {
             if mbuf.rx_checksums() != said {

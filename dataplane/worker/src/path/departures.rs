@@ -55,15 +55,9 @@ impl Departures {
     /// Makes every frame the packet of its mbuf; those that cannot be that are freed. How many they were.
     #[inline]
     pub(super) fn place_all(&self, mbufs: &mut MbufBurst) -> usize {
-        let mut unfit = 0_u64;
-        for (at, (mbuf, place)) in mbufs.iter_mut().zip(&self.places).enumerate() {
-            unfit |= u64::from(place.apply(mbuf).is_err()) << at;
-        }
-        if unfit != 0 {
-            let mut at = 0..;
-            mbufs.retain(|_| at.next().is_some_and(|at| unfit >> at & 1 == 0));
-        }
-        unfit.count_ones() as usize
+        let (before, mut places) = (mbufs.len(), self.places.iter());
+        mbufs.retain(|mbuf| places.next().is_some_and(|place| place.apply(mbuf).is_ok()));
+        before - mbufs.len()
     }
 
     /// How each leaves, where it is, and what is known of it if it is a piece of a datagram, in order.
