@@ -334,15 +334,27 @@ impl Threads {
     ) -> Result<(), Failed> {
         self.helpers.push(exception.start(Arc::clone(stop))?);
         self.helpers.push(inspector.start(Arc::clone(stop))?);
-        for (lcore, worker) in crew {
+        let launched = start_all(&mut self.workers, crew, |(lcore, worker)| {
             let (stop, returned) = (Arc::clone(stop), returned.clone());
-            self.workers.push(lcore.launch(move || {
+            lcore.launch(move || {
                 let ports = worker.run(&stop);
                 let _ = returned.send(ports); // nobody waits for them if the main thread is gone
-            })?);
-        }
-        Ok(())
+            })
+        });
+        Ok(launched?)
     }
+}
+
+/// Starts one after the other, as long as they can be started; those that run are `running`.
+fn start_all<J, R, E>(
+    running: &mut Vec<R>,
+    jobs: impl IntoIterator<Item = J>,
+    mut start: impl FnMut(J) -> Result<R, E>,
+) -> Result<(), E> {
+    for job in jobs {
+        running.push(start(job)?);
+    }
+    Ok(())
 }
 
 /// Queues and rings on their way to the workers.
@@ -573,5 +585,16 @@ mod tests {
         ] {
             assert_eq!(timeouts.of(state), seconds * 1000, "{state:?}");
         }
+    }
+    #[test]
+    fn what_runs_is_given_back_when_one_cannot_be_started() {
+        let started = |jobs: &[u32]| {
+            let mut running = Vec::new();
+            let start = |job: &u32| if *job == 3 { Err("no lcore") } else { Ok(job * 10) };
+            (start_all(&mut running, jobs, start), running)
+        };
+        assert_eq!(started(&[1, 2, 4]), (Ok(()), vec![10, 20, 40]));
+        assert_eq!(started(&[1, 2, 3, 4]), (Err("no lcore"), vec![10, 20]));
+        assert_eq!(started(&[3]), (Err("no lcore"), vec![]));
     }
 }
