@@ -13,11 +13,11 @@ pub(crate) fn look_up(walk: &mut Walk, flows: &FlowTable) {
     let others = walk.tuples.without(walk.plain);
     for at in others.iter() {
         walk.hashes[at] = flows.hash.tuple(&walk.keys[at]);
-        prefetch(flows.bucket(walk.hashes[at]));
+        flows.ask_for_bucket(walk.hashes[at]);
     }
     for at in others.iter() {
         let candidate = flows.candidate(walk.hashes[at]);
-        prefetch(flows.record(candidate));
+        flows.ask_for_record(candidate);
         walk.entries[at] = candidate;
     }
     for at in walk.wide.iter() {

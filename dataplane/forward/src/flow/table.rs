@@ -127,9 +127,9 @@ impl<'m> FlowTable<'m> {
         (hash >> 32) as u32 & self.mask
     }
 
-    /// The primary bucket of a hash, to be fetched ahead of time.
+    /// The primary bucket of a hash.
     #[inline]
-    pub(crate) fn bucket(&self, hash: u64) -> &Bucket {
+    fn bucket(&self, hash: u64) -> &Bucket {
         &self.memory.buckets[self.primary(hash) as usize]
     }
 

@@ -197,37 +197,29 @@ proptest! {
 /// Wherever in a full burst a packet is that the lane does not take, or that is of the other family.
 #[test]
 fn a_full_burst_leaves_by_any_lane_as_by_the_corridor() {
-    let client = |n: usize| format!("203.0.113.{}:40000", n + 1);
+    let (vip, client) = ("192.0.2.11:80", |n: usize| format!("203.0.113.{}:40000", n + 1));
     let config = Family::BOTH.map(|family| family.text(CONFIGURATIONS[0])).join("\n");
-    let frame = |n: usize, flags: u8| Family::V4.tcp(&client(n), "192.0.2.11:80", flags);
+    let plain = |n: usize| Family::V4.tcp(&client(n), vip, ACK);
     let aged = |mut packet: TestPacket| {
         packet.ttl = 1;
         packet
     };
     let odd = |at: usize, kind: usize| match kind {
-        0 => aged(frame(at, ACK)).bytes(),
-        1 => Family::V6.tcp(&client(at), "192.0.2.11:80", ACK).bytes(),
-        _ => frame(at, ACK).bytes()[..20].to_vec(),
+        0 => aged(plain(at)).bytes(),
+        1 => Family::V6.tcp(&client(at), vip, ACK).bytes(),
+        _ => plain(at).bytes()[..20].to_vec(),
     };
     let burst = |at: usize, kind: usize| -> Vec<Vec<u8>> {
-        let plain = |n: usize| frame(n, ACK).bytes();
-        (0..BURST).map(|n| if n == at { odd(at, kind) } else { plain(n) }).collect()
+        (0..BURST).map(|n| if n == at { odd(at, kind) } else { plain(n).bytes() }).collect()
     };
     let lbs = |lane: &str| {
         let mut lb = TestLb::with(&config);
         let taken = lb.worker_mut(SERVED).take_lane(lane);
         for family in Family::BOTH {
             for n in 0..BURST {
-                for (ends, flags) in [
-                    ((true, client(n)), SYN),
-                    ((false, client(n)), SYN | ACK),
-                    ((true, client(n)), ACK),
-                ] {
-                    let ((forward, client), vip) = (ends, "192.0.2.11:80");
-                    let packet = match forward {
-                        true => family.tcp(&client, vip, flags),
-                        false => family.tcp("10.0.0.3:8080", &client, flags),
-                    };
+                let answer = family.tcp("10.0.0.3:8080", &client(n), SYN | ACK);
+                let [syn, ack] = [SYN, ACK].map(|flags| family.tcp(&client(n), vip, flags));
+                for packet in [syn, answer, ack] {
                     lb.send_to(SERVED, packet.bytes());
                 }
             }
