@@ -177,9 +177,6 @@ fn known_kind(api_version: &str, kind: &str) -> Result<Kind, String> {
         Some(known) => {
             Err(format!("{api_version} is not read: write apiVersion {}", known.api_version()))
         }
-        None if matches!(kind, "HTTPRoute" | "GRPCRoute" | "TLSRoute" | "BackendTLSPolicy") => {
-            Err("not read: this version serves TCP and UDP only, it has no L7 tier".to_owned())
-        }
         None => {
             let read: Vec<_> = Kind::ALL.into_iter().map(Kind::as_str).collect();
             Err(format!("{api_version} {kind} is not read: the kinds are {}", read.join(", ")))

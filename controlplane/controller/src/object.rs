@@ -6,79 +6,229 @@ use std::sync::Arc;
 
 use penstock_gateway_types::k8s_openapi::Metadata;
 use penstock_gateway_types::{
-    EndpointSlice, GROUP, Gateway, GatewayClass, Namespace, ObjectMeta, ReferenceGrant, Service,
-    TCPRoute, UDPRoute,
+    AddressPool, BackendTLSPolicy, ConfigMap, EndpointSlice, GROUP, GRPCRoute, Gateway,
+    GatewayClass, HTTPRoute, ListenerSet, Namespace, OWN_GROUP, ObjectMeta, ReferenceGrant, Secret,
+    Service, TCPRoute, TLSRoute, UDPRoute,
 };
 use serde::{Deserialize, Serialize};
 
-/// The kinds we read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+/// Declares the kinds we read, a row each, and with them [`Kind`], [`Object`] and [`Objects`].
+macro_rules! kinds {
+    ($($(#[$doc:meta])*
+       $kind:ident = $text:literal: $type:ident in $field:ident by $name:ident,
+       $group:expr, $versions:expr, status: $status:literal;)+) => {
+        /// The kinds we read.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Kind {
+            $($(#[$doc])* $kind,)+
+        }
+
+        impl Kind {
+            /// Every kind, in the order of the enum.
+            pub const ALL: [Kind; [$($text),+].len()] = [$(Kind::$kind),+];
+
+            /// The kind as Kubernetes spells it.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Kind::$kind => $text,)+ }
+            }
+
+            /// Its API group; empty for the core group.
+            #[must_use]
+            pub fn group(self) -> &'static str {
+                match self { $(Kind::$kind => $group,)+ }
+            }
+
+            /// The versions that mean the same to us; the first is the one we write.
+            #[must_use]
+            pub fn versions(self) -> &'static [&'static str] {
+                match self { $(Kind::$kind => $versions,)+ }
+            }
+
+            /// Whether objects of this kind live in namespaces.
+            #[must_use]
+            pub fn is_namespaced(self) -> bool {
+                match self { $(Kind::$kind => <name!($name)>::IS_NAMESPACED,)+ }
+            }
+
+            /// Whether we write a status for objects of this kind, and so count its generations.
+            #[must_use]
+            pub fn has_status(self) -> bool {
+                match self { $(Kind::$kind => $status,)+ }
+            }
+        }
+
+        /// One object of any kind we read. Cloning is a reference count.
+        #[derive(Clone, PartialEq)]
+        #[expect(missing_docs, reason = "each variant holds the kind of its name")]
+        pub enum Object {
+            $($kind(Arc<$type>),)+
+        }
+
+        /// Runs one expression on whatever object is inside.
+        macro_rules! on_each {
+            ($object:expr, $inner:ident => $do:expr) => {
+                match $object { $(Object::$kind($inner) => $do,)+ }
+            };
+        }
+
+        impl Object {
+            /// Its kind.
+            #[must_use]
+            pub fn kind(&self) -> Kind {
+                match self { $(Object::$kind(_) => Kind::$kind,)+ }
+            }
+
+            /// Its metadata.
+            #[must_use]
+            pub fn metadata(&self) -> &ObjectMeta {
+                on_each!(self, object => &object.metadata)
+            }
+
+            /// Its metadata, to change; copies the object first if someone else holds it.
+            pub fn metadata_mut(&mut self) -> &mut ObjectMeta {
+                on_each!(self, object => Arc::make_mut(object).metadata_mut())
+            }
+        }
+
+        impl Serialize for Object {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                on_each!(self, object => (**object).serialize(serializer))
+            }
+        }
+
+        /// Reads an object of `kind`, whatever its `apiVersion` says.
+        ///
+        /// # Errors
+        /// The deserializer's, for the first value that does not fit.
+        pub fn deserialize<'de, D: serde::Deserializer<'de>>(
+            kind: Kind,
+            deserializer: D,
+        ) -> Result<Object, D::Error> {
+            Ok(match kind {
+                $(Kind::$kind => Object::$kind(Arc::new($type::deserialize(deserializer)?)),)+
+            })
+        }
+
+        /// A set of objects, each once, by kind and name: what `translate` reads.
+        #[derive(Clone, Default, PartialEq)]
+        #[expect(missing_docs, reason = "each field holds the kind of its name")]
+        pub struct Objects {
+            $(pub $field: BTreeMap<name!($name), Arc<$type>>,)+
+        }
+
+        impl Objects {
+            /// Adds an object, or replaces the one of the same kind and name.
+            pub fn insert(&mut self, object: Object) {
+                let name = NamespacedName::of(object.metadata());
+                match object {
+                    $(Object::$kind(object) => drop(self.$field.insert(name.into(), object)),)+
+                }
+            }
+
+            /// Takes an object out. Returns whether it was there.
+            pub fn remove(&mut self, key: &ObjectKey) -> bool {
+                let name = NamespacedName::new(&key.namespace, &key.name);
+                match key.kind {
+                    $(Kind::$kind => self.$field.remove(&<name!($name)>::from(name)).is_some(),)+
+                }
+            }
+
+            /// The object of that kind and name.
+            #[must_use]
+            pub fn get(&self, key: &ObjectKey) -> Option<Object> {
+                let name = NamespacedName::new(&key.namespace, &key.name);
+                match key.kind {
+                    $(Kind::$kind => {
+                        let object = self.$field.get(&<name!($name)>::from(name))?;
+                        Some(Object::$kind(Arc::clone(object)))
+                    })+
+                }
+            }
+
+            /// Every object, in the order of kinds and names.
+            pub fn iter(&self) -> impl Iterator<Item = Object> {
+                std::iter::empty()
+                    $(.chain(self.$field.values().map(|object| Object::$kind(Arc::clone(object)))))+
+            }
+
+            /// How many objects there are.
+            #[must_use]
+            pub fn len(&self) -> usize {
+                [$(self.$field.len()),+].into_iter().sum()
+            }
+        }
+    };
+}
+
+/// The key of a map of objects.
+macro_rules! name {
+    (name) => {
+        String
+    };
+    (namespace) => {
+        NamespacedName
+    };
+}
+
+/// How a kind's objects are named.
+trait Scope {
+    const IS_NAMESPACED: bool;
+}
+
+impl Scope for String {
+    const IS_NAMESPACED: bool = false;
+}
+
+impl Scope for NamespacedName {
+    const IS_NAMESPACED: bool = true;
+}
+
+impl From<NamespacedName> for String {
+    fn from(name: NamespacedName) -> Self {
+        name.name
+    }
+}
+
+const V1: &[&str] = &["v1"];
+const SINCE_V1BETA1: &[&str] = &["v1", "v1beta1"];
+
+kinds! {
     /// `gateway.networking.k8s.io/v1 GatewayClass`, without a namespace.
-    GatewayClass,
+    GatewayClass = "GatewayClass": GatewayClass in gateway_classes by name, GROUP, SINCE_V1BETA1, status: true;
     /// `gateway.networking.k8s.io/v1 Gateway`.
-    Gateway,
+    Gateway = "Gateway": Gateway in gateways by namespace, GROUP, SINCE_V1BETA1, status: true;
+    /// `gateway.networking.k8s.io/v1 ListenerSet`.
+    ListenerSet = "ListenerSet": ListenerSet in listener_sets by namespace, GROUP, V1, status: true;
     /// `gateway.networking.k8s.io/v1 TCPRoute`.
-    TcpRoute,
+    TcpRoute = "TCPRoute": TCPRoute in tcp_routes by namespace, GROUP, V1, status: true;
     /// `gateway.networking.k8s.io/v1 UDPRoute`.
-    UdpRoute,
+    UdpRoute = "UDPRoute": UDPRoute in udp_routes by namespace, GROUP, V1, status: true;
+    /// `gateway.networking.k8s.io/v1 TLSRoute`.
+    TlsRoute = "TLSRoute": TLSRoute in tls_routes by namespace, GROUP, V1, status: true;
+    /// `gateway.networking.k8s.io/v1 HTTPRoute`.
+    HttpRoute = "HTTPRoute": HTTPRoute in http_routes by namespace, GROUP, SINCE_V1BETA1, status: true;
+    /// `gateway.networking.k8s.io/v1 GRPCRoute`.
+    GrpcRoute = "GRPCRoute": GRPCRoute in grpc_routes by namespace, GROUP, V1, status: true;
     /// `gateway.networking.k8s.io/v1 ReferenceGrant`.
-    ReferenceGrant,
+    ReferenceGrant = "ReferenceGrant": ReferenceGrant in reference_grants by namespace, GROUP, SINCE_V1BETA1, status: false;
+    /// `gateway.networking.k8s.io/v1 BackendTLSPolicy`.
+    BackendTlsPolicy = "BackendTLSPolicy": BackendTLSPolicy in backend_tls_policies by namespace, GROUP, V1, status: true;
     /// `v1 Service`.
-    Service,
+    Service = "Service": Service in services by namespace, "", V1, status: false;
     /// `discovery.k8s.io/v1 EndpointSlice`.
-    EndpointSlice,
+    EndpointSlice = "EndpointSlice": EndpointSlice in endpoint_slices by namespace, "discovery.k8s.io", V1, status: false;
     /// `v1 Namespace`, without a namespace: read for its labels.
-    Namespace,
+    Namespace = "Namespace": Namespace in namespaces by name, "", V1, status: false;
+    /// `v1 Secret`: certificates and their keys.
+    Secret = "Secret": Secret in secrets by namespace, "", V1, status: false;
+    /// `v1 ConfigMap`: certificate authorities.
+    ConfigMap = "ConfigMap": ConfigMap in config_maps by namespace, "", V1, status: false;
+    /// `penstock.dev/v1alpha1 AddressPool`, without a namespace.
+    AddressPool = "AddressPool": AddressPool in address_pools by name, OWN_GROUP, &["v1alpha1"], status: false;
 }
 
 impl Kind {
-    /// Every kind, in the order of the enum.
-    pub const ALL: [Kind; 8] = [
-        Kind::GatewayClass,
-        Kind::Gateway,
-        Kind::TcpRoute,
-        Kind::UdpRoute,
-        Kind::ReferenceGrant,
-        Kind::Service,
-        Kind::EndpointSlice,
-        Kind::Namespace,
-    ];
-
-    /// The kind as Kubernetes spells it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Kind::GatewayClass => "GatewayClass",
-            Kind::Gateway => "Gateway",
-            Kind::TcpRoute => "TCPRoute",
-            Kind::UdpRoute => "UDPRoute",
-            Kind::ReferenceGrant => "ReferenceGrant",
-            Kind::Service => "Service",
-            Kind::EndpointSlice => "EndpointSlice",
-            Kind::Namespace => "Namespace",
-        }
-    }
-
-    /// Its API group; empty for the core group.
-    #[must_use]
-    pub fn group(self) -> &'static str {
-        match self {
-            Kind::Service | Kind::Namespace => "",
-            Kind::EndpointSlice => "discovery.k8s.io",
-            _ => GROUP,
-        }
-    }
-
-    /// The versions that mean the same to us; the first is the one we write.
-    #[must_use]
-    pub fn versions(self) -> &'static [&'static str] {
-        match self {
-            Kind::GatewayClass | Kind::Gateway | Kind::ReferenceGrant => &["v1", "v1beta1"],
-            _ => &["v1"],
-        }
-    }
-
     /// The `apiVersion` we write.
     #[must_use]
     pub fn api_version(self) -> String {
@@ -86,18 +236,6 @@ impl Kind {
             "" => self.versions()[0].to_owned(),
             group => format!("{group}/{}", self.versions()[0]),
         }
-    }
-
-    /// Whether objects of this kind live in namespaces.
-    #[must_use]
-    pub fn is_namespaced(self) -> bool {
-        !matches!(self, Kind::GatewayClass | Kind::Namespace)
-    }
-
-    /// Whether we write a status for objects of this kind, and so count its generations.
-    #[must_use]
-    pub fn has_status(self) -> bool {
-        matches!(self, Kind::GatewayClass | Kind::Gateway | Kind::TcpRoute | Kind::UdpRoute)
     }
 }
 
@@ -172,63 +310,7 @@ impl fmt::Display for ObjectKey {
     }
 }
 
-/// One object of any kind we read. Cloning is a reference count.
-#[derive(Clone, Debug, PartialEq)]
-#[expect(missing_docs, reason = "each variant holds the kind of its name")]
-pub enum Object {
-    GatewayClass(Arc<GatewayClass>),
-    Gateway(Arc<Gateway>),
-    TcpRoute(Arc<TCPRoute>),
-    UdpRoute(Arc<UDPRoute>),
-    ReferenceGrant(Arc<ReferenceGrant>),
-    Service(Arc<Service>),
-    EndpointSlice(Arc<EndpointSlice>),
-    Namespace(Arc<Namespace>),
-}
-
-/// Runs one expression on whatever object is inside.
-macro_rules! on_each {
-    ($object:expr, $inner:ident => $do:expr) => {
-        match $object {
-            Object::GatewayClass($inner) => $do,
-            Object::Gateway($inner) => $do,
-            Object::TcpRoute($inner) => $do,
-            Object::UdpRoute($inner) => $do,
-            Object::ReferenceGrant($inner) => $do,
-            Object::Service($inner) => $do,
-            Object::EndpointSlice($inner) => $do,
-            Object::Namespace($inner) => $do,
-        }
-    };
-}
-
 impl Object {
-    /// Its kind.
-    #[must_use]
-    pub fn kind(&self) -> Kind {
-        match self {
-            Object::GatewayClass(_) => Kind::GatewayClass,
-            Object::Gateway(_) => Kind::Gateway,
-            Object::TcpRoute(_) => Kind::TcpRoute,
-            Object::UdpRoute(_) => Kind::UdpRoute,
-            Object::ReferenceGrant(_) => Kind::ReferenceGrant,
-            Object::Service(_) => Kind::Service,
-            Object::EndpointSlice(_) => Kind::EndpointSlice,
-            Object::Namespace(_) => Kind::Namespace,
-        }
-    }
-
-    /// Its metadata.
-    #[must_use]
-    pub fn metadata(&self) -> &ObjectMeta {
-        on_each!(self, object => &object.metadata)
-    }
-
-    /// Its metadata, to change; copies the object first if someone else holds it.
-    pub fn metadata_mut(&mut self) -> &mut ObjectMeta {
-        on_each!(self, object => Arc::make_mut(object).metadata_mut())
-    }
-
     /// Which object it is.
     #[must_use]
     pub fn key(&self) -> ObjectKey {
@@ -248,85 +330,31 @@ impl Object {
     }
 }
 
-impl Serialize for Object {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        on_each!(self, object => (**object).serialize(serializer))
+/// The object, except for what a Secret holds: a log is no place for keys.
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Object::Secret(secret) => {
+                let names = secret.data.iter().flatten().map(|(name, _)| name);
+                let names: Vec<_> = names.collect();
+                f.debug_struct("Secret").field("key", &self.key()).field("data", &names).finish()
+            }
+            other => on_each!(other, object => object.fmt(f)),
+        }
     }
-}
-
-fn shared<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Arc<T>, D::Error> {
-    T::deserialize(deserializer).map(Arc::new)
-}
-
-/// Reads an object of `kind`, whatever its `apiVersion` says.
-///
-/// # Errors
-/// The deserializer's, for the first value that does not fit.
-pub fn deserialize<'de, D: serde::Deserializer<'de>>(
-    kind: Kind,
-    deserializer: D,
-) -> Result<Object, D::Error> {
-    Ok(match kind {
-        Kind::GatewayClass => Object::GatewayClass(shared(deserializer)?),
-        Kind::Gateway => Object::Gateway(shared(deserializer)?),
-        Kind::TcpRoute => Object::TcpRoute(shared(deserializer)?),
-        Kind::UdpRoute => Object::UdpRoute(shared(deserializer)?),
-        Kind::ReferenceGrant => Object::ReferenceGrant(shared(deserializer)?),
-        Kind::Service => Object::Service(shared(deserializer)?),
-        Kind::EndpointSlice => Object::EndpointSlice(shared(deserializer)?),
-        Kind::Namespace => Object::Namespace(shared(deserializer)?),
-    })
-}
-
-/// A set of objects, each once, by kind and name: what `translate` reads.
-#[derive(Clone, Debug, Default, PartialEq)]
-#[expect(missing_docs, reason = "each field holds the kind of its name")]
-pub struct Objects {
-    pub gateway_classes: BTreeMap<String, Arc<GatewayClass>>,
-    pub gateways: BTreeMap<NamespacedName, Arc<Gateway>>,
-    pub tcp_routes: BTreeMap<NamespacedName, Arc<TCPRoute>>,
-    pub udp_routes: BTreeMap<NamespacedName, Arc<UDPRoute>>,
-    pub reference_grants: BTreeMap<NamespacedName, Arc<ReferenceGrant>>,
-    pub services: BTreeMap<NamespacedName, Arc<Service>>,
-    pub endpoint_slices: BTreeMap<NamespacedName, Arc<EndpointSlice>>,
-    pub namespaces: BTreeMap<String, Arc<Namespace>>,
 }
 
 impl Objects {
-    /// Adds an object, or replaces the one of the same kind and name.
-    pub fn insert(&mut self, object: Object) {
-        let name = NamespacedName::of(object.metadata());
-        match object {
-            Object::GatewayClass(object) => drop(self.gateway_classes.insert(name.name, object)),
-            Object::Gateway(object) => drop(self.gateways.insert(name, object)),
-            Object::TcpRoute(object) => drop(self.tcp_routes.insert(name, object)),
-            Object::UdpRoute(object) => drop(self.udp_routes.insert(name, object)),
-            Object::ReferenceGrant(object) => drop(self.reference_grants.insert(name, object)),
-            Object::Service(object) => drop(self.services.insert(name, object)),
-            Object::EndpointSlice(object) => drop(self.endpoint_slices.insert(name, object)),
-            Object::Namespace(object) => drop(self.namespaces.insert(name.name, object)),
-        }
-    }
-
-    /// How many objects there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.gateway_classes.len()
-            + self.gateways.len()
-            + self.tcp_routes.len()
-            + self.udp_routes.len()
-            + self.reference_grants.len()
-            + self.services.len()
-            + self.endpoint_slices.len()
-            + self.namespaces.len()
-    }
-
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl fmt::Debug for Objects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
     }
 }
 
@@ -335,5 +363,49 @@ impl FromIterator<Object> for Objects {
         let mut all = Self::default();
         objects.into_iter().for_each(|object| all.insert(object));
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use penstock_gateway_types::k8s_openapi::ByteString;
+
+    use super::*;
+
+    fn secret() -> Object {
+        let metadata = ObjectMeta {
+            name: Some("tls".into()),
+            namespace: Some("shop".into()),
+            ..ObjectMeta::default()
+        };
+        let data = [("tls.key".to_owned(), ByteString(b"KEY".to_vec()))].into();
+        Object::Secret(Arc::new(Secret { metadata, data: Some(data), ..Secret::default() }))
+    }
+
+    #[test]
+    fn a_key_is_not_shown_to_whoever_debugs() {
+        let objects: Objects = [secret()].into_iter().collect();
+        let shown = format!("{objects:?}");
+        assert!(shown.contains("tls.key") && !shown.contains("75, 69, 89"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_put_in_is_found_and_taken_out() {
+        let mut objects: Objects = [secret()].into_iter().collect();
+        let key = secret().key();
+        assert_eq!(objects.get(&key), Some(secret()));
+        assert_eq!(objects.iter().collect::<Vec<_>>(), [secret()]);
+        assert!(objects.remove(&key) && !objects.remove(&key) && objects.is_empty());
+    }
+
+    #[test]
+    fn a_kind_is_named_once() {
+        for kind in Kind::ALL {
+            let same =
+                |other: &&Kind| (other.as_str(), other.group()) == (kind.as_str(), kind.group());
+            assert_eq!(Kind::ALL.iter().filter(same).count(), 1, "{kind}");
+        }
+        assert_eq!(Kind::AddressPool.api_version(), "penstock.dev/v1alpha1");
+        assert!(!Kind::AddressPool.is_namespaced() && Kind::Secret.is_namespaced());
     }
 }

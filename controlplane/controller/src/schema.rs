@@ -12,9 +12,11 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use penstock_gateway_types::gateway::GatewaySpecAddress;
-use penstock_gateway_types::route::RouteSpec;
+use penstock_gateway_types::route::http::HTTPBackendRef;
+use penstock_gateway_types::route::{RouteRule, RouteSpec};
 use penstock_gateway_types::{
-    AddressType, BackendRef, EndpointSlice, Gateway, Listener, Protocol, Service,
+    AddressType, BackendRef, EndpointSlice, GRPCRouteSpec, Gateway, HTTPRouteSpec, Listener,
+    ParentReference, Protocol, Service, TLSRouteSpec,
 };
 
 use crate::manifest::valid_name;
@@ -27,6 +29,10 @@ const ADDRESSES: RangeInclusive<usize> = 0..=16;
 const PARENTS: RangeInclusive<usize> = 0..=32;
 const RULES: RangeInclusive<usize> = 1..=1;
 const BACKENDS: RangeInclusive<usize> = 1..=16;
+const HTTP_RULES: RangeInclusive<usize> = 0..=16;
+const HTTP_BACKENDS: RangeInclusive<usize> = 0..=16;
+const HOSTNAMES: RangeInclusive<usize> = 0..=16;
+const TLS_HOSTNAMES: RangeInclusive<usize> = 1..=1024;
 
 /// A value outside the schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,12 +56,30 @@ pub(crate) fn check(object: &Object) -> Checked {
         Object::UdpRoute(route) => check_route(&route.spec),
         Object::Service(service) => check_service(service),
         Object::EndpointSlice(slice) => check_slice(slice),
-        Object::GatewayClass(_) | Object::ReferenceGrant(_) | Object::Namespace(_) => Ok(()),
+        Object::TlsRoute(route) => check_tls_route(&route.spec),
+        Object::HttpRoute(route) => check_http_route(&route.spec),
+        Object::GrpcRoute(route) => check_grpc_route(&route.spec),
+        Object::ListenerSet(set) => check_listeners(&set.spec.listeners),
+        Object::GatewayClass(_)
+        | Object::ReferenceGrant(_)
+        | Object::BackendTlsPolicy(_)
+        | Object::Namespace(_)
+        | Object::Secret(_)
+        | Object::ConfigMap(_)
+        | Object::AddressPool(_) => Ok(()),
     }
 }
 
 fn check_gateway(gateway: &Gateway) -> Checked {
-    let listeners = &gateway.spec.listeners;
+    check_listeners(&gateway.spec.listeners)?;
+    count("spec.addresses", gateway.spec.addresses.len(), &ADDRESSES)?;
+    for (index, address) in gateway.spec.addresses.iter().enumerate() {
+        check_address(&format!("spec.addresses[{index}].value"), address)?;
+    }
+    Ok(())
+}
+
+fn check_listeners(listeners: &[Listener]) -> Checked {
     count("spec.listeners", listeners.len(), &LISTENERS)?;
     let (mut names, mut waits) = (BTreeSet::new(), BTreeSet::new());
     for (index, listener) in listeners.iter().enumerate() {
@@ -71,10 +95,6 @@ fn check_gateway(gateway: &Gateway) -> Checked {
             let message = format!("another listener has port {port} {protocol} too: keep one");
             return violation(path, message);
         }
-    }
-    count("spec.addresses", gateway.spec.addresses.len(), &ADDRESSES)?;
-    for (index, address) in gateway.spec.addresses.iter().enumerate() {
-        check_address(&format!("spec.addresses[{index}].value"), address)?;
     }
     Ok(())
 }
@@ -92,6 +112,9 @@ fn check_listener(path: &str, listener: &Listener) -> Checked {
     if hostname.is_some() && matches!(protocol, Protocol::Tcp | Protocol::Udp) {
         let message = format!("a {protocol} listener sees no host name: remove it");
         return violation(format!("{path}.hostname"), message);
+    }
+    if let Some(hostname) = hostname.as_deref().filter(|hostname| !hostname.is_empty()) {
+        check_hostname(&format!("{path}.hostname"), hostname)?;
     }
     if tls.is_some() && matches!(protocol, Protocol::Http | Protocol::Tcp | Protocol::Udp) {
         let message = format!("a {protocol} listener does not end TLS: remove it");
@@ -112,20 +135,88 @@ fn check_address(path: &str, address: &GatewaySpecAddress) -> Checked {
 }
 
 fn check_route(route: &RouteSpec) -> Checked {
-    count("spec.parentRefs", route.parent_refs.len(), &PARENTS)?;
-    for (index, parent) in route.parent_refs.iter().enumerate() {
+    check_parents(&route.parent_refs)?;
+    check_l4_rules(&route.rules)
+}
+
+fn check_tls_route(route: &TLSRouteSpec) -> Checked {
+    check_parents(&route.parent_refs)?;
+    count("spec.hostnames", route.hostnames.len(), &TLS_HOSTNAMES)?;
+    check_hostnames(&route.hostnames)?;
+    check_l4_rules(&route.rules)
+}
+
+fn check_http_route(route: &HTTPRouteSpec) -> Checked {
+    check_parents(&route.parent_refs)?;
+    count("spec.hostnames", route.hostnames.len(), &HOSTNAMES)?;
+    check_hostnames(&route.hostnames)?;
+    count("spec.rules", route.rules.len(), &HTTP_RULES)?;
+    for (index, rule) in route.rules.iter().enumerate() {
+        check_http_backends(index, &rule.backend_refs)?;
+    }
+    Ok(())
+}
+
+fn check_grpc_route(route: &GRPCRouteSpec) -> Checked {
+    check_parents(&route.parent_refs)?;
+    count("spec.hostnames", route.hostnames.len(), &HOSTNAMES)?;
+    check_hostnames(&route.hostnames)?;
+    count("spec.rules", route.rules.len(), &HTTP_RULES)?;
+    for (index, rule) in route.rules.iter().enumerate() {
+        check_http_backends(index, &rule.backend_refs)?;
+    }
+    Ok(())
+}
+
+fn check_parents(parents: &[ParentReference]) -> Checked {
+    count("spec.parentRefs", parents.len(), &PARENTS)?;
+    for (index, parent) in parents.iter().enumerate() {
         within_if(&format!("spec.parentRefs[{index}].port"), parent.port, &PORTS)?;
     }
-    count("spec.rules", route.rules.len(), &RULES)?;
-    for (index, rule) in route.rules.iter().enumerate() {
+    Ok(())
+}
+
+fn check_l4_rules(rules: &[RouteRule]) -> Checked {
+    count("spec.rules", rules.len(), &RULES)?;
+    for (index, rule) in rules.iter().enumerate() {
         let path = format!("spec.rules[{index}].backendRefs");
         count(&path, rule.backend_refs.len(), &BACKENDS)?;
         for (index, BackendRef { port, weight, .. }) in rule.backend_refs.iter().enumerate() {
-            within_if(&format!("{path}[{index}].port"), *port, &PORTS)?;
-            within_if(&format!("{path}[{index}].weight"), *weight, &WEIGHTS)?;
+            check_backend(&format!("{path}[{index}]"), *port, *weight)?;
         }
     }
     Ok(())
+}
+
+fn check_http_backends(rule: usize, backends: &[HTTPBackendRef]) -> Checked {
+    let path = format!("spec.rules[{rule}].backendRefs");
+    count(&path, backends.len(), &HTTP_BACKENDS)?;
+    for (index, HTTPBackendRef { port, weight, .. }) in backends.iter().enumerate() {
+        check_backend(&format!("{path}[{index}]"), *port, *weight)?;
+    }
+    Ok(())
+}
+
+fn check_backend(path: &str, port: Option<i32>, weight: Option<i32>) -> Checked {
+    within_if(&format!("{path}.port"), port, &PORTS)?;
+    within_if(&format!("{path}.weight"), weight, &WEIGHTS)
+}
+
+fn check_hostnames(hostnames: &[String]) -> Checked {
+    for (index, hostname) in hostnames.iter().enumerate() {
+        check_hostname(&format!("spec.hostnames[{index}]"), hostname)?;
+    }
+    Ok(())
+}
+
+/// A name, or `*.` and a name: RFC 1123, with a wildcard for the first label, and no IP address.
+fn check_hostname(path: &str, hostname: &str) -> Checked {
+    let name = hostname.strip_prefix("*.").unwrap_or(hostname);
+    if valid_name(name, 253) && name.parse::<IpAddr>().is_err() {
+        return Ok(());
+    }
+    let message = format!("{hostname:?} is no host name, such as example.com or *.example.com");
+    violation(path.to_owned(), message)
 }
 
 fn check_service(service: &Service) -> Checked {

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Replaces `path` by `bytes` at once. Enough for `/run`, which does not outlive the machine.
@@ -14,6 +15,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Replaces `path` by `bytes` at once, so that it also survives a loss of power: file and folder are synced.
+/// Our user alone can read it, since what is kept may hold Secrets.
 ///
 /// # Errors
 /// The file system's, with the path.
@@ -27,7 +29,12 @@ fn replace(path: &Path, bytes: &[u8], durably: bool) -> io::Result<()> {
     hidden.push(name);
     hidden.push(".new");
     let beside = path.with_file_name(hidden);
-    let mut file = File::create(&beside)?;
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true);
+    if durably {
+        options.mode(0o600);
+    }
+    let mut file = options.open(&beside)?;
     file.write_all(bytes)?;
     if durably {
         file.sync_all()?;

@@ -1,18 +1,21 @@
 //! The Gateway API objects that Penstock reads and writes, as plain types.
 //!
 //! The version is v1.6, standard channel: the one in which TCPRoute and UDPRoute became `v1`. The kinds here
-//! are the ones an L4 load balancer needs, each complete, so that a field nobody declared is a field the API
+//! are the ones a load balancer needs, each complete, so that a field nobody declared is a field the API
 //! does not have, and a reader can tell the author of a file so:
 //!
 //! * [`gateway_class`]: GatewayClass, which controller owns which Gateways;
 //! * [`gateway`]: Gateway, its addresses and listeners;
-//! * [`route`]: TCPRoute and UDPRoute, and the status that every route kind shares;
+//! * [`listener_set`]: ListenerSet, more listeners for a Gateway;
+//! * [`route`]: TCPRoute, UDPRoute, TLSRoute, HTTPRoute and GRPCRoute, and the status that they share;
+//! * [`backend_tls_policy`]: BackendTLSPolicy, how TLS is spoken to backends;
 //! * [`reference_grant`]: ReferenceGrant, who may refer across namespaces;
+//! * [`address_pool`]: AddressPool, a kind of Penstock's own (`penstock.dev/v1alpha1`);
 //! * [`reference`](mod@reference): the references between objects ([`ParentReference`], [`BackendRef`], …), one type for all kinds;
 //! * [`value`]: the enumerations, each with room for a value we do not know.
 //!
-//! Metadata, conditions, label selectors, Service, EndpointSlice and Namespace are Kubernetes' own and come
-//! from [`k8s_openapi`], which is re-exported, so that a user of this crate needs no second version of it.
+//! Metadata, conditions, label selectors, Service, EndpointSlice, Secret, ConfigMap and Namespace are Kubernetes'
+//! own and come from [`k8s_openapi`], which is re-exported, so that a user of this crate needs no second version of it.
 //!
 //! Three rules hold for every type:
 //!
@@ -25,26 +28,37 @@
 //! 3. **Each kind is a [`k8s_openapi::Resource`] with [`k8s_openapi::Metadata`]**, which is all that `kube`
 //!    asks of a type to watch it.
 
+pub mod address_pool;
+pub mod backend_tls_policy;
 pub mod gateway;
 pub mod gateway_class;
+pub mod listener_set;
 mod object;
 pub mod reference;
 pub mod reference_grant;
 pub mod route;
 pub mod value;
 
+pub use address_pool::{AddressPool, AddressPoolSpec};
+pub use backend_tls_policy::{BackendTLSPolicy, BackendTLSPolicySpec, PolicyStatus};
 pub use gateway::{Gateway, GatewaySpec, GatewayStatus, Listener, ListenerStatus};
 pub use gateway_class::{GatewayClass, GatewayClassSpec, GatewayClassStatus};
 pub use k8s_openapi;
-pub use k8s_openapi::api::core::v1::{Namespace, Service};
+pub use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 pub use k8s_openapi::api::discovery::v1::EndpointSlice;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
     Condition, LabelSelector, ObjectMeta, Time,
 };
+pub use listener_set::{ListenerSet, ListenerSetSpec, ListenerSetStatus};
 pub use reference::{BackendRef, ParentReference};
 pub use reference_grant::{ReferenceGrant, ReferenceGrantSpec};
-pub use route::{RouteParentStatus, RouteStatus, TCPRoute, TCPRouteSpec, UDPRoute, UDPRouteSpec};
+pub use route::{
+    GRPCRoute, GRPCRouteSpec, HTTPRoute, HTTPRouteSpec, RouteParentStatus, RouteStatus, TCPRoute,
+    TCPRouteSpec, TLSRoute, TLSRouteSpec, UDPRoute, UDPRouteSpec,
+};
 pub use value::{AddressType, FromNamespaces, Protocol, TlsMode};
 
-/// The API group of every kind declared here.
+/// The API group of the Gateway API's kinds.
 pub const GROUP: &str = "gateway.networking.k8s.io";
+/// The API group of Penstock's own kinds.
+pub const OWN_GROUP: &str = "penstock.dev";

@@ -9,6 +9,7 @@ macro_rules! object {
         $(#[$doc:meta])*
         $name:ident { spec: $spec:ty $(, status: $status:ty)? $(,)? },
         plural: $plural:literal, scope: $scope:ident
+        $(, group: $group:literal, version: $version:literal)?
     ) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, serde::Deserialize)]
@@ -69,10 +70,10 @@ macro_rules! object {
         }
 
         impl k8s_openapi::Resource for $name {
-            const API_VERSION: &'static str = "gateway.networking.k8s.io/v1";
-            const GROUP: &'static str = crate::GROUP;
+            const API_VERSION: &'static str = crate::object::place!($($group, $version)?).2;
+            const GROUP: &'static str = crate::object::place!($($group, $version)?).0;
             const KIND: &'static str = stringify!($name);
-            const VERSION: &'static str = "v1";
+            const VERSION: &'static str = crate::object::place!($($group, $version)?).1;
             const URL_PATH_SEGMENT: &'static str = $plural;
             type Scope = k8s_openapi::$scope;
         }
@@ -89,3 +90,14 @@ macro_rules! object {
     };
 }
 pub(crate) use object;
+
+/// Group, version, and both as `apiVersion`: the Gateway API's unless others are given.
+macro_rules! place {
+    () => {
+        crate::object::place!("gateway.networking.k8s.io", "v1")
+    };
+    ($group:literal, $version:literal) => {
+        ($group, $version, concat!($group, "/", $version))
+    };
+}
+pub(crate) use place;

@@ -50,6 +50,32 @@ pub struct BackendRef {
     pub weight: Option<i32>,
 }
 
+/// A backend that gets no share of the traffic, but a copy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct BackendObjectReference {
+    /// Its API group; the core group if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Its kind; Service if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// Its namespace; the route's if absent. Another one needs a ReferenceGrant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The port of the Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<i32>,
+}
+
+impl From<BackendObjectReference> for BackendRef {
+    fn from(reference: BackendObjectReference) -> Self {
+        let BackendObjectReference { group, kind, name, namespace, port } = reference;
+        Self { group, kind, name, namespace, port, weight: None }
+    }
+}
+
 /// A kind of route.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 pub struct RouteGroupKind {
@@ -88,6 +114,17 @@ pub struct ObjectReference {
     /// Its namespace; that of the referring object if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
+}
+
+/// An object of the referring object's namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct LocalObjectReference {
+    /// Its API group; empty for the core group.
+    pub group: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
 }
 
 /// An object of the same namespace that parameterises a Gateway.

@@ -122,6 +122,16 @@ values! {
     }
 }
 
+values! {
+    /// What a name in a certificate is.
+    SubjectAltNameType {
+        /// A host name.
+        Hostname = "Hostname",
+        /// A URI.
+        Uri = "URI",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,10 @@
 //! Each kind is read whole, and written as it was read.
 
 use penstock_gateway_types::k8s_openapi::{Metadata, Resource};
-use penstock_gateway_types::{Gateway, GatewayClass, ReferenceGrant, TCPRoute, UDPRoute};
+use penstock_gateway_types::{
+    AddressPool, BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet,
+    ReferenceGrant, TCPRoute, TLSRoute, UDPRoute,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -66,6 +69,71 @@ fn what_is_read_is_what_is_written() {
     assert_eq!(round_trip::<ReferenceGrant>(&written), written);
 }
 
+#[test]
+fn routes_of_the_l7_tier_are_written_as_they_were_read() {
+    let parent = json!({"kind": "ListenerSet", "name": "more"});
+    let mirror = json!({"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "m", "port": 80}, "percent": 5, "fraction": {"numerator": 1}}});
+    let filters = json!([
+        mirror, {"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "a", "value": "b"}]}},
+        {"type": "ResponseHeaderModifier", "responseHeaderModifier": {"remove": ["a"]}},
+        {"type": "RequestRedirect", "requestRedirect": {"statusCode": 301}}, {"type": "URLRewrite", "urlRewrite": {"hostname": "h"}},
+        {"type": "CORS", "cors": {"maxAge": 5}}, {"type": "ExternalAuth", "externalAuth": {"protocol": "GRPC"}},
+        {"type": "FromTheFuture"}, {"type": "ExtensionRef", "extensionRef": {"group": "g", "kind": "k", "name": "n"}},
+    ]);
+    let backend = json!({"group": "", "kind": "Service", "name": "b", "namespace": "n", "port": 80, "weight": 2, "filters": filters});
+    let rule = json!({
+        "name": "r", "matches": [{"path": {"type": "Exact", "value": "/"}}], "filters": filters, "backendRefs": [backend],
+        "timeouts": {"request": "1s"}, "retry": {"attempts": 2}, "sessionPersistence": {"type": "Cookie"},
+    });
+    let spec = json!({"parentRefs": [parent], "hostnames": ["*.example.com"], "rules": [rule]});
+    let written = object("HTTPRoute", &spec, &Value::Null);
+    assert_eq!(round_trip::<HTTPRoute>(&written), written);
+
+    let rule = json!({"matches": [{"method": {"service": "s"}}], "filters": [mirror], "backendRefs": [backend]});
+    let spec = json!({"parentRefs": [parent], "hostnames": ["a.example.com"], "rules": [rule]});
+    let written = object("GRPCRoute", &spec, &Value::Null);
+    assert_eq!(round_trip::<GRPCRoute>(&written), written);
+
+    let rule = json!({"name": "r", "backendRefs": [{"name": "b", "port": 443}]});
+    let spec = json!({"parentRefs": [parent], "hostnames": ["a.example.com"], "rules": [rule]});
+    let written = object("TLSRoute", &spec, &json!({"parents": []}));
+    assert_eq!(round_trip::<TLSRoute>(&written), written);
+}
+
+#[test]
+fn listener_sets_policies_and_pools_are_written_as_they_were_read() {
+    let listeners = full_gateway()["listeners"].clone();
+    let parent = json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g", "namespace": "n"});
+    let status = json!({"conditions": [condition()], "listeners": [{
+        "name": "tcp", "supportedKinds": [], "attachedRoutes": 1, "conditions": [condition()],
+    }]});
+    let spec = json!({"parentRef": parent, "listeners": listeners});
+    let written = object("ListenerSet", &spec, &status);
+    assert_eq!(round_trip::<ListenerSet>(&written), written);
+
+    let spec = json!({
+        "targetRefs": [{"group": "", "kind": "Service", "name": "s", "sectionName": "https"}],
+        "validation": {
+            "hostname": "h", "caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": "ca"}],
+            "wellKnownCACertificates": "System",
+            "subjectAltNames": [{"type": "URI", "uri": "spiffe://a/b"}, {"type": "Odd"}],
+        },
+        "options": {"a": "b"},
+    });
+    let ancestor =
+        json!({"ancestorRef": parent, "controllerName": "c", "conditions": [condition()]});
+    let written = object("BackendTLSPolicy", &spec, &json!({"ancestors": [ancestor]}));
+    assert_eq!(round_trip::<BackendTLSPolicy>(&written), written);
+
+    let mut written = object(
+        "AddressPool",
+        &json!({"addresses": ["192.0.2.0/28"], "gatewayNamespaces": {"matchLabels": {"a": "b"}}}),
+        &Value::Null,
+    );
+    written["apiVersion"] = json!("penstock.dev/v1alpha1");
+    assert_eq!(round_trip::<AddressPool>(&written), written);
+}
+
 fn full_gateway() -> Value {
     let secret = json!({"group": "", "kind": "Secret", "name": "s", "namespace": "n"});
     let selector = json!({
@@ -119,5 +187,14 @@ fn each_kind_is_what_kube_asks_for() {
     assert_eq!(named::<Gateway>(), (v1, "Gateway", "gateways"));
     assert_eq!(named::<TCPRoute>(), (v1, "TCPRoute", "tcproutes"));
     assert_eq!(named::<UDPRoute>(), (v1, "UDPRoute", "udproutes"));
+    assert_eq!(named::<ListenerSet>(), (v1, "ListenerSet", "listenersets"));
+    assert_eq!(named::<TLSRoute>(), (v1, "TLSRoute", "tlsroutes"));
+    assert_eq!(named::<HTTPRoute>(), (v1, "HTTPRoute", "httproutes"));
+    assert_eq!(named::<GRPCRoute>(), (v1, "GRPCRoute", "grpcroutes"));
+    assert_eq!(named::<BackendTLSPolicy>(), (v1, "BackendTLSPolicy", "backendtlspolicies"));
+    let own = "penstock.dev/v1alpha1";
+    assert_eq!(named::<AddressPool>(), (own, "AddressPool", "addresspools"));
+    assert_eq!(AddressPool::GROUP, "penstock.dev");
+    assert_eq!(AddressPool::VERSION, "v1alpha1");
     assert_eq!(named::<ReferenceGrant>(), (v1, "ReferenceGrant", "referencegrants"));
 }

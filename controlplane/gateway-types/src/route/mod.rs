@@ -1,9 +1,17 @@
-//! TCPRoute and UDPRoute, and the status that all routes share.
+//! The routes: TCPRoute and UDPRoute here, TLSRoute, HTTPRoute and GRPCRoute below; and the status that all share.
 
+pub mod grpc;
+pub mod http;
+pub mod tls;
+
+pub use grpc::{GRPCRoute, GRPCRouteSpec};
+pub use http::{HTTPRoute, HTTPRouteSpec};
 pub use tcp::{TCPRoute, TCPRouteSpec};
+pub use tls::{TLSRoute, TLSRouteSpec};
 pub use udp::{UDPRoute, UDPRouteSpec};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+pub use k8s_openapi::apimachinery::pkg::runtime::RawExtension as Unread;
 use serde::{Deserialize, Serialize};
 
 use crate::reference::{BackendRef, ParentReference};
@@ -40,7 +48,7 @@ mod udp {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteSpec {
-    /// The Gateways, or their listeners, to attach to; at most 32.
+    /// The Gateways and ListenerSets, or their listeners, to attach to; at most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parent_refs: Vec<ParentReference>,
     /// Exactly one rule in v1.6.
@@ -48,7 +56,7 @@ pub struct RouteSpec {
     pub rules: Vec<RouteRule>,
 }
 
-/// One rule of an L4 route: it matches everything.
+/// One rule of an L4 route or a TLSRoute: it matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteRule {

@@ -1,0 +1,25 @@
+//! AddressPool, a kind of Penstock's own: the addresses that Gateways may have.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use serde::{Deserialize, Serialize};
+
+use crate::object::object;
+
+object! {
+    /// Addresses that may become VIPs, cluster-scoped. A Gateway that asks for no address gets one of these.
+    AddressPool { spec: AddressPoolSpec },
+    plural: "addresspools", scope: ClusterResourceScope,
+    group: "penstock.dev", version: "v1alpha1"
+}
+
+/// What an AddressPool holds, and for whom.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AddressPoolSpec {
+    /// Networks (`192.0.2.0/28`, all of whose addresses are used), ranges (`192.0.2.10-192.0.2.20`) and single
+    /// addresses, of IPv4 and IPv6.
+    pub addresses: Vec<String>,
+    /// The namespaces whose Gateways may have them; all if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway_namespaces: Option<LabelSelector>,
+}
