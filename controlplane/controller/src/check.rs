@@ -89,7 +89,8 @@ impl Set {
         let objects: Objects = self.origins.values().map(|(_, m)| m.object.clone()).collect();
         let translation = translate::translate(&objects);
         let acknowledged = Some(Arc::clone(&translation.state));
-        let progress = Progress { acknowledged, ..Progress::default() };
+        let l7 = Some(Arc::clone(&translation.l7));
+        let progress = Progress { acknowledged, l7, ..Progress::default() };
         let (now, previous) = (Time(Timestamp::UNIX_EPOCH), Statuses::new());
         let stamp = Stamp { now: &now, previous: &previous };
         for (key, object) in status::conclude(&objects, &translation, &progress, &stamp) {

@@ -1,7 +1,7 @@
 //! The specification of `translate`: `tests/golden/<promise>/in.yaml` leads to `out.yaml`.
 //!
-//! `in.yaml` is what an operator writes; `out.yaml` is what the data plane is told, and the conditions of every
-//! object once the data plane acknowledged it, or what `check` finds wrong with the text. A new promise is a
+//! `in.yaml` is what an operator writes; `out.yaml` is what the data plane and the L7 tier are told, and the
+//! conditions of every object once both acknowledged it, or what `check` finds wrong with the text. A new promise is a
 //! new folder with an `in.yaml`; `PENSTOCK_UPDATE_GOLDEN=1 cargo test -p penstock-controlplane --test golden`
 //! writes the `out.yaml` files, and reading their diff is the work.
 
@@ -14,12 +14,13 @@ use std::sync::Arc;
 use penstock_controlplane::manifest;
 use penstock_controlplane::object::{Object, Objects};
 use penstock_controlplane::status::{self, Progress, Stamp, Statuses};
+use penstock_controlplane::translate::l7::{L7, Speaks, Tls};
 use penstock_controlplane::translate::{Translation, translate};
 use penstock_feed::model::{
     Affinity, MssClamp, OnExhaustion, OnRemoval, OnUnknown, Policies, State,
 };
-use penstock_gateway_types::Time;
 use penstock_gateway_types::k8s_openapi::jiff::Timestamp;
+use penstock_gateway_types::{ListenerStatus, Time};
 
 #[test]
 fn every_promise_is_kept() {
@@ -64,8 +65,36 @@ fn answer(input: &str) -> String {
     let notes = translation.notes.iter();
     section(&mut out, "notes", notes.map(|note| format!("{}: {}", note.object, note.message)));
     let _ = write!(out, "{}", state(&translation.state));
+    let _ = write!(out, "{}", l7(&translation.l7));
     let _ = write!(out, "{}", conditions(&objects, &translation));
     out
+}
+
+/// What the L7 tier is told, if anything.
+fn l7(l7: &L7) -> String {
+    let mut out = String::new();
+    for (place, listeners) in &l7.places {
+        let _ = writeln!(out, "  {place}:");
+        for (name, listener) in listeners {
+            let hostname = listener.hostname.as_deref().unwrap_or("every host");
+            let speaks = match &listener.speaks {
+                Speaks::Http => "HTTP".to_owned(),
+                Speaks::Https(tls) => format!("HTTPS {}", ends(tls)),
+                Speaks::Tls(tls) => format!("TLS {}", ends(tls)),
+                Speaks::Passthrough => "TLS passed through".to_owned(),
+            };
+            let _ = writeln!(out, "    {name}: {speaks} for {hostname:?}");
+        }
+    }
+    if out.is_empty() { out } else { format!("l7:\n{out}") }
+}
+
+fn ends(tls: &Tls) -> String {
+    let clients = tls.clients.as_ref().map(|clients| {
+        let fallback = if clients.insecure_fallback { ", or none" } else { "" };
+        format!(", clients of {} authorities{fallback}", clients.authorities.len())
+    });
+    format!("with {} certificates{}", tls.certificates.len(), clients.unwrap_or_default())
 }
 
 fn section(out: &mut String, title: &str, lines: impl Iterator<Item = String>) {
@@ -132,7 +161,8 @@ fn policies(policies: &Policies) -> String {
 
 fn conditions(objects: &Objects, translation: &Translation) -> String {
     let acknowledged = Some(Arc::clone(&translation.state));
-    let progress = Progress { acknowledged, ..Progress::default() };
+    let l7 = Some(Arc::clone(&translation.l7));
+    let progress = Progress { acknowledged, l7, ..Progress::default() };
     let (now, previous) = (Time(Timestamp::UNIX_EPOCH), Statuses::new());
     let stamp = Stamp { now: &now, previous: &previous };
     let mut out = String::from("status:\n");
@@ -142,16 +172,26 @@ fn conditions(objects: &Objects, translation: &Translation) -> String {
             let status = gateway.status.as_ref().unwrap();
             let addresses: Vec<_> = status.addresses.iter().map(|a| a.value.as_str()).collect();
             let _ = writeln!(out, "    addresses: [{}]", addresses.join(", "));
-            for listener in &status.listeners {
-                let kinds: Vec<_> =
-                    listener.supported_kinds.iter().map(|k| k.kind.as_str()).collect();
-                let (name, kinds, routes) =
-                    (&listener.name, kinds.join(", "), listener.attached_routes);
-                let _ =
-                    writeln!(out, "    listener {name}: {{kinds: [{kinds}], routes: {routes}}}");
+            let sets = status.attached_listener_sets.unwrap_or_default();
+            if sets > 0 {
+                let _ = writeln!(out, "    listener sets: {sets}");
             }
+            out += &listeners(&status.listeners);
+        }
+        if let Object::ListenerSet(set) = &object {
+            out += &listeners(&set.status.as_ref().unwrap().listeners);
         }
         out += &parts(&object);
+    }
+    out
+}
+
+fn listeners(listeners: &[ListenerStatus]) -> String {
+    let mut out = String::new();
+    for listener in listeners {
+        let kinds: Vec<_> = listener.supported_kinds.iter().map(|k| k.kind.as_str()).collect();
+        let (name, kinds, routes) = (&listener.name, kinds.join(", "), listener.attached_routes);
+        let _ = writeln!(out, "    listener {name}: {{kinds: [{kinds}], routes: {routes}}}");
     }
     out
 }

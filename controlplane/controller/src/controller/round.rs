@@ -175,8 +175,9 @@ impl Round {
                 info!(generation, refused = errors.len(), "acknowledged");
                 self.report.acknowledged = generation;
                 self.report.trouble = None;
-                self.progress =
-                    Progress { acknowledged: Some(state), errors, refused: None, lost: false };
+                let l7 = self.progress.l7.take();
+                let acknowledged = Some(state);
+                self.progress = Progress { acknowledged, errors, refused: None, lost: false, l7 };
             }
         }
     }

@@ -1,25 +1,29 @@
-//! `Programmed`, of listeners and Gateways: what we want against what was acknowledged.
+//! `Programmed`, of listeners, Gateways and ListenerSets: what we want against what was acknowledged, by the
+//! data plane and by the L7 tier.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use penstock_feed::model::{Name, ObjectError, ObjectKind, State};
 
 use super::Progress;
-use crate::translate::{GatewayVerdict, Refusal, Serving, Truth, Verdict};
+use crate::translate::{
+    GatewayVerdict, L7, ListenerSetVerdict, ListenerVerdict, Refusal, Serving, Truth, Verdict,
+};
 
 const TYPE: &str = "Programmed";
 
-/// What we want, and how far the data plane is.
+/// What we want, and how far the data plane and the L7 tier are.
 pub(super) struct Programmed<'a> {
     pub(super) wanted: &'a State,
+    pub(super) l7: &'a L7,
     pub(super) progress: &'a Progress,
 }
 
 /// How far one listener of the feed is.
 enum Step {
     Flows,
-    Waits(Option<String>),
+    Waits(String),
     Unknown,
     Fails(String),
 }
@@ -28,10 +32,14 @@ impl Programmed<'_> {
     /// `Programmed` of a listener.
     pub(super) fn listener(&self, serving: &Serving) -> Verdict {
         if !serving.obstacles.is_empty() {
-            return invalid(&serving.obstacles);
+            let reason = serving.reason.unwrap_or("Invalid");
+            return Verdict::fails(TYPE, Refusal::new(reason, serving.obstacles.join("; ")));
         }
-        let steps: Vec<_> = serving.places.iter().map(|(_, name)| self.step(name)).collect();
-        verdict(&steps, "packets of this listener are forwarded")
+        let holds = match serving.l7.is_empty() {
+            true => "packets of this listener are forwarded",
+            false => "the L7 tier serves this listener",
+        };
+        verdict(&self.steps(serving), holds)
     }
 
     /// `Programmed` of a Gateway: of all its listeners that have a place.
@@ -39,16 +47,55 @@ impl Programmed<'_> {
         if let Some(obstacle) = &gateway.obstacle {
             return Verdict::fails(TYPE, obstacle.clone());
         }
-        let places = gateway.listeners.iter().flat_map(|listener| &listener.serving.places);
-        let steps: Vec<_> = places.map(|(_, name)| self.step(name)).collect();
-        verdict(&steps, "the listeners are programmed")
+        self.all(&gateway.listeners)
+    }
+
+    /// `Programmed` of a ListenerSet: of all its listeners that have a place.
+    pub(super) fn listener_set(&self, set: &ListenerSetVerdict) -> Verdict {
+        match &set.obstacle {
+            Some(obstacle) => Verdict::fails(TYPE, obstacle.clone()),
+            None => self.all(&set.listeners),
+        }
+    }
+
+    fn all(&self, listeners: &[ListenerVerdict]) -> Verdict {
+        let steps = listeners.iter().flat_map(|listener| self.steps(&listener.serving));
+        verdict(&steps.collect::<Vec<_>>(), "the listeners are programmed")
+    }
+
+    /// How far a listener is, at each of its places.
+    fn steps(&self, serving: &Serving) -> Vec<Step> {
+        let forwarded = serving.places.iter().map(|(_, name)| self.step(name));
+        let read = serving.l7.iter().map(|(place, name)| self.l7_step(place, name));
+        forwarded.chain(read).collect()
     }
 
     /// The addresses on which at least one listener is programmed.
     pub(super) fn addresses(&self, gateway: &GatewayVerdict) -> Vec<IpAddr> {
-        let places = gateway.listeners.iter().flat_map(|listener| &listener.serving.places);
-        let bound = places.filter(|(_, name)| self.is_acknowledged(name));
-        bound.map(|(address, _)| *address).collect::<BTreeSet<_>>().into_iter().collect()
+        let serving = || gateway.listeners.iter().map(|listener| &listener.serving);
+        let forwarded = serving().flat_map(|serving| &serving.places);
+        let forwarded = forwarded.filter(|(_, name)| self.is_acknowledged(name));
+        let read = serving().flat_map(|serving| &serving.l7);
+        let read = read.filter(|(place, name)| self.is_read(place, name));
+        let bound = forwarded.map(|(address, _)| *address);
+        let bound = bound.chain(read.map(|(place, _)| place.ip()));
+        bound.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    fn l7_step(&self, place: &SocketAddr, name: &Name) -> Step {
+        match (&self.progress.l7, self.is_read(place, name)) {
+            (_, true) => Step::Flows,
+            (Some(_), false) => Step::Waits("the L7 tier has not acknowledged it yet".to_owned()),
+            (None, _) => Step::Waits(
+                "no L7 tier has acknowledged anything yet: it is penstock-l7 that serves HTTP and TLS".to_owned(),
+            ),
+        }
+    }
+
+    /// Whether the L7 tier has the very listener that we want.
+    fn is_read(&self, place: &SocketAddr, name: &Name) -> bool {
+        let acknowledged = self.progress.l7.as_ref().and_then(|l7| l7.get(place, name));
+        acknowledged.is_some() && acknowledged == self.l7.get(place, name)
     }
 
     fn step(&self, name: &Name) -> Step {
@@ -57,7 +104,10 @@ impl Programmed<'_> {
             return Step::Fails(error.to_string());
         }
         if !self.is_acknowledged(name) {
-            return Step::Waits(refused.map(|refused| refused.reason.clone()));
+            return Step::Waits(match refused {
+                Some(refused) => format!("the data plane did not take it: {}", refused.reason),
+                None => "the data plane has not acknowledged it yet".to_owned(),
+            });
         }
         match self.concerning(name, &self.progress.errors) {
             Some(error) => Step::Fails(error.to_string()),
@@ -103,15 +153,11 @@ fn verdict(steps: &[Step], holds: &str) -> Verdict {
         return invalid(&failed);
     }
     let waits = steps.iter().find_map(|step| match step {
-        Step::Waits(refusal) => Some(refusal),
+        Step::Waits(message) => Some(message),
         _ => None,
     });
-    if let Some(refusal) = waits {
-        let message = match refusal {
-            Some(reason) => format!("the data plane did not take it: {reason}"),
-            None => "the data plane has not acknowledged it yet".to_owned(),
-        };
-        return Verdict::fails(TYPE, Refusal::new("Pending", message));
+    if let Some(message) = waits {
+        return Verdict::fails(TYPE, Refusal::new("Pending", message.clone()));
     }
     if steps.iter().any(|step| matches!(step, Step::Unknown)) {
         let message = "the data plane is out of reach; it acknowledged this before";

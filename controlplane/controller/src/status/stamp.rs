@@ -1,6 +1,6 @@
 //! Verdicts to conditions: generation, and the time of the last transition.
 
-use penstock_gateway_types::{Condition, GatewayStatus, RouteStatus, Time};
+use penstock_gateway_types::{Condition, GatewayStatus, ListenerSetStatus, RouteStatus, Time};
 
 use super::{Statuses, says_the_same};
 use crate::object::{Object, ObjectKey};
@@ -53,10 +53,20 @@ impl Stamp<'_> {
         }
     }
 
+    pub(super) fn of_listener_set(&self, key: &ObjectKey) -> Option<&ListenerSetStatus> {
+        match self.previous.get(key) {
+            Some(Object::ListenerSet(set)) => set.status.as_ref(),
+            _ => None,
+        }
+    }
+
     pub(super) fn of_route(&self, key: &ObjectKey) -> Option<&RouteStatus> {
         match self.previous.get(key) {
             Some(Object::TcpRoute(route)) => route.status.as_ref(),
             Some(Object::UdpRoute(route)) => route.status.as_ref(),
+            Some(Object::TlsRoute(route)) => route.status.as_ref(),
+            Some(Object::HttpRoute(route)) => route.status.as_ref(),
+            Some(Object::GrpcRoute(route)) => route.status.as_ref(),
             _ => None,
         }
     }

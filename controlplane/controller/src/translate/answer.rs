@@ -1,26 +1,69 @@
-//! The conditions of a Gateway and its listeners.
+//! The conditions of a Gateway, of a ListenerSet, and of their listeners.
 
 use super::claim::Claims;
 use super::gateway::Plan as GatewayPlan;
 use super::listener::Plan as ListenerPlan;
+use super::listener_set::Plan as SetPlan;
 use super::verdict::{Refusal, Truth, Verdict};
-use super::{GatewayVerdict, ListenerVerdict, Serving};
-use crate::object::NamespacedName;
+use super::{GatewayVerdict, ListenerSetVerdict, ListenerVerdict, Serving};
+use crate::object::{Kind, NamespacedName};
 
-/// Answers one Gateway.
-pub(super) fn gateway(plan: &GatewayPlan<'_>, claims: &Claims) -> (NamespacedName, GatewayVerdict) {
-    let served = claims.get(plan.name).map(Vec::as_slice).unwrap_or_default();
-    let listeners: Vec<_> = plan
-        .listeners
-        .iter()
-        .enumerate()
-        .map(|(index, listener)| {
-            answer(plan, listener, served.get(index).cloned().unwrap_or_default())
-        })
-        .collect();
+/// Answers one Gateway. `sets` is how many ListenerSets are attached to it and accepted.
+pub(super) fn gateway(
+    plan: &GatewayPlan<'_>,
+    sets: usize,
+    claims: &Claims,
+) -> (NamespacedName, GatewayVerdict) {
+    let listeners = listeners(plan, &plan.listeners, Kind::Gateway, plan.name, claims);
     let accepted = accepted(plan, &listeners);
-    let obstacle = obstacle(plan, &accepted);
-    (plan.name.clone(), GatewayVerdict { accepted, obstacle, listeners })
+    let obstacle = obstacle(plan, &accepted, &listeners);
+    let conditions = plan.conditions.clone();
+    let attached_listener_sets = i32::try_from(sets).unwrap_or(i32::MAX);
+    let verdict =
+        GatewayVerdict { accepted, obstacle, conditions, attached_listener_sets, listeners };
+    (plan.name.clone(), verdict)
+}
+
+/// Answers one ListenerSet of `gateway`.
+pub(super) fn listener_set(
+    plan: &SetPlan<'_>,
+    gateway: &GatewayPlan<'_>,
+    claims: &Claims,
+) -> (NamespacedName, ListenerSetVerdict) {
+    let listeners = listeners(gateway, &plan.listeners, Kind::ListenerSet, plan.name, claims);
+    let accepted = set_accepted(plan, &listeners);
+    let obstacle = match accepted.status {
+        Truth::True => obstacle_of_addresses(gateway)
+            .map(|refusal| Refusal::new("ParentNotProgrammed", refusal.message)),
+        _ => Some(Refusal::new(accepted.reason, accepted.message.clone())),
+    };
+    (plan.name.clone(), ListenerSetVerdict { accepted, obstacle, listeners })
+}
+
+/// A set is accepted if one of its listeners can be served.
+fn set_accepted(plan: &SetPlan<'_>, listeners: &[ListenerVerdict]) -> Verdict {
+    if let Err(refusal) = &plan.allowed {
+        return Verdict::fails("Accepted", refusal.clone());
+    }
+    let blocked = |(plan, listener): (&ListenerPlan<'_>, &ListenerVerdict)| {
+        let blocked = plan.blocked.as_ref();
+        fault(listener).or_else(|| Some(format!("listener {}: {}", listener.name, blocked?)))
+    };
+    let faults: Vec<_> = plan.listeners.iter().zip(listeners).filter_map(blocked).collect();
+    verdict(&faults, listeners.len(), "the ListenerSet is accepted")
+}
+
+fn listeners(
+    gateway: &GatewayPlan<'_>,
+    plans: &[ListenerPlan<'_>],
+    kind: Kind,
+    name: &NamespacedName,
+    claims: &Claims,
+) -> Vec<ListenerVerdict> {
+    let served = claims.get(&(kind, name.clone())).map(Vec::as_slice).unwrap_or_default();
+    let serving = |index: usize| served.get(index).cloned().unwrap_or_default();
+    let all = plans.iter().enumerate();
+    all.map(|(index, listener)| answer(gateway, listener, serving(index))).collect()
 }
 
 fn accepted(plan: &GatewayPlan<'_>, listeners: &[ListenerVerdict]) -> Verdict {
@@ -28,10 +71,15 @@ fn accepted(plan: &GatewayPlan<'_>, listeners: &[ListenerVerdict]) -> Verdict {
         return Verdict::fails("Accepted", refusal.clone());
     }
     let faults: Vec<_> = listeners.iter().filter_map(fault).collect();
+    verdict(&faults, listeners.len(), "the Gateway is accepted")
+}
+
+/// `Accepted` of what has `all` listeners, of which some have a fault.
+fn verdict(faults: &[String], all: usize, accepted: &str) -> Verdict {
     let message = faults.join("; ");
     match faults.len() {
-        0 => Verdict::holds("Accepted", "Accepted", "the Gateway is accepted"),
-        all if all == listeners.len() => {
+        0 => Verdict::holds("Accepted", "Accepted", accepted),
+        faulty if faulty == all => {
             Verdict::fails("Accepted", Refusal::new("ListenersNotValid", message))
         }
         _ => Verdict::holds("Accepted", "ListenersNotValid", message),
@@ -46,17 +94,33 @@ fn fault(listener: &ListenerVerdict) -> Option<String> {
 }
 
 /// Why a Gateway cannot be programmed, whatever the data plane acknowledges.
-fn obstacle(plan: &GatewayPlan<'_>, accepted: &Verdict) -> Option<Refusal> {
+fn obstacle(
+    plan: &GatewayPlan<'_>,
+    accepted: &Verdict,
+    listeners: &[ListenerVerdict],
+) -> Option<Refusal> {
     if accepted.status != Truth::True {
         return Some(Refusal::new("Invalid", format!("not accepted: {}", accepted.message)));
     }
-    let addresses = plan.accepted.as_ref().ok()?;
-    if !addresses.unusable.is_empty() {
-        return Some(Refusal::new("AddressNotUsable", addresses.unusable.join("; ")));
+    if let Some(refusal) = obstacle_of_addresses(plan) {
+        return Some(refusal);
     }
-    let message = "spec.addresses holds no address, and there are no pools to take one from: write one of \
-                   type IPAddress";
-    addresses.addresses.is_empty().then(|| Refusal::new("AddressNotAssigned", message))
+    let serves = |listener: &ListenerVerdict| !listener.serving.is_nowhere();
+    if listeners.iter().any(serves) {
+        return None;
+    }
+    let all = listeners.iter().flat_map(|listener| &listener.serving.obstacles);
+    let all: Vec<_> = all.map(String::as_str).collect();
+    Some(Refusal::new("Invalid", format!("no listener can be served: {}", all.join("; "))))
+}
+
+fn obstacle_of_addresses(plan: &GatewayPlan<'_>) -> Option<Refusal> {
+    let accepted = plan.accepted.as_ref().ok()?;
+    if !accepted.unusable.is_empty() {
+        return Some(Refusal::new("AddressNotUsable", accepted.unusable.join("; ")));
+    }
+    let unassigned = accepted.unassigned.as_ref()?;
+    Some(Refusal::new("AddressNotAssigned", unassigned.clone()))
 }
 
 fn answer(
@@ -74,18 +138,23 @@ fn answer(
         Err(refusal) => Verdict::fails("ResolvedRefs", refusal.clone()),
     };
     let conflicted = match &listener.conflict {
-        Some(message) => Verdict::holds("Conflicted", "ProtocolConflict", message.clone()),
+        Some(conflict) => Verdict::holds("Conflicted", conflict.reason, conflict.message.clone()),
         None => Verdict::fails(
             "Conflicted",
             Refusal::new("NoConflicts", "no other listener of the Gateway wants its port"),
         ),
     };
+    let mut conditions = vec![accepted, references, conflicted];
+    if let Some(message) = &listener.overlap {
+        let (type_, reason) = ("OverlappingTLSConfig", "OverlappingHostnames");
+        conditions.push(Verdict::holds(type_, reason, message.clone()));
+    }
     ListenerVerdict {
         name: listener.spec.name.clone(),
         supported_kinds: listener.supported_kinds(),
         attached_routes: i32::try_from(listener.routes.len()).unwrap_or(i32::MAX),
-        conditions: vec![accepted, references, conflicted],
-        serving: with_reasons(gateway, refusal, serving),
+        conditions,
+        serving: with_reasons(gateway, listener, refusal, serving),
     }
 }
 
@@ -95,19 +164,25 @@ fn refusal(listener: &ListenerPlan<'_>, serving: &Serving) -> Option<Refusal> {
         return Some(refusal.clone());
     }
     if let Some(conflict) = &listener.conflict {
-        return Some(Refusal::new("ProtocolConflict", conflict.clone()));
+        return Some(Refusal::new(conflict.reason, conflict.message.clone()));
     }
-    let nowhere = serving.places.is_empty() && !serving.obstacles.is_empty();
-    nowhere.then(|| Refusal::new("PortUnavailable", serving.obstacles.join("; ")))
+    let nowhere = serving.is_nowhere() && !serving.obstacles.is_empty();
+    (nowhere && listener.blocked.is_none())
+        .then(|| Refusal::new("PortUnavailable", serving.obstacles.join("; ")))
 }
 
 /// Adds to `serving` why it has no place, if nothing did so yet.
 fn with_reasons(
     gateway: &GatewayPlan<'_>,
+    listener: &ListenerPlan<'_>,
     refusal: Option<Refusal>,
     mut serving: Serving,
 ) -> Serving {
-    if serving.places.is_empty() && serving.obstacles.is_empty() {
+    // The API has a reason of its own for the listeners of a ListenerSet, and "Invalid" for a Gateway's.
+    if let (Kind::ListenerSet, Some(conflict)) = (listener.owner.kind, &listener.conflict) {
+        serving.reason = Some(conflict.reason);
+    }
+    if serving.is_nowhere() && serving.obstacles.is_empty() {
         serving.obstacles.push(match (&gateway.accepted, refusal) {
             (_, Some(refusal)) => format!("not accepted: {}", refusal.message),
             (Err(refusal), None) => format!("the Gateway is not accepted: {}", refusal.message),

@@ -9,7 +9,7 @@ use penstock_gateway_types::k8s_openapi::api::discovery::v1::{Endpoint, Endpoint
 use penstock_gateway_types::{BackendRef, EndpointSlice, Service};
 
 use super::Note;
-use super::grant::Grants;
+use super::grant::{self, Grants};
 use super::verdict::Refusal;
 use super::weight::Readiness;
 use crate::object::{Kind, NamespacedName, ObjectKey, Objects};
@@ -23,12 +23,12 @@ pub(super) type Endpoints = BTreeMap<SocketAddr, Readiness>;
 /// Services and their EndpointSlices, joined.
 pub(super) struct Backends<'a> {
     objects: &'a Objects,
-    grants: Grants<'a>,
+    grants: &'a Grants<'a>,
     slices: BTreeMap<NamespacedName, Vec<&'a EndpointSlice>>,
 }
 
 impl<'a> Backends<'a> {
-    pub(super) fn of(objects: &'a Objects) -> Self {
+    pub(super) fn of(objects: &'a Objects, grants: &'a Grants<'a>) -> Self {
         let mut slices: BTreeMap<NamespacedName, Vec<&EndpointSlice>> = BTreeMap::new();
         for (name, slice) in &objects.endpoint_slices {
             let labels = slice.metadata.labels.as_ref();
@@ -37,7 +37,7 @@ impl<'a> Backends<'a> {
                 slices.entry(service).or_default().push(slice);
             }
         }
-        Self { objects, grants: Grants::of(objects), slices }
+        Self { objects, grants, slices }
     }
 
     /// The endpoints behind `backend`, a reference of the route `from`.
@@ -60,12 +60,8 @@ impl<'a> Backends<'a> {
         }
         let namespace = backend.namespace.as_deref().unwrap_or(&from.namespace);
         let name = NamespacedName::new(namespace, &backend.name);
-        if !self.grants.allow(from.kind, &from.namespace, &name) {
-            let message = format!(
-                "Service {name} is in another namespace: write a ReferenceGrant in {namespace} from {} in {} \
-                 to Service",
-                from.kind, from.namespace
-            );
+        if !self.grants.allow(from.kind, &from.namespace, Kind::Service, &name) {
+            let message = grant::missing(from.kind, &from.namespace, Kind::Service, &name);
             return Err(Refusal::new("RefNotPermitted", message));
         }
         let service = self.objects.services.get(&name);

@@ -1,47 +1,74 @@
-//! Who gets which VIP, protocol and port, and the feed's state that follows.
+//! Who gets which VIP, protocol and port, and the feed's state and the L7 tier's work that follow.
 //!
-//! Gateways claim oldest first, so that a new one never takes what an old one serves. Within the feed's
-//! limits, for the same reason: what does not fit is of the youngest.
+//! Gateways claim oldest first, so that a new one never takes what an old one serves; a Gateway's ListenerSets
+//! come after its own listeners, oldest first. Within the feed's limits, for the same reason: what does not fit
+//! is of the youngest. L7 listeners of one Gateway share a port; to everyone else it is taken.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use penstock_feed::model::{Group, Listener, Mode, Name, PortRange, Protocol, State, limits};
 
 use super::gateway::Plan as GatewayPlan;
+use super::l7::{L7, L7Listener};
 use super::listener::{Plan as ListenerPlan, Serves};
+use super::listener_set::Plan as SetPlan;
 use super::policy;
 use super::route::Groups;
 use super::{Note, Serving};
 use crate::object::{Kind, NamespacedName, ObjectKey};
 
-/// What each listener of each Gateway got, in the order of its spec.
-pub(super) type Claims = BTreeMap<NamespacedName, Vec<Serving>>;
+/// What each listener of each Gateway and ListenerSet got, in the order of its spec.
+pub(super) type Claims = BTreeMap<(Kind, NamespacedName), Vec<Serving>>;
 
-/// Grants the claims of `gateways`, which come oldest first.
+/// What all claims come to.
+pub(super) struct Claimed {
+    pub(super) state: State,
+    pub(super) l7: L7,
+    pub(super) claims: Claims,
+}
+
+/// Grants the claims of `gateways` and of the `sets` that join them, both oldest first.
 pub(super) fn claim(
     gateways: &[&GatewayPlan<'_>],
+    sets: &[SetPlan<'_>],
     groups: &Groups,
     notes: &mut Vec<Note>,
-) -> (State, Claims) {
-    let (owners, state) = (BTreeMap::new(), State::default());
-    let mut register = Register { groups, notes, owners, members: 0, state };
+) -> Claimed {
+    let mut joined: BTreeMap<&NamespacedName, Vec<&SetPlan<'_>>> = BTreeMap::new();
+    for set in sets {
+        joined.entry(set.gateway).or_default().push(set);
+    }
+    let (owners, state, l7) = (BTreeMap::new(), State::default(), L7::default());
+    let mut register = Register { groups, notes, owners, members: 0, state, l7 };
     let mut claims = Claims::new();
     for gateway in gateways {
         register.note_policies(gateway);
         let served = gateway.listeners.iter().map(|listener| register.serve(gateway, listener));
-        claims.insert(gateway.name.clone(), served.collect());
+        claims.insert((Kind::Gateway, gateway.name.clone()), served.collect());
+        for set in joined.get(gateway.name).into_iter().flatten() {
+            let served = set.listeners.iter().map(|listener| register.serve(gateway, listener));
+            claims.insert((Kind::ListenerSet, set.name.clone()), served.collect());
+        }
     }
-    (register.state, claims)
+    Claimed { state: register.state, l7: register.l7, claims }
+}
+
+/// Who has a port: a listener of a Gateway, and whether others of that Gateway may join it.
+struct Owner {
+    gateway: NamespacedName,
+    listener: Name,
+    l7: bool,
 }
 
 struct Register<'a> {
     groups: &'a Groups,
     notes: &'a mut Vec<Note>,
-    owners: BTreeMap<(IpAddr, Protocol, PortRange), Name>,
+    owners: BTreeMap<(IpAddr, Protocol, PortRange), Owner>,
     members: usize,
     state: State,
+    l7: L7,
 }
 
 impl Register<'_> {
@@ -52,30 +79,66 @@ impl Register<'_> {
         else {
             return serving; // refused, which is answered elsewhere
         };
+        if let Some(fault) = &listener.blocked {
+            serving.obstacles.push(fault.clone());
+            return serving;
+        }
         for (index, address) in accepted.addresses.iter().enumerate() {
-            let plain = format!("{}/{}", gateway.name, listener.spec.name);
+            let plain = listener.owner.place(&listener.spec.name);
             // The first address keeps the plain name, so that adding a second renames nothing.
             let text = if index == 0 { plain } else { format!("{plain}@{address}") };
             let name = Name::new(&text).map_err(|fault| fault.to_string());
-            let free = name.and_then(|name| self.free(*address, *serves).map(|()| name));
-            match free.and_then(|name| self.put(name, gateway, listener, *address, *serves)) {
-                Ok(name) => serving.places.push((*address, name)),
-                Err(obstacle) => serving.obstacles.push(obstacle),
-            }
+            let free = name.and_then(|name| self.free(gateway, *address, serves).map(|()| name));
+            let put = free.and_then(|name| match &serves.l7 {
+                None => {
+                    let name = self.put(name, gateway, listener, *address, serves)?;
+                    serving.places.push((*address, name));
+                    Ok(())
+                }
+                Some(l7) => {
+                    let place = SocketAddr::new(*address, serves.ports.first());
+                    self.put_l7(name.clone(), gateway, place, serves, l7);
+                    serving.l7.push((place, name));
+                    Ok(())
+                }
+            });
+            serving.obstacles.extend(put.err());
         }
         serving
     }
 
-    fn free(&self, address: IpAddr, serves: Serves) -> Result<(), String> {
+    fn free(
+        &self,
+        gateway: &GatewayPlan<'_>,
+        address: IpAddr,
+        serves: &Serves,
+    ) -> Result<(), String> {
         let Some(owner) = self.owners.get(&(address, serves.protocol, serves.ports)) else {
             return Ok(());
         };
+        if owner.gateway == *gateway.name && owner.l7 && serves.l7.is_some() {
+            return Ok(()); // told apart by host name, or they would be in conflict
+        }
         let (ports, protocol) = (serves.ports, serves.protocol);
-        let owner = owner.as_str().split('@').next().unwrap_or_default();
+        let owner = owner.listener.as_str().split('@').next().unwrap_or_default();
         Err(format!(
             "{address} port {ports}/{protocol} is served by listener {owner}, whose Gateway came first: \
              choose another port or address"
         ))
+    }
+
+    fn put_l7(
+        &mut self,
+        name: Name,
+        gateway: &GatewayPlan<'_>,
+        place: SocketAddr,
+        serves: &Serves,
+        listener: &L7Listener,
+    ) {
+        let key = (place.ip(), serves.protocol, serves.ports);
+        let owner = || Owner { gateway: gateway.name.clone(), listener: name.clone(), l7: true };
+        self.owners.entry(key).or_insert_with(owner);
+        self.l7.places.entry(place).or_default().insert(name, listener.clone());
     }
 
     fn put(
@@ -84,7 +147,7 @@ impl Register<'_> {
         gateway: &GatewayPlan<'_>,
         listener: &ListenerPlan<'_>,
         address: IpAddr,
-        serves: Serves,
+        serves: &Serves,
     ) -> Result<Name, String> {
         let accepted = gateway.accepted.as_ref().map_err(|refusal| refusal.message.clone())?;
         let (mode, affinity) = (accepted.mode, accepted.affinity.of(address));
@@ -103,7 +166,8 @@ impl Register<'_> {
         let (policies, snat_pool) = (accepted.policies, None);
         let record = Listener { vip, protocol, ports, mode, affinity, policies, group, snat_pool };
         self.state.listeners.insert_mut(name.clone(), record);
-        self.owners.insert((address, protocol, ports), name.clone());
+        let owner = Owner { gateway: gateway.name.clone(), listener: name.clone(), l7: false };
+        self.owners.insert((address, protocol, ports), owner);
         Ok(name)
     }
 
@@ -117,8 +181,7 @@ impl Register<'_> {
         address: IpAddr,
         mode: Mode,
     ) -> Option<(Name, Arc<Group>)> {
-        let route = listener.routes.first().zip(listener.kinds.first());
-        match route.and_then(|(route, kind)| self.groups.get(&(*kind, route.clone()))) {
+        match listener.routes.first().and_then(|route| self.groups.get(route)) {
             Some((name, [v4, v6])) => {
                 let (own, other) = if address.is_ipv4() { (v4, v6) } else { (v6, v4) };
                 let none_of_its_family = own.members.is_empty() && !other.members.is_empty();
@@ -132,11 +195,7 @@ impl Register<'_> {
                 };
                 Some((name, Arc::clone(if crosses { other } else { own })))
             }
-            None => {
-                let name =
-                    Name::new(&format!("gateway/{}/{}", gateway.name, listener.spec.name)).ok()?;
-                Some((name, Arc::default()))
-            }
+            None => Some((listener.owner.group(&listener.spec.name)?, Arc::default())),
         }
     }
 

@@ -1,15 +1,18 @@
-//! One Gateway: whether it is ours and well-formed, and the addresses it may have.
+//! One Gateway: whether it is ours and well-formed, and what it asks for.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use penstock_feed::model::{Affinity, Mode, Policies};
-use penstock_gateway_types::{AddressType, Gateway, Time};
+use penstock_gateway_types::{Gateway, Time};
 
-use super::listener::{self, Plan as ListenerPlan};
-use super::policy;
-use super::verdict::Refusal;
-use crate::object::NamespacedName;
+use super::address::{self, Asked};
+use super::certificate::Certificates;
+use super::frontend::{self, Frontend};
+use super::listener::{Owner, Plan as ListenerPlan};
+use super::verdict::{Refusal, Verdict};
+use super::{conflict, policy};
+use crate::object::{Kind, NamespacedName};
 
 /// The annotation that chooses how packets are rewritten.
 pub const MODE_ANNOTATION: &str = "penstock.dev/mode";
@@ -23,6 +26,8 @@ pub(super) struct Plan<'a> {
     /// Its addresses and mode; an error is its `Accepted` condition, and then it serves nothing.
     pub(super) accepted: Result<Accepted, Refusal>,
     pub(super) listeners: Vec<ListenerPlan<'a>>,
+    /// The conditions that only some Gateways have.
+    pub(super) conditions: Vec<Verdict>,
 }
 
 /// What an accepted Gateway asks for.
@@ -30,10 +35,13 @@ pub(super) struct Accepted {
     pub(super) mode: Mode,
     pub(super) affinity: SourceBits,
     pub(super) policies: Policies,
-    /// In the order of its spec, each once.
+    pub(super) asked: Vec<Asked>,
+    /// What it has, each once: what it asks for by value, in the order of its spec, then what it was given.
     pub(super) addresses: Vec<IpAddr>,
     /// The addresses it asks for and cannot have, with the reason; the message of `Programmed`.
     pub(super) unusable: Vec<String>,
+    /// Why it was given no address, or too few.
+    pub(super) unassigned: Option<String>,
 }
 
 /// What decides who is older: creation, then name. Objects without a creation time come last.
@@ -49,13 +57,18 @@ impl<'a> Plan<'a> {
         name: &'a NamespacedName,
         gateway: &'a Arc<Gateway>,
         class: Result<(), Refusal>,
+        certificates: &Certificates<'_>,
     ) -> Self {
+        let frontend = Frontend::of(name, gateway);
+        let owner = Owner { kind: Kind::Gateway, name };
         let specs = gateway.spec.listeners.iter();
         let mut listeners: Vec<_> =
-            specs.map(|spec| ListenerPlan::of(spec, &name.namespace)).collect();
-        listener::mark_conflicts(&mut listeners);
+            specs.map(|spec| ListenerPlan::of(spec, owner, &frontend, certificates)).collect();
+        conflict::mark_own(&mut listeners);
         let accepted = class.and_then(|()| accept(gateway));
-        Self { name, gateway, accepted, listeners }
+        let resolved = frontend::backend(name, gateway, certificates);
+        let conditions = resolved.into_iter().chain(frontend.insecure()).collect();
+        Self { name, gateway, accepted, listeners, conditions }
     }
 
     pub(super) fn age(&self) -> Age<'a> {
@@ -74,8 +87,9 @@ fn accept(gateway: &Gateway) -> Result<Accepted, Refusal> {
     }
     let (mode, affinity) = (mode(gateway)?, affinity(gateway)?);
     let policies = policy::policies(gateway)?;
-    let (addresses, unusable) = addresses(gateway)?;
-    Ok(Accepted { mode, affinity, policies, addresses, unusable })
+    let asked = address::asked(gateway)?;
+    let (addresses, unusable, unassigned) = (Vec::new(), Vec::new(), None);
+    Ok(Accepted { mode, affinity, policies, asked, addresses, unusable, unassigned })
 }
 
 fn mode(gateway: &Gateway) -> Result<Mode, Refusal> {
@@ -124,46 +138,4 @@ fn affinity(gateway: &Gateway) -> Result<SourceBits, Refusal> {
         );
         Refusal::new("Invalid", message)
     })
-}
-
-/// The usable addresses, and what is wrong with the others.
-fn addresses(gateway: &Gateway) -> Result<(Vec<IpAddr>, Vec<String>), Refusal> {
-    let unsupported = |message: String| Err(Refusal::new("UnsupportedAddress", message));
-    let (mut usable, mut unusable) = (Vec::new(), Vec::new());
-    for address in &gateway.spec.addresses {
-        match address.type_.as_ref().unwrap_or(&AddressType::IpAddress) {
-            AddressType::IpAddress => {}
-            other => {
-                return unsupported(format!("address type {other} is not served: write IPAddress"));
-            }
-        }
-        let Some(text) = address.value.as_deref().filter(|text| !text.is_empty()) else { continue };
-        match text.parse::<IpAddr>() {
-            Ok(parsed) if usable.contains(&parsed) => {}
-            Ok(parsed) => match not_a_vip(parsed) {
-                None => usable.push(parsed),
-                Some(fault) => unusable.push(format!("address {parsed} {fault}: choose another")),
-            },
-            Err(_) => {
-                return unsupported(format!(
-                    "address {text:?} is no IP address, such as 192.0.2.10 or 2001:db8::10"
-                ));
-            }
-        }
-    }
-    Ok((usable, unusable))
-}
-
-/// Why an address cannot be a VIP.
-fn not_a_vip(address: IpAddr) -> Option<&'static str> {
-    match address {
-        a if a.is_unspecified() => Some("stands for any address"),
-        a if a.is_multicast() => Some("is a multicast group"),
-        a if a.is_loopback() => Some("is a loopback address"),
-        IpAddr::V4(a) if a.is_broadcast() => Some("is the broadcast address"),
-        IpAddr::V4(a) if a.is_link_local() => Some("is link-local"),
-        IpAddr::V6(a) if a.is_unicast_link_local() => Some("is link-local"),
-        IpAddr::V6(a) if a.to_ipv4_mapped().is_some() => Some("is an IPv4 address written as IPv6"),
-        _ => None,
-    }
 }

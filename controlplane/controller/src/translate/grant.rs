@@ -2,16 +2,22 @@
 
 use std::collections::BTreeSet;
 
-use penstock_gateway_types::GROUP;
-
 use crate::object::{Kind, NamespacedName, Objects};
 
-/// One pair of a grant: routes of a kind in a namespace may refer to Services, or to one, in another.
-type Grant<'a> = (&'a str, &'a str, &'a str, Option<&'a str>);
+/// One pair of a grant: objects of a kind in a namespace may refer to objects of a kind, or to one, in another.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Grant<'a> {
+    from_group: &'a str,
+    from_kind: &'a str,
+    from_namespace: &'a str,
+    to_group: &'a str,
+    to_kind: &'a str,
+    to_namespace: &'a str,
+    to_name: Option<&'a str>,
+}
 
-/// Every grant that lets a route refer to a Service.
+/// Every grant.
 pub(super) struct Grants<'a> {
-    /// From kind, from namespace, to namespace, to name.
     pairs: BTreeSet<Grant<'a>>,
 }
 
@@ -19,23 +25,49 @@ impl<'a> Grants<'a> {
     pub(super) fn of(objects: &'a Objects) -> Self {
         let mut pairs = BTreeSet::new();
         for (name, grant) in &objects.reference_grants {
-            let routes = grant.spec.from.iter().filter(|from| from.group == GROUP);
-            for from in routes {
-                let services =
-                    grant.spec.to.iter().filter(|to| to.group.is_empty() && to.kind == "Service");
-                for to in services {
-                    let from = (from.kind.as_str(), from.namespace.as_str());
-                    pairs.insert((from.0, from.1, name.namespace.as_str(), to.name.as_deref()));
-                }
+            for from in &grant.spec.from {
+                pairs.extend(grant.spec.to.iter().map(|to| Grant {
+                    from_group: &from.group,
+                    from_kind: &from.kind,
+                    from_namespace: &from.namespace,
+                    to_group: &to.group,
+                    to_kind: &to.kind,
+                    to_namespace: &name.namespace,
+                    to_name: to.name.as_deref().filter(|name| !name.is_empty()),
+                }));
             }
         }
         Self { pairs }
     }
 
-    /// Whether a route of `kind` in `namespace` may send to `service`. Within a namespace it always may.
-    pub(super) fn allow(&self, kind: Kind, namespace: &str, service: &NamespacedName) -> bool {
-        let to = service.namespace.as_str();
-        let granted = |name| self.pairs.contains(&(kind.as_str(), namespace, to, name));
-        namespace == to || granted(None) || granted(Some(service.name.as_str()))
+    /// Whether an object of kind `from` in `namespace` may refer to `name` of kind `to`. Within a namespace it
+    /// always may.
+    pub(super) fn allow(
+        &self,
+        from: Kind,
+        namespace: &str,
+        to: Kind,
+        name: &NamespacedName,
+    ) -> bool {
+        let granted = |to_name| {
+            self.pairs.contains(&Grant {
+                from_group: from.group(),
+                from_kind: from.as_str(),
+                from_namespace: namespace,
+                to_group: to.group(),
+                to_kind: to.as_str(),
+                to_namespace: &name.namespace,
+                to_name,
+            })
+        };
+        namespace == name.namespace || granted(None) || granted(Some(name.name.as_str()))
     }
+}
+
+/// What to write so that [`Grants::allow`] does.
+pub(super) fn missing(from: Kind, namespace: &str, to: Kind, name: &NamespacedName) -> String {
+    format!(
+        "{to} {name} is in another namespace: write a ReferenceGrant in {} from {from} in {namespace} to {to}",
+        name.namespace
+    )
 }

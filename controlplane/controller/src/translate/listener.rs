@@ -1,46 +1,122 @@
-//! One listener of a Gateway: what it serves, and who may attach.
+//! One listener, of a Gateway or a ListenerSet: what it serves, and who may attach.
 
-use penstock_feed::model::{PortRange, Protocol};
+use std::fmt;
+use std::sync::Arc;
+
+use penstock_feed::model::{Name, PortRange, Protocol};
 use penstock_gateway_types::reference::RouteGroupKind;
 use penstock_gateway_types::value::Protocol as Spoken;
-use penstock_gateway_types::{GROUP, Listener};
+use penstock_gateway_types::{GROUP, Listener, TlsMode};
 
+use super::certificate::{Certificates, Referrer};
+use super::conflict::Conflict;
+use super::frontend::Frontend;
+use super::hostname;
+use super::l7::{Certificate, L7Listener, Speaks, Tls};
 use super::namespace::AllowedNamespaces;
 use super::verdict::Refusal;
 use crate::object::{Kind, NamespacedName, Objects};
 
+/// Whose listener it is: a Gateway's or a ListenerSet's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owner<'a> {
+    pub(super) kind: Kind,
+    pub(super) name: &'a NamespacedName,
+}
+
+/// `Gateway default/web`.
+impl fmt::Display for Owner<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
+impl Owner<'_> {
+    /// The name of its listener in the feed, which outlives restarts: that of a Gateway's is the short one.
+    pub(super) fn place(&self, listener: &str) -> String {
+        match self.kind {
+            Kind::Gateway => format!("{}/{listener}", self.name),
+            _ => format!("listenerset/{}/{listener}", self.name),
+        }
+    }
+
+    /// The name of the group of its listener while no route serves there.
+    pub(super) fn group(&self, listener: &str) -> Option<Name> {
+        let kind = self.kind.as_str().to_ascii_lowercase();
+        Name::new(&format!("{kind}/{}/{listener}", self.name)).ok()
+    }
+
+    fn referrer(&self) -> Referrer<'_> {
+        Referrer { kind: self.kind, namespace: &self.name.namespace }
+    }
+}
+
 /// A listener, judged by itself and beside its siblings.
 pub(super) struct Plan<'a> {
     pub(super) spec: &'a Listener,
+    pub(super) owner: Owner<'a>,
     /// What it would serve; an error is its `Accepted` condition.
     pub(super) serves: Result<Serves, Refusal>,
     /// An error is its `ResolvedRefs` condition.
     pub(super) references: Result<(), Refusal>,
-    /// The siblings it cannot live with; the message of its `Conflicted` condition.
-    pub(super) conflict: Option<String>,
+    /// Why it cannot be served although it is accepted: no certificate that it names is usable.
+    pub(super) blocked: Option<String>,
+    /// The siblings it cannot live with.
+    pub(super) conflict: Option<Conflict>,
+    /// Siblings that end TLS for its names; the message of its `OverlappingTLSConfig` condition.
+    pub(super) overlap: Option<String>,
     /// The kinds of routes that may attach.
     pub(super) kinds: Vec<Kind>,
     namespaces: AllowedNamespaces<'a>,
     /// The routes that are attached, oldest first.
-    pub(super) routes: Vec<NamespacedName>,
+    pub(super) routes: Vec<(Kind, NamespacedName)>,
 }
 
 /// A protocol and a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Serves {
     pub(super) protocol: Protocol,
     pub(super) ports: PortRange,
+    /// What the L7 tier does there; the data plane's own if none.
+    pub(super) l7: Option<L7Listener>,
 }
 
 impl<'a> Plan<'a> {
-    /// Judges a listener of a Gateway in `namespace` by itself.
-    pub(super) fn of(spec: &'a Listener, namespace: &'a str) -> Self {
-        let fitting = fitting_kind(&spec.protocol);
-        let (kinds, references) = kinds(spec, fitting);
-        let allowed = AllowedNamespaces::of(spec, namespace);
+    /// Judges a listener by itself. `frontend` is what its Gateway says of clients.
+    pub(super) fn of(
+        spec: &'a Listener,
+        owner: Owner<'a>,
+        frontend: &Frontend<'_>,
+        certificates: &Certificates<'_>,
+    ) -> Self {
+        let (kinds, mut references) = kinds(spec, fitting_kinds(&spec.protocol));
+        let allowed = AllowedNamespaces::of(spec, &owner.name.namespace);
         let namespaces = *allowed.as_ref().unwrap_or(&AllowedNamespaces::None);
-        let serves = allowed.map(|_| ()).and_then(|()| serves(spec));
-        Self { spec, serves, references, conflict: None, kinds, namespaces, routes: Vec::new() }
+        let mut judged = Judged::default();
+        let serves =
+            allowed.map(|_| ()).and_then(|()| transport(spec)).and_then(|(protocol, ports)| {
+                let speaks = judged.speaks(spec, owner, frontend, certificates)?;
+                let hostname = hostname::of(spec.hostname.as_deref());
+                let l7 = speaks.map(|speaks| L7Listener { hostname, speaks });
+                Ok(Serves { protocol, ports, l7 })
+            });
+        if let (Ok(()), Some(refusal)) = (&references, judged.unresolved) {
+            references = Err(refusal);
+        }
+        let blocked = judged.blocked;
+        let (conflict, overlap, routes) = (None, None, Vec::new());
+        Self {
+            spec,
+            owner,
+            serves,
+            references,
+            blocked,
+            conflict,
+            overlap,
+            kinds,
+            namespaces,
+            routes,
+        }
     }
 
     /// Whether a parentRef with this sectionName and port means this listener.
@@ -60,12 +136,16 @@ impl<'a> Plan<'a> {
         (!allowed).then(|| format!("listener {name} takes no routes from namespace {namespace}"))
     }
 
-    /// Attaches a route, once. Returns the older route that serves in its stead.
-    pub(super) fn attach(&mut self, route: &NamespacedName) -> Option<&NamespacedName> {
-        if !self.routes.contains(route) {
-            self.routes.push(route.clone());
+    /// Attaches a route, once. Returns the older route that serves in its stead: at L4 there is one at most.
+    pub(super) fn attach(&mut self, kind: Kind, route: &NamespacedName) -> Option<&NamespacedName> {
+        // Routes come one after the other, so one that was here before is the last.
+        let same = |last: &(Kind, NamespacedName)| last.0 == kind && last.1 == *route;
+        if !self.routes.last().is_some_and(same) {
+            self.routes.push((kind, route.clone()));
         }
-        self.routes.first().filter(|oldest| *oldest != route)
+        let oldest = self.routes.first().map(|(_, oldest)| oldest);
+        let takes_one = matches!(kind, Kind::TcpRoute | Kind::UdpRoute);
+        oldest.filter(|oldest| takes_one && *oldest != route)
     }
 
     /// `supportedKinds` of its status.
@@ -85,99 +165,145 @@ fn named(kinds: &[Kind]) -> String {
     }
 }
 
-/// The kind of route that fits a protocol, of those we serve.
-fn fitting_kind(protocol: &Spoken) -> Option<Kind> {
+/// The kinds of routes that fit a protocol.
+fn fitting_kinds(protocol: &Spoken) -> &'static [Kind] {
     match protocol {
-        Spoken::Tcp => Some(Kind::TcpRoute),
-        Spoken::Udp => Some(Kind::UdpRoute),
-        _ => None,
+        Spoken::Tcp => &[Kind::TcpRoute],
+        Spoken::Udp => &[Kind::UdpRoute],
+        Spoken::Http | Spoken::Https => &[Kind::HttpRoute, Kind::GrpcRoute],
+        Spoken::Tls => &[Kind::TlsRoute],
+        Spoken::Unknown(_) => &[],
     }
 }
 
 /// The kinds that may attach: what fits the protocol, if `allowedRoutes.kinds` lists it or is empty.
-fn kinds(spec: &Listener, fitting: Option<Kind>) -> (Vec<Kind>, Result<(), Refusal>) {
+fn kinds(spec: &Listener, fitting: &[Kind]) -> (Vec<Kind>, Result<(), Refusal>) {
     let listed =
         spec.allowed_routes.as_ref().map(|routes| routes.kinds.as_slice()).unwrap_or_default();
-    let Some(fitting) = fitting else { return (Vec::new(), Ok(())) };
-    if listed.is_empty() {
-        return (vec![fitting], Ok(()));
+    if listed.is_empty() || fitting.is_empty() {
+        return (fitting.to_vec(), Ok(()));
     }
-    let fits = |kind: &RouteGroupKind| {
+    let is = |kind: &RouteGroupKind, fitting: &Kind| {
         kind.group.as_deref().unwrap_or(GROUP) == GROUP && kind.kind == fitting.as_str()
     };
-    let kinds = if listed.iter().any(fits) { vec![fitting] } else { Vec::new() };
-    let references = match listed.iter().find(|kind| !fits(kind)) {
-        None => Ok(()),
-        Some(other) => {
-            let message = format!(
-                "allowedRoutes.kinds: {} cannot attach to a {} listener: {fitting} can",
-                other.kind, spec.protocol
-            );
-            Err(Refusal::new("InvalidRouteKinds", message))
-        }
-    };
+    let is_listed = |fitting: &&Kind| listed.iter().any(|kind| is(kind, fitting));
+    let kinds = fitting.iter().filter(is_listed).copied().collect();
+    let stranger = listed.iter().find(|kind| !fitting.iter().any(|fitting| is(kind, fitting)));
+    let references = stranger.map_or(Ok(()), |other| {
+        let message = format!(
+            "allowedRoutes.kinds: {} cannot attach to a {} listener: {} can",
+            other.kind,
+            spec.protocol,
+            named(fitting)
+        );
+        Err(Refusal::new("InvalidRouteKinds", message))
+    });
     (kinds, references)
 }
 
-fn serves(spec: &Listener) -> Result<Serves, Refusal> {
+/// The transport and the L4 port of a listener.
+fn transport(spec: &Listener) -> Result<(Protocol, PortRange), Refusal> {
     let protocol = match &spec.protocol {
-        Spoken::Tcp => Protocol::Tcp,
         Spoken::Udp => Protocol::Udp,
         Spoken::Unknown(other) => {
-            let message = format!("protocol {other:?} is not known: TCP and UDP are served");
+            let known = Spoken::KNOWN.join(", ");
+            let message = format!("protocol {other:?} is not known: write one of {known}");
             return Err(Refusal::new("UnsupportedProtocol", message));
         }
-        later => {
-            let message = format!(
-                "protocol {later} is not served yet, TCP and UDP are: it needs the L7 tier, which this \
-                 version does not have"
-            );
-            return Err(Refusal::new("UnsupportedProtocol", message));
-        }
+        _ => Protocol::Tcp,
     };
-    let unsupported = |message: String| Refusal::new("UnsupportedValue", message);
     let port = u16::try_from(spec.port).ok().and_then(|port| PortRange::single(port).ok());
-    let ports = port
-        .ok_or_else(|| unsupported(format!("port {} is no L4 port: 1 to 65535 are", spec.port)))?;
-    Ok(Serves { protocol, ports })
+    let no_port = || format!("port {} is no L4 port: 1 to 65535 are", spec.port);
+    Ok((protocol, port.ok_or_else(|| unsupported(no_port()))?))
 }
 
-/// Marks the listeners of one Gateway that want the same port. The API knows no winner among them.
-pub(super) fn mark_conflicts(plans: &mut [Plan<'_>]) {
-    let conflicts: Vec<_> = (0..plans.len()).map(|one| conflict(plans, one)).collect();
-    for (plan, conflict) in plans.iter_mut().zip(conflicts) {
-        plan.conflict = conflict;
+/// What the certificates of a listener come to.
+#[derive(Default)]
+struct Judged {
+    unresolved: Option<Refusal>,
+    blocked: Option<String>,
+}
+
+impl Judged {
+    /// What the L7 tier does for a listener; `None` if it is the data plane's own.
+    fn speaks(
+        &mut self,
+        spec: &Listener,
+        owner: Owner<'_>,
+        frontend: &Frontend<'_>,
+        certificates: &Certificates<'_>,
+    ) -> Result<Option<Speaks>, Refusal> {
+        let tls = spec.tls.as_ref();
+        let mode = tls.and_then(|tls| tls.mode.as_ref()).unwrap_or(&TlsMode::Terminate);
+        match (&spec.protocol, mode) {
+            (Spoken::Http, _) => Ok(Some(Speaks::Http)),
+            (Spoken::Https, TlsMode::Terminate) => {
+                let tls = self.terminate(spec, owner, frontend, certificates)?;
+                Ok(Some(Speaks::Https(tls)))
+            }
+            (Spoken::Tls, TlsMode::Terminate) => {
+                let tls = self.terminate(spec, owner, frontend, certificates)?;
+                Ok(Some(Speaks::Tls(tls)))
+            }
+            (Spoken::Tls, TlsMode::Passthrough) => Ok(Some(Speaks::Passthrough)),
+            (Spoken::Https, TlsMode::Passthrough) => Err(unsupported(
+                "tls.mode Passthrough reads no requests, HTTPS does: write protocol TLS, or mode Terminate"
+                    .to_owned(),
+            )),
+            (Spoken::Https | Spoken::Tls, TlsMode::Unknown(other)) => Err(unsupported(format!(
+                "tls.mode {other:?} is not known: write one of {}",
+                TlsMode::KNOWN.join(", ")
+            ))),
+            (Spoken::Tcp | Spoken::Udp | Spoken::Unknown(_), _) => Ok(None),
+        }
+    }
+
+    fn terminate(
+        &mut self,
+        spec: &Listener,
+        owner: Owner<'_>,
+        frontend: &Frontend<'_>,
+        certificates: &Certificates<'_>,
+    ) -> Result<Tls, Refusal> {
+        let usable = self.certificates(spec, owner, certificates);
+        let (clients, faults) = frontend.clients(spec.port, certificates);
+        for fault in faults {
+            self.unresolved.get_or_insert(fault);
+        }
+        Ok(Tls { certificates: usable, clients: clients? })
+    }
+
+    /// The usable certificates. Others make `ResolvedRefs` false; without any the listener cannot be served.
+    fn certificates(
+        &mut self,
+        spec: &Listener,
+        owner: Owner<'_>,
+        certificates: &Certificates<'_>,
+    ) -> Vec<Arc<Certificate>> {
+        const INVALID: &str = "InvalidCertificateRef";
+        let references =
+            spec.tls.as_ref().map(|tls| tls.certificate_refs.as_slice()).unwrap_or_default();
+        let mut usable = Vec::new();
+        for (index, reference) in references.iter().enumerate() {
+            match certificates.certificate(owner.referrer(), reference, INVALID) {
+                Ok(certificate) => usable.push(certificate),
+                Err(refusal) => {
+                    let message = format!("tls.certificateRefs[{index}]: {}", refusal.message);
+                    self.unresolved.get_or_insert(Refusal { message, ..refusal });
+                }
+            }
+        }
+        if references.is_empty() {
+            let message = "tls.certificateRefs is empty: name the Secret of a certificate";
+            self.unresolved = Some(Refusal::new(INVALID, message));
+        }
+        if usable.is_empty() {
+            self.blocked = self.unresolved.as_ref().map(|refusal| refusal.message.clone());
+        }
+        usable
     }
 }
 
-fn conflict(plans: &[Plan<'_>], one: usize) -> Option<String> {
-    let own = &plans[one].spec;
-    let others: Vec<_> = plans
-        .iter()
-        .enumerate()
-        .filter(|(other, plan)| *other != one && collide(own, plan.spec))
-        .map(|(_, plan)| plan.spec.name.as_str())
-        .collect();
-    if others.is_empty() {
-        return None;
-    }
-    let transport = if own.protocol == Spoken::Udp { "UDP" } else { "TCP" };
-    let others = others.join(", ");
-    Some(format!(
-        "port {} {transport} is wanted by listener {others} too: keep one of them, or give each a port of its own",
-        own.port
-    ))
-}
-
-/// Whether two listeners of a Gateway cannot be told apart. Listeners that see host names could share a
-/// port; which of them do is for the tier that serves them to say.
-fn collide(one: &Listener, other: &Listener) -> bool {
-    let l4 = |spoken: &Spoken| matches!(spoken, Spoken::Tcp | Spoken::Udp);
-    let udp = |spoken: &Spoken| *spoken == Spoken::Udp;
-    let unknown = |spoken: &Spoken| matches!(spoken, Spoken::Unknown(_));
-    one.port == other.port
-        && !unknown(&one.protocol)
-        && !unknown(&other.protocol)
-        && udp(&one.protocol) == udp(&other.protocol)
-        && (l4(&one.protocol) || l4(&other.protocol))
+fn unsupported(message: String) -> Refusal {
+    Refusal::new("UnsupportedValue", message)
 }

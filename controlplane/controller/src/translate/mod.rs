@@ -5,28 +5,38 @@
 //! maps by name, and who goes first where only one can is decided by age, then by name.
 //!
 //! ```text
-//! class      which Gateways are ours
-//! gateway    is each well-formed, and which addresses may it have
-//! listener   what would each of its listeners serve, which siblings collide, who may attach
-//! route      oldest first: what it sends to (backend, grant, weight), where it attaches (namespace)
-//! claim      oldest Gateway first: who gets which VIP, protocol and port; the feed's State
-//! answer     the conditions of all of them
+//! class          which Gateways are ours
+//! gateway        is each well-formed, and what does it ask for (policy, address, frontend)
+//! listener_set   which ListenerSets join it
+//! listener       what would each listener serve, who may attach, are its certificates good (certificate)
+//! conflict       which listeners cannot be told apart
+//! route          oldest first: what it sends to (backend, grant, weight), where it attaches (namespace, hostname)
+//! claim          oldest Gateway first: who gets which VIP, protocol and port; the feed's State, and the L7 tier's work
+//! backend_tls    what becomes of BackendTLSPolicies
+//! answer         the conditions of all of them
 //! ```
 //!
 //! One condition cannot be known here: `Programmed` depends on what the data plane acknowledged. The answer
-//! for a listener therefore names the feed's listeners that must be acknowledged ([`Serving`]), and
-//! [`crate::status`] concludes.
+//! for a listener therefore names the listeners of the feed and of the L7 tier that must be acknowledged
+//! ([`Serving`]), and [`crate::status`] concludes.
 //!
 //! Nothing an object says can stop the translation or reach another object: what is wrong with it becomes its
 //! own condition, and what it would have served is refused or left out.
 
+mod address;
 mod answer;
 mod backend;
+mod certificate;
 mod claim;
 mod class;
+mod conflict;
+mod frontend;
 mod gateway;
 mod grant;
+mod hostname;
+pub mod l7;
 mod listener;
+mod listener_set;
 mod namespace;
 mod policy;
 mod route;
@@ -34,19 +44,24 @@ mod verdict;
 mod weight;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use penstock_feed::model::{Name, State};
-use penstock_gateway_types::ParentReference;
 use penstock_gateway_types::reference::RouteGroupKind;
+use penstock_gateway_types::{Gateway, ParentReference};
 
 pub use class::{CONTROLLER_NAME, SUPPORTED_FEATURES};
 pub use gateway::{AFFINITY_ANNOTATION, MODE_ANNOTATION};
+pub use l7::L7;
 pub use policy::{
     MSS_CLAMP_ANNOTATION, ON_EXHAUSTION_ANNOTATION, ON_REMOVAL_ANNOTATION, ON_UNKNOWN_ANNOTATION,
 };
 pub use verdict::{Refusal, Truth, Verdict};
+
+use certificate::Certificates;
+use claim::Claimed;
+use grant::Grants;
 
 use crate::object::{Kind, NamespacedName, ObjectKey, Objects};
 
@@ -55,10 +70,16 @@ use crate::object::{Kind, NamespacedName, ObjectKey, Objects};
 pub struct Translation {
     /// What the data plane must know. [`State::check`] finds no fault in it.
     pub state: Arc<State>,
+    /// What the L7 tier must do.
+    pub l7: Arc<L7>,
+    /// What every Gateway of ours has. To be given as [`Known::held`] the next time.
+    pub addresses: BTreeMap<NamespacedName, Vec<IpAddr>>,
     /// The conditions of our GatewayClasses.
     pub classes: BTreeMap<String, Vec<Verdict>>,
     /// The answers to our Gateways.
     pub gateways: BTreeMap<NamespacedName, GatewayVerdict>,
+    /// The answers to the ListenerSets of our Gateways.
+    pub listener_sets: BTreeMap<NamespacedName, ListenerSetVerdict>,
     /// The answers to routes with a parent of ours, one a parent.
     pub routes: BTreeMap<ObjectKey, Vec<ParentVerdict>>,
     /// What no condition can say, since the object has none or is not ours.
@@ -72,7 +93,22 @@ pub struct GatewayVerdict {
     pub accepted: Verdict,
     /// Why it cannot be programmed, whatever is acknowledged.
     pub obstacle: Option<Refusal>,
+    /// The conditions that only some Gateways have: `ResolvedRefs`, `InsecureFrontendValidationMode`.
+    pub conditions: Vec<Verdict>,
+    /// How many ListenerSets are attached to it and accepted.
+    pub attached_listener_sets: i32,
     /// One answer a listener, in the order of the spec.
+    pub listeners: Vec<ListenerVerdict>,
+}
+
+/// The answer to a ListenerSet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerSetVerdict {
+    /// Its `Accepted`.
+    pub accepted: Verdict,
+    /// Why it cannot be programmed, whatever is acknowledged.
+    pub obstacle: Option<Refusal>,
+    /// One answer a listener, in the order of the spec; none if it is not allowed.
     pub listeners: Vec<ListenerVerdict>,
 }
 
@@ -96,8 +132,20 @@ pub struct ListenerVerdict {
 pub struct Serving {
     /// The addresses it serves on, and the listener of the feed for each.
     pub places: Vec<(IpAddr, Name)>,
+    /// Where the L7 tier serves it, and the listener of [`L7`] for each.
+    pub l7: Vec<(SocketAddr, Name)>,
     /// Why it does not serve, or not on every address.
     pub obstacles: Vec<String>,
+    /// The reason that `Programmed` gives with them; `Invalid` if none.
+    pub reason: Option<&'static str>,
+}
+
+impl Serving {
+    /// Whether nobody serves it anywhere.
+    #[must_use]
+    pub fn is_nowhere(&self) -> bool {
+        self.places.is_empty() && self.l7.is_empty()
+    }
 }
 
 /// The answer to a route for one parent.
@@ -118,38 +166,69 @@ pub struct Note {
     pub message: String,
 }
 
-/// Translates.
+/// What is known beside the objects.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'a> {
+    /// What each Gateway had before ([`Translation::addresses`]); its status says so for those that are missing.
+    pub held: Option<&'a BTreeMap<NamespacedName, Vec<IpAddr>>>,
+}
+
+impl Known<'_> {
+    /// The addresses that a Gateway had before.
+    fn held(&self, name: &NamespacedName, gateway: &Gateway) -> Vec<IpAddr> {
+        if let Some(held) = self.held.and_then(|held| held.get(name)) {
+            return held.clone();
+        }
+        let said = gateway.status.iter().flat_map(|status| &status.addresses);
+        said.filter_map(|address| address.value.parse().ok()).collect()
+    }
+}
+
+/// Translates what nothing else is known about.
 #[must_use]
 pub fn translate(objects: &Objects) -> Translation {
+    translate_with(objects, Known::default())
+}
+
+/// Translates.
+#[must_use]
+pub fn translate_with(objects: &Objects, known: Known<'_>) -> Translation {
+    let grants = Grants::of(objects);
+    let certificates = Certificates::of(objects, &grants);
     let classes = class::ours(objects);
     let mut notes = backend::notes(objects);
-    let mut gateways = our_gateways(objects, &classes, &mut notes);
+    let mut gateways = our_gateways(objects, &classes, &certificates, &mut notes);
+    let held = |name: &NamespacedName, gateway: &Gateway| known.held(name, gateway);
+    address::assign(&mut gateways, &held, objects, &mut notes);
+    let mut sets = listener_set::join(objects, &gateways, &certificates, &mut notes);
+    listener_set::mark_overlaps(&mut gateways, &mut sets);
 
-    let backends = backend::Backends::of(objects);
-    let mut groups = route::Groups::new();
-    let mut routes = BTreeMap::new();
-    for route in route::routes(objects) {
-        let resolved = route::resolve(&route, &backends);
-        let answers = route::attach(&route, &resolved, &mut gateways, objects, &mut notes);
-        if answers.is_empty() {
-            continue; // not ours
-        }
-        if let Some(group) = route.group_name() {
-            let key = (route.key.kind, route.name.clone());
-            groups.insert(key, (group, resolved.groups.map(Arc::new)));
-        }
-        routes.insert(route.key, answers);
-    }
+    let backends = backend::Backends::of(objects, &grants);
+    let (groups, routes) = attach_all(objects, &backends, &mut gateways, &mut sets, &mut notes);
 
     let mut by_age: Vec<_> = gateways.values().collect();
     by_age.sort_by(|one, other| one.age().cmp(&other.age()));
-    let (state, claims) = claim::claim(&by_age, &groups, &mut notes);
-    let gateways = gateways.values().map(|plan| answer::gateway(plan, &claims));
+    let Claimed { state, l7, claims } = claim::claim(&by_age, &sets, &groups, &mut notes);
+
+    let (mut listener_sets, mut attached) = (BTreeMap::new(), BTreeMap::new());
+    for set in &sets {
+        let Some(gateway) = gateways.get(set.gateway) else { continue };
+        let (name, verdict) = answer::listener_set(set, gateway, &claims);
+        let accepted = usize::from(verdict.accepted.status == Truth::True);
+        *attached.entry(set.gateway).or_default() += accepted;
+        listener_sets.insert(name, verdict);
+    }
+    let answers = gateways.values().map(|plan| {
+        answer::gateway(plan, attached.get(plan.name).copied().unwrap_or_default(), &claims)
+    });
 
     notes.sort();
     Translation {
         state: Arc::new(state),
-        gateways: gateways.collect(),
+        l7: Arc::new(l7),
+        addresses: gateways.values().filter_map(addresses).collect(),
+        gateways: answers.collect(),
+        listener_sets,
         classes: classes
             .iter()
             .map(|(name, c)| ((*name).to_owned(), class::conditions(c)))
@@ -159,10 +238,43 @@ pub fn translate(objects: &Objects) -> Translation {
     }
 }
 
+/// What a Gateway has, if it has anything.
+fn addresses(plan: &gateway::Plan<'_>) -> Option<(NamespacedName, Vec<IpAddr>)> {
+    let addresses = plan.accepted.as_ref().ok()?.addresses.clone();
+    (!addresses.is_empty()).then(|| (plan.name.clone(), addresses))
+}
+
+/// Attaches every route, oldest first.
+fn attach_all<'a>(
+    objects: &'a Objects,
+    backends: &backend::Backends<'_>,
+    gateways: &mut BTreeMap<NamespacedName, gateway::Plan<'a>>,
+    sets: &mut [listener_set::Plan<'a>],
+    notes: &mut Vec<Note>,
+) -> (route::Groups, BTreeMap<ObjectKey, Vec<ParentVerdict>>) {
+    let positions = sets.iter().enumerate().map(|(position, set)| (set.name, position)).collect();
+    let mut parents = route::Parents { gateways, sets, positions: &positions };
+    let (mut groups, mut routes) = (route::Groups::new(), BTreeMap::new());
+    for route in route::routes(objects) {
+        let resolved = route::resolve(&route, backends);
+        let (answers, _attached) = route::attach(&route, &resolved, &mut parents, objects, notes);
+        if answers.is_empty() {
+            continue; // not ours
+        }
+        if let Some(group) = route.group_name() {
+            let key = (route.key.kind, route.name.clone());
+            groups.insert(key, (group, resolved.groups.map(Arc::new)));
+        }
+        routes.insert(route.key, answers);
+    }
+    (groups, routes)
+}
+
 /// The Gateways whose class is ours, each judged by itself.
 fn our_gateways<'a>(
     objects: &'a Objects,
     classes: &BTreeMap<&str, Result<(), Refusal>>,
+    certificates: &Certificates<'_>,
     notes: &mut Vec<Note>,
 ) -> BTreeMap<NamespacedName, gateway::Plan<'a>> {
     let mut ours = BTreeMap::new();
@@ -173,7 +285,7 @@ fn our_gateways<'a>(
                 message: format!("GatewayClass {class}: {}", refusal.message),
                 ..refusal
             });
-            ours.insert(name.clone(), gateway::Plan::of(name, gateway, accepted));
+            ours.insert(name.clone(), gateway::Plan::of(name, gateway, accepted, certificates));
         } else if !objects.gateway_classes.contains_key(class) {
             let message = format!(
                 "GatewayClass {class} does not exist: write one with controllerName {CONTROLLER_NAME}"

@@ -1,9 +1,11 @@
-//! Which namespaces a listener takes routes from (`allowedRoutes.namespaces`).
+//! Which namespaces a listener takes routes from (`allowedRoutes.namespaces`), and a Gateway ListenerSets
+//! (`allowedListeners.namespaces`).
 
 use std::collections::BTreeMap;
 
+use penstock_gateway_types::gateway::RouteNamespaces;
 use penstock_gateway_types::k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement;
-use penstock_gateway_types::{FromNamespaces, LabelSelector, Listener};
+use penstock_gateway_types::{FromNamespaces, Gateway, LabelSelector, Listener};
 
 use super::verdict::Refusal;
 use crate::object::Objects;
@@ -11,7 +13,7 @@ use crate::object::Objects;
 /// The label that every namespace has in a cluster: its own name.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
-/// The namespaces whose routes may attach.
+/// The namespaces whose objects may attach.
 #[derive(Clone, Copy)]
 pub(super) enum AllowedNamespaces<'a> {
     All,
@@ -26,25 +28,50 @@ impl<'a> AllowedNamespaces<'a> {
         let namespaces =
             listener.allowed_routes.as_ref().and_then(|routes| routes.namespaces.as_ref());
         let Some(namespaces) = namespaces else { return Ok(Self::Same(own)) };
+        Self::read(namespaces, Self::Same(own), own, "allowedRoutes.namespaces")
+    }
+
+    /// The namespaces whose ListenerSets may join `gateway` in `own`.
+    pub(super) fn of_sets(gateway: &'a Gateway, own: &'a str) -> Result<Self, Refusal> {
+        let allowed = gateway.spec.allowed_listeners.as_ref();
+        let Some(namespaces) = allowed.and_then(|allowed| allowed.namespaces.as_ref()) else {
+            return Ok(Self::None);
+        };
+        Self::read(namespaces, Self::None, own, "allowedListeners.namespaces")
+    }
+
+    fn read(
+        namespaces: &'a RouteNamespaces,
+        default: Self,
+        own: &'a str,
+        field: &str,
+    ) -> Result<Self, Refusal> {
         match (&namespaces.from, &namespaces.selector) {
-            (None | Some(FromNamespaces::Same), _) => Ok(Self::Same(own)),
+            (None, _) => Ok(default),
+            (Some(FromNamespaces::Same), _) => Ok(Self::Same(own)),
             (Some(FromNamespaces::All), _) => Ok(Self::All),
             (Some(FromNamespaces::None), _) => Ok(Self::None),
             (Some(FromNamespaces::Selector), Some(selector)) => {
-                check(selector)?;
+                check(selector, field)?;
                 Ok(Self::Matching(selector))
             }
-            (Some(FromNamespaces::Selector), None) => Err(unsupported(
-                "allowedRoutes.namespaces.from is Selector, but there is no selector: add one"
-                    .into(),
-            )),
+            (Some(FromNamespaces::Selector), None) => Err(unsupported(format!(
+                "{field}.from is Selector, but there is no selector: add one"
+            ))),
             (Some(FromNamespaces::Unknown(other)), _) => Err(unsupported(format!(
-                "allowedRoutes.namespaces.from {other:?} is not known: write All, Same or Selector"
+                "{field}.from {other:?} is not known: write All, Same or Selector"
             ))),
         }
     }
 
-    /// Whether a route of `namespace` may attach. Labels come from Namespace objects, if they are
+    /// The namespaces that a pool of addresses is for; all without a selector.
+    pub(super) fn of_pool(selector: Option<&'a LabelSelector>) -> Result<Self, Refusal> {
+        let Some(selector) = selector else { return Ok(Self::All) };
+        check(selector, "gatewayNamespaces")?;
+        Ok(Self::Matching(selector))
+    }
+
+    /// Whether an object of `namespace` may attach. Labels come from Namespace objects, if they are
     /// given; the namespace's own name is a label in any case.
     pub(super) fn allow(&self, namespace: &str, objects: &Objects) -> bool {
         match self {
@@ -69,12 +96,12 @@ fn requirements(selector: &LabelSelector) -> &[LabelSelectorRequirement] {
     selector.match_expressions.as_deref().unwrap_or_default()
 }
 
-fn check(selector: &LabelSelector) -> Result<(), Refusal> {
+fn check(selector: &LabelSelector, field: &str) -> Result<(), Refusal> {
     for requirement in requirements(selector) {
         let operator = requirement.operator.as_str();
         if !matches!(operator, "In" | "NotIn" | "Exists" | "DoesNotExist") {
             return Err(unsupported(format!(
-                "allowedRoutes.namespaces.selector: operator {operator:?} is not known: write In, NotIn, \
+                "{field}.selector: operator {operator:?} is not known: write In, NotIn, \
                  Exists or DoesNotExist"
             )));
         }

@@ -1,0 +1,347 @@
+//! Which addresses a Gateway has: those that it asks for by value, and others from AddressPools.
+//!
+//! The oldest Gateway chooses first, and what a Gateway has stays its own for as long as a pool holds it: what
+//! it had before is an input, like its creation time. So every box, and a process that starts anew, comes to the
+//! same. Two Gateways share an address if both ask for it by value; else each has its own.
+//!
+//! Without any pool every address may be asked for by value, and none is given.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use penstock_gateway_types::{AddressPool, AddressType, Gateway};
+
+use super::Note;
+use super::gateway::{Accepted, Plan as GatewayPlan};
+use super::namespace::AllowedNamespaces;
+use super::verdict::Refusal;
+use crate::object::{Kind, NamespacedName, ObjectKey, Objects};
+
+/// One entry of a Gateway's `spec.addresses`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// This one.
+    Value(IpAddr),
+    /// Any.
+    Any,
+}
+
+/// What a Gateway asks for; one of any kind if it does not say.
+///
+/// # Errors
+/// `UnsupportedAddress`, for a type that we do not serve.
+pub(super) fn asked(gateway: &Gateway) -> Result<Vec<Asked>, Refusal> {
+    let unsupported = |message: String| Err(Refusal::new("UnsupportedAddress", message));
+    let mut asked = Vec::new();
+    for address in &gateway.spec.addresses {
+        match address.type_.as_ref().unwrap_or(&AddressType::IpAddress) {
+            AddressType::IpAddress => {}
+            other => {
+                return unsupported(format!("address type {other} is not served: write IPAddress"));
+            }
+        }
+        let Some(text) = address.value.as_deref().filter(|text| !text.is_empty()) else {
+            asked.push(Asked::Any);
+            continue;
+        };
+        match text.parse::<IpAddr>() {
+            Ok(parsed) if asked.contains(&Asked::Value(parsed)) => {}
+            Ok(parsed) => asked.push(Asked::Value(parsed)),
+            Err(_) => {
+                return unsupported(format!(
+                    "address {text:?} is no IP address, such as 192.0.2.10 or 2001:db8::10"
+                ));
+            }
+        }
+    }
+    Ok(if asked.is_empty() { vec![Asked::Any] } else { asked })
+}
+
+/// Gives every accepted Gateway its addresses. `held` is what each had before.
+pub(super) fn assign(
+    gateways: &mut BTreeMap<NamespacedName, GatewayPlan<'_>>,
+    held: &dyn Fn(&NamespacedName, &Gateway) -> Vec<IpAddr>,
+    objects: &Objects,
+    notes: &mut Vec<Note>,
+) {
+    let mut pools = Pools::of(objects, notes);
+    let mut by_age: Vec<&mut GatewayPlan<'_>> = gateways.values_mut().collect();
+    by_age.sort_by(|one, other| one.age().cmp(&other.age()));
+    // What is held goes before what is asked for anew: an address does not move under its connections.
+    let mut kept = Vec::new();
+    for gateway in &by_age {
+        let before = held(gateway.name, gateway.gateway);
+        kept.push(pools.keep(gateway, before, objects));
+    }
+    for gateway in &mut by_age {
+        pools.by_value(gateway, objects);
+    }
+    for (gateway, kept) in by_age.into_iter().zip(kept) {
+        let name = gateway.name;
+        let Ok(accepted) = &mut gateway.accepted else { continue };
+        let missing = accepted.any().saturating_sub(kept.len());
+        accepted.addresses.extend(kept);
+        for _ in 0..missing {
+            match pools.take(name, objects) {
+                Some(address) => accepted.addresses.push(address),
+                None => accepted.unassigned = Some(pools.nothing_left(name)),
+            }
+        }
+    }
+}
+
+impl Accepted {
+    /// How many addresses it leaves to us.
+    fn any(&self) -> usize {
+        self.asked.iter().filter(|asked| **asked == Asked::Any).count()
+    }
+}
+
+/// A pool: who may have its addresses, and what they are.
+struct Pool<'a> {
+    name: &'a str,
+    allowed: AllowedNamespaces<'a>,
+    ranges: Vec<Range>,
+}
+
+/// Addresses of one family, from the first to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Range {
+    ipv4: bool,
+    first: u128,
+    last: u128,
+    /// Those before it are taken.
+    next: u128,
+}
+
+struct Pools<'a> {
+    pools: Vec<Pool<'a>>,
+    /// What Gateways were given that left the choice to us.
+    given: BTreeSet<IpAddr>,
+    /// What Gateways have that ask for it by value.
+    asked: BTreeSet<IpAddr>,
+    /// Whether there is any AddressPool, usable or not.
+    any: bool,
+}
+
+impl<'a> Pools<'a> {
+    fn of(objects: &'a Objects, notes: &mut Vec<Note>) -> Self {
+        let mut pools = Vec::new();
+        for (name, pool) in &objects.address_pools {
+            match Pool::of(name, pool, notes) {
+                Ok(pool) => pools.push(pool),
+                Err(Refusal { message, .. }) => {
+                    notes.push(Note {
+                        object: ObjectKey::cluster(Kind::AddressPool, name),
+                        message,
+                    });
+                }
+            }
+        }
+        let (given, asked) = (BTreeSet::new(), BTreeSet::new());
+        Self { pools, given, asked, any: !objects.address_pools.is_empty() }
+    }
+
+    /// Gives a Gateway what it asks for by value.
+    fn by_value(&mut self, gateway: &mut GatewayPlan<'_>, objects: &Objects) {
+        let name = gateway.name;
+        let Ok(accepted) = &mut gateway.accepted else { return };
+        for asked in &accepted.asked {
+            let Asked::Value(address) = *asked else { continue };
+            let fault = match not_a_vip(address) {
+                Some(fault) => Some(format!("address {address} {fault}: choose another")),
+                None if self.any && !self.holds(address, name, objects) => Some(format!(
+                    "address {address} is in no AddressPool that namespace {} may use: choose another, or \
+                     add it to a pool",
+                    name.namespace
+                )),
+                None if self.given.contains(&address) => Some(format!(
+                    "address {address} was given to another Gateway: choose another, or let both ask for it"
+                )),
+                None => None,
+            };
+            match fault {
+                Some(fault) => accepted.unusable.push(fault),
+                None => {
+                    self.asked.insert(address);
+                    accepted.addresses.push(address);
+                }
+            }
+        }
+    }
+
+    /// What a Gateway keeps of what it had before: as much as it leaves to us, of what a pool holds and no older
+    /// Gateway keeps.
+    fn keep(
+        &mut self,
+        gateway: &GatewayPlan<'_>,
+        before: Vec<IpAddr>,
+        objects: &Objects,
+    ) -> Vec<IpAddr> {
+        let Ok(accepted) = &gateway.accepted else { return Vec::new() };
+        let mut kept = Vec::new();
+        for address in before {
+            let free = !self.given.contains(&address)
+                && !accepted.asked.contains(&Asked::Value(address))
+                && not_a_vip(address).is_none();
+            if kept.len() < accepted.any() && free && self.holds(address, gateway.name, objects) {
+                self.given.insert(address);
+                kept.push(address);
+            }
+        }
+        kept
+    }
+
+    fn holds(&self, address: IpAddr, gateway: &NamespacedName, objects: &Objects) -> bool {
+        let open = self.pools.iter().filter(|pool| pool.allowed.allow(&gateway.namespace, objects));
+        open.flat_map(|pool| &pool.ranges).any(|range| range.holds(address))
+    }
+
+    /// The first free address of the first pool that has one. Costs no more than what was taken since.
+    fn take(&mut self, gateway: &NamespacedName, objects: &Objects) -> Option<IpAddr> {
+        let (given, asked) = (&mut self.given, &self.asked);
+        for pool in &mut self.pools {
+            if !pool.allowed.allow(&gateway.namespace, objects) {
+                continue;
+            }
+            for range in &mut pool.ranges {
+                while let Some(address) = range.pop() {
+                    let free = not_a_vip(address).is_none() && !asked.contains(&address);
+                    if free && given.insert(address) {
+                        return Some(address);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn nothing_left(&self, gateway: &NamespacedName) -> String {
+        if !self.any {
+            return "spec.addresses holds no address, and there is no AddressPool to take one from: write one of \
+                    type IPAddress, or a pool"
+                .to_owned();
+        }
+        let pools: Vec<_> = self.pools.iter().map(|pool| pool.name).collect();
+        format!(
+            "no AddressPool has a free address that namespace {} may use: add some to one of {}",
+            gateway.namespace,
+            if pools.is_empty() { "them".to_owned() } else { pools.join(", ") }
+        )
+    }
+}
+
+impl<'a> Pool<'a> {
+    fn of(name: &'a str, pool: &'a AddressPool, notes: &mut Vec<Note>) -> Result<Self, Refusal> {
+        let allowed = AllowedNamespaces::of_pool(pool.spec.gateway_namespaces.as_ref())?;
+        let mut ranges = Vec::new();
+        for (index, text) in pool.spec.addresses.iter().enumerate() {
+            match Range::read(text) {
+                Some(range) => ranges.push(range),
+                None => {
+                    let message = format!(
+                        "spec.addresses[{index}]: {text:?} is left out: write a network (192.0.2.0/28), a range \
+                         (192.0.2.10-192.0.2.20) or an address"
+                    );
+                    notes.push(Note {
+                        object: ObjectKey::cluster(Kind::AddressPool, name),
+                        message,
+                    });
+                }
+            }
+        }
+        Ok(Self { name, allowed, ranges })
+    }
+}
+
+impl Range {
+    fn read(text: &str) -> Option<Self> {
+        let (ipv4, first, last) = if let Some((network, bits)) = text.split_once('/') {
+            let (ipv4, address) = number(network.trim().parse().ok()?);
+            let host = (if ipv4 { 32_u32 } else { 128 }).checked_sub(bits.trim().parse().ok()?)?;
+            let hosts = 1_u128.checked_shl(host).map_or(u128::MAX, |size| size - 1);
+            (ipv4, address & !hosts, address | hosts)
+        } else if let Some((first, last)) = text.split_once('-') {
+            let (ipv4, first) = number(first.trim().parse().ok()?);
+            let (same, last) = number(last.trim().parse().ok()?);
+            (same == ipv4 && first <= last).then_some((ipv4, first, last))?
+        } else {
+            let (ipv4, address) = number(text.trim().parse().ok()?);
+            (ipv4, address, address)
+        };
+        Some(Self { ipv4, first, last, next: first })
+    }
+
+    fn holds(&self, address: IpAddr) -> bool {
+        let (ipv4, address) = number(address);
+        ipv4 == self.ipv4 && (self.first..=self.last).contains(&address)
+    }
+
+    /// The next address; none after the last.
+    fn pop(&mut self) -> Option<IpAddr> {
+        let next = (self.next <= self.last).then_some(self.next)?;
+        // The range of all IPv6 addresses ends where numbers do; nobody gets that far.
+        self.next = next.checked_add(1)?;
+        Some(match u32::try_from(next) {
+            Ok(v4) if self.ipv4 => Ipv4Addr::from(v4).into(),
+            _ => Ipv6Addr::from(next).into(),
+        })
+    }
+}
+
+/// Whether an address is IPv4, and its number.
+fn number(address: IpAddr) -> (bool, u128) {
+    match address {
+        IpAddr::V4(v4) => (true, u32::from(v4).into()),
+        IpAddr::V6(v6) => (false, v6.into()),
+    }
+}
+
+/// Why an address cannot be a VIP.
+fn not_a_vip(address: IpAddr) -> Option<&'static str> {
+    match address {
+        a if a.is_unspecified() => Some("stands for any address"),
+        a if a.is_multicast() => Some("is a multicast group"),
+        a if a.is_loopback() => Some("is a loopback address"),
+        IpAddr::V4(a) if a.is_broadcast() => Some("is the broadcast address"),
+        IpAddr::V4(a) if a.is_link_local() => Some("is link-local"),
+        IpAddr::V6(a) if a.is_unicast_link_local() => Some("is link-local"),
+        IpAddr::V6(a) if a.to_ipv4_mapped().is_some() => Some("is an IPv4 address written as IPv6"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_a_network_two_ends_or_one_address() {
+        let all = |text: &str| {
+            let mut range = Range::read(text)?;
+            let found: Vec<_> = std::iter::from_fn(|| range.pop()).take(9).collect();
+            Some(found.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        };
+        for (text, expected) in [
+            ("192.0.2.8/30", Some("192.0.2.8 192.0.2.9 192.0.2.10 192.0.2.11")),
+            ("192.0.2.9/30", Some("192.0.2.8 192.0.2.9 192.0.2.10 192.0.2.11")),
+            ("192.0.2.9/32", Some("192.0.2.9")),
+            ("192.0.2.254-192.0.3.1", Some("192.0.2.254 192.0.2.255 192.0.3.0 192.0.3.1")),
+            ("255.255.255.254 - 255.255.255.255", Some("255.255.255.254 255.255.255.255")),
+            ("2001:db8::1", Some("2001:db8::1")),
+            ("::1-::2", Some("::1 ::2")),
+            ("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128", Some("")),
+            ("192.0.2.2-192.0.2.1", None),
+            ("192.0.2.2-::1", None),
+            ("192.0.2.0/33", None),
+            ("192.0.2.0/-1", None),
+            ("192.0.2/24", None),
+            ("", None),
+        ] {
+            assert_eq!(all(text).as_deref(), expected, "{text}");
+        }
+        assert!(Range::read("::/0").is_some_and(|range| range.holds(IpAddr::from([1_u16; 8]))));
+        assert!(!Range::read("::/0").is_some_and(|range| range.holds(IpAddr::from([1_u8; 4]))));
+        assert!(Range::read("0.0.0.0/0").is_some_and(|range| range.holds(IpAddr::from([1_u8; 4]))));
+    }
+}

@@ -1,0 +1,100 @@
+//! What the L7 tier must do: a second output, beside the feed's state.
+//!
+//! A certificate is shared by every listener that names it, so that a copy of the whole costs what it names
+//! and not what it holds; and no key is shown to whoever debugs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use penstock_feed::model::Name;
+
+/// The listeners that read requests, by VIP and L4 port, and by name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct L7 {
+    /// At each place, listeners that are told apart by host name: the most specific one serves.
+    pub places: BTreeMap<SocketAddr, BTreeMap<Name, L7Listener>>,
+}
+
+/// One listener at one place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct L7Listener {
+    /// The name it serves, `example.com` or `*.example.com`, in lower case; none for every name.
+    pub hostname: Option<String>,
+    /// What it speaks.
+    pub speaks: Speaks,
+}
+
+/// What an L7 listener speaks.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Speaks {
+    /// HTTP in clear text.
+    Http,
+    /// HTTP over TLS that ends here.
+    Https(Tls),
+    /// Something else over TLS that ends here.
+    Tls(Tls),
+    /// TLS that goes on to the backend unopened.
+    Passthrough,
+}
+
+/// How TLS ends here.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tls {
+    /// The certificates, in the order of the spec; at least one.
+    pub certificates: Vec<Arc<Certificate>>,
+    /// Whether and how clients are validated.
+    pub clients: Option<Clients>,
+}
+
+/// How clients are validated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Clients {
+    /// The certificate authorities in PEM, one entry a reference.
+    pub authorities: Vec<Arc<[u8]>>,
+    /// Whether a client without a valid certificate is let in all the same.
+    pub insecure_fallback: bool,
+}
+
+/// A certificate and its key. It was parsed, and the key is the certificate's.
+#[derive(Clone, PartialEq)]
+pub struct Certificate {
+    /// The chain in PEM, the leaf first.
+    pub chain: Vec<u8>,
+    /// The leaf's private key in PEM.
+    pub key: Vec<u8>,
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificate")
+            .field("chain_bytes", &self.chain.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl L7 {
+    /// The listener of that name at that place.
+    #[must_use]
+    pub fn get(&self, place: &SocketAddr, name: &Name) -> Option<&L7Listener> {
+        self.places.get(place)?.get(name)
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_not_shown_to_whoever_debugs() {
+        let certificate = Certificate { chain: b"CHAIN".to_vec(), key: b"KEY".to_vec() };
+        assert_eq!(format!("{certificate:?}"), "Certificate { chain_bytes: 5, .. }");
+    }
+}
