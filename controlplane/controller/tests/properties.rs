@@ -7,7 +7,8 @@ use penstock_controlplane::object::{Object, Objects};
 use penstock_controlplane::source::folder::Texts;
 use penstock_controlplane::status::{self, Progress, Stamp, Statuses};
 use penstock_controlplane::store::Store;
-use penstock_controlplane::translate::{Translation, translate};
+use penstock_controlplane::translate::{Known, Translation, translate, translate_with};
+use penstock_feed::model::Protocol;
 use penstock_gateway_types::Time;
 use penstock_gateway_types::k8s_openapi::jiff::Timestamp;
 use proptest::collection::vec;
@@ -38,12 +39,24 @@ fn listener() -> impl Strategy<Value = String> {
     ];
     (
         name(),
-        select(vec!["TCP", "TCP", "UDP", "HTTP", "ODD"]),
+        select(vec!["TCP", "TCP", "UDP", "HTTP", "HTTP", "HTTPS", "TLS", "ODD"]),
         select(vec!["80", "80", "53", "443", "0", "70000", "-1"]),
         field("allowedRoutes", allowed),
+        field("hostname", vec!["a.example.com", "'*.example.com'", "''"]),
+        select(vec![
+            "{mode: Passthrough}",
+            "{certificateRefs: [{name: a}]}",
+            "{certificateRefs: [{name: b, namespace: shop}]}",
+            "{mode: Odd}",
+        ]),
     )
-        .prop_map(|(name, protocol, port, allowed)| {
-            format!("{{name: {name}, protocol: {protocol}, port: {port}{allowed}}}")
+        .prop_map(|(name, protocol, port, allowed, hostname, tls)| {
+            let hostname = if matches!(protocol, "TCP" | "UDP") { String::new() } else { hostname };
+            let tls = match protocol {
+                "HTTPS" | "TLS" => format!(", tls: {tls}"),
+                _ => String::new(),
+            };
+            format!("{{name: {name}, protocol: {protocol}, port: {port}{allowed}{hostname}{tls}}}")
         })
 }
 
@@ -58,22 +71,76 @@ fn gateway() -> impl Strategy<Value = String> {
         "{}",
     ]);
     let mode = vec!["{penstock.dev/mode: dnat}", "{penstock.dev/mode: odd}"];
+    let sets = vec![
+        "{namespaces: {from: All}}",
+        "{namespaces: {from: Same}}",
+        "{namespaces: {from: Odd}}",
+    ];
     let created = vec!["2024-01-01T00:00:00Z", "2025-01-01T00:00:00Z"];
     (
         (name(), namespace(), field("annotations", mode), field("creationTimestamp", created)),
         select(vec!["penstock", "penstock", "penstock", "other", "nobody"]),
         vec(address, 0..3),
         vec(listener(), 0..4),
+        field("allowedListeners", sets),
     )
-        .prop_map(|((name, namespace, mode, created), class, addresses, listeners)| {
+        .prop_map(|((name, namespace, mode, created), class, addresses, listeners, sets)| {
             format!(
                 "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n\
                  metadata: {{name: {name}, namespace: {namespace}{mode}{created}}}\n\
-                 spec: {{gatewayClassName: {class}, addresses: [{}], listeners: [{}]}}\n",
+                 spec: {{gatewayClassName: {class}, addresses: [{}], listeners: [{}]{sets}}}\n",
                 addresses.join(", "),
                 listeners.join(", ")
             )
         })
+}
+
+fn listener_set() -> impl Strategy<Value = String> {
+    let created = vec!["2024-01-01T00:00:00Z", "2025-01-01T00:00:00Z"];
+    (
+        (name(), namespace(), field("creationTimestamp", created)),
+        name(),
+        field("namespace", vec!["default", "shop"]),
+        vec(listener(), 1..4),
+    )
+        .prop_map(|((name, namespace, created), gateway, of, listeners)| {
+            format!(
+                "apiVersion: gateway.networking.k8s.io/v1\nkind: ListenerSet\n\
+                 metadata: {{name: {name}, namespace: {namespace}{created}}}\n\
+                 spec: {{parentRef: {{name: {gateway}{of}}}, listeners: [{}]}}\n",
+                listeners.join(", ")
+            )
+        })
+}
+
+fn pool() -> impl Strategy<Value = String> {
+    let addresses = select(vec!["192.0.2.0/30", "192.0.2.1-192.0.2.2", "'2001:db8::/126'", "odd"]);
+    let selector = "{matchLabels: {kubernetes.io/metadata.name: shop}}";
+    (name(), vec(addresses, 1..3), field("gatewayNamespaces", vec![selector])).prop_map(
+        |(name, addresses, selector)| {
+            format!(
+                "apiVersion: penstock.dev/v1alpha1\nkind: AddressPool\nmetadata: {{name: {name}}}\n\
+                 spec: {{addresses: [{}]{selector}}}\n",
+                addresses.join(", ")
+            )
+        },
+    )
+}
+
+fn policy() -> impl Strategy<Value = String> {
+    let authority = select(vec![
+        "caCertificateRefs: [{group: '', kind: ConfigMap, name: a}]",
+        "caCertificateRefs: [{group: '', kind: Secret, name: a}]",
+        "wellKnownCACertificates: System",
+    ]);
+    (name(), namespace(), name(), authority).prop_map(|(name, namespace, service, authority)| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\n\
+             metadata: {{name: {name}, namespace: {namespace}}}\n\
+             spec: {{targetRefs: [{{group: '', kind: Service, name: {service}}}], \
+             validation: {{hostname: h, {authority}}}}}\n"
+        )
+    })
 }
 
 fn backend() -> impl Strategy<Value = String> {
@@ -92,27 +159,32 @@ fn backend() -> impl Strategy<Value = String> {
 fn route() -> impl Strategy<Value = String> {
     let parent = (
         name(),
+        field("kind", vec!["ListenerSet", "Gateway", "Service"]),
         field("namespace", vec!["default", "shop"]),
         field("sectionName", vec!["a", "b", "z"]),
         field("port", vec!["80", "53", "1"]),
     )
-        .prop_map(|(name, namespace, section, port)| {
-            format!("{{name: {name}{namespace}{section}{port}}}")
+        .prop_map(|(name, kind, namespace, section, port)| {
+            format!("{{name: {name}{kind}{namespace}{section}{port}}}")
         });
     let rule = vec(backend(), 0..4)
         .prop_map(|backends| format!("{{backendRefs: [{}]}}", backends.join(", ")));
     let created = vec!["2024-01-01T00:00:00Z", "2025-01-01T00:00:00Z"];
     (
-        select(vec!["TCPRoute", "TCPRoute", "UDPRoute"]),
+        select(vec!["TCPRoute", "TCPRoute", "UDPRoute", "HTTPRoute", "GRPCRoute", "TLSRoute"]),
         (name(), namespace(), field("creationTimestamp", created)),
         vec(parent, 0..3),
         vec(rule, 0..3),
     )
         .prop_map(|(kind, (name, namespace, created), parents, rules)| {
+            let hosts = match kind {
+                "TCPRoute" | "UDPRoute" => "",
+                _ => ", hostnames: [a.example.com, '*.b.example.com']",
+            };
             format!(
                 "apiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\n\
                  metadata: {{name: {name}, namespace: {namespace}{created}}}\n\
-                 spec: {{parentRefs: [{}], rules: [{}]}}\n",
+                 spec: {{parentRefs: [{}], rules: [{}]{hosts}}}\n",
                 parents.join(", "),
                 rules.join(", ")
             )
@@ -189,7 +261,10 @@ fn objects() -> impl Strategy<Value = Vec<String>> {
     };
     let classes =
         vec![class("penstock", "penstock.dev/gateway-controller"), class("other", "example.com/x")];
-    let any = prop_oneof![4 => gateway(), 6 => route(), 3 => service(), 4 => slice(), 1 => grant()];
+    let any = prop_oneof![
+        4 => gateway(), 6 => route(), 3 => service(), 4 => slice(), 1 => grant(), 3 => listener_set(),
+        1 => pool(), 1 => policy(),
+    ];
     vec(any, 0..24).prop_map(move |mut texts| {
         texts.extend(classes.clone());
         let mut seen = Vec::new();
@@ -208,11 +283,17 @@ fn objects() -> impl Strategy<Value = Vec<String>> {
 fn translation(objects: &Objects) -> Translation {
     let translation = translate(objects);
     assert_eq!(translation.state.check(), [], "a data plane would refuse the state");
+    sound(objects, &translation);
+    is_kept(objects, &translation);
     let (now, previous) = (Time(Timestamp::UNIX_EPOCH), Statuses::new());
     let stamp = Stamp { now: &now, previous: &previous };
     for progress in [
         Progress::default(),
-        Progress { acknowledged: Some(translation.state.clone()), ..Progress::default() },
+        Progress {
+            acknowledged: Some(translation.state.clone()),
+            l7: Some(translation.l7.clone()),
+            ..Progress::default()
+        },
     ] {
         let statuses = status::conclude(objects, &translation, &progress, &stamp);
         for object in statuses.values() {
@@ -220,6 +301,33 @@ fn translation(objects: &Objects) -> Translation {
         }
     }
     translation
+}
+
+/// What holds of any translation: a place has one owner, and every answer is of an object that is there.
+fn sound(objects: &Objects, translation: &Translation) {
+    let forwarded: Vec<_> = translation
+        .state
+        .listeners
+        .iter()
+        .map(|(_, l)| (l.vip, l.protocol, l.ports.first()))
+        .collect();
+    for place in translation.l7.places.keys() {
+        let both = forwarded.contains(&(place.ip(), Protocol::Tcp, place.port()));
+        assert!(!both, "{place} is the data plane's and the L7 tier's");
+    }
+    let answered =
+        translation.gateways.iter().map(|(name, gateway)| (name, gateway.listeners.len()));
+    for (name, listeners) in answered {
+        assert_eq!(objects.gateways[name].spec.listeners.len(), listeners, "{name}");
+    }
+}
+
+/// What a Gateway has stays its own, whoever comes.
+fn is_kept(objects: &Objects, first: &Translation) {
+    let known = Known { held: Some(&first.addresses), ..Known::default() };
+    let second = translate_with(objects, known);
+    assert_eq!(first.addresses, second.addresses);
+    assert_eq!(first.state, second.state);
 }
 
 /// A status file reads as the object it was written from.

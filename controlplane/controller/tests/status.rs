@@ -118,6 +118,46 @@ fn programmed_follows_what_the_data_plane_says() {
 }
 
 #[test]
+fn a_listener_of_the_l7_tier_waits_for_the_l7_tier() {
+    let with_http = |port| {
+        let http = format!("  - {{name: page, protocol: HTTP, port: {port}}}\n  - name: echo");
+        let text = WEB.replace("  - name: echo", &http);
+        assert_ne!(text, WEB);
+        objects(&text)
+    };
+    let web = with_http(8080);
+    let said = |l7: Option<&Objects>| Progress {
+        l7: l7.map(|objects| translate(objects).l7),
+        ..acknowledged(&web)
+    };
+    for (promise, progress, status, words) in [
+        ("no L7 tier is there", said(None), "False", "no L7 tier has acknowledged anything yet"),
+        (
+            "it has another port",
+            said(Some(&with_http(8081))),
+            "False",
+            "has not acknowledged it yet",
+        ),
+        ("it has it", said(Some(&web)), "True", "the L7 tier serves"),
+        (
+            "it has it, and the data plane has nothing",
+            Progress { l7: said(Some(&web)).l7, ..Progress::default() },
+            "True",
+            "the L7 tier serves",
+        ),
+    ] {
+        let statuses = statuses(&web, &progress, 1, &Statuses::new());
+        let conditions = status::conditions(&statuses[&gateway()]);
+        let (_, page) = conditions
+            .iter()
+            .find(|(part, condition)| part == "listener page" && condition.type_ == "Programmed")
+            .unwrap();
+        assert_eq!(page.status, status, "{promise}");
+        assert!(page.message.contains(words), "{promise}: {}", page.message);
+    }
+}
+
+#[test]
 fn a_condition_keeps_its_time_until_its_status_changes() {
     let web = objects(WEB);
     let first = statuses(&web, &Progress::default(), 10, &Statuses::new());

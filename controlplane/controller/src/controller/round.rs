@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,14 +14,14 @@ use tracing::{debug, error, info, warn};
 
 use super::{Paths, objects_file};
 use crate::finding::{Finding, Severity};
-use crate::object::ObjectKey;
+use crate::object::{NamespacedName, Object, ObjectKey};
 use crate::publish::{Event, Publisher};
 use crate::report::{Report, ReportFile};
 use crate::source::folder::Texts;
 use crate::status::files::StatusFiles;
 use crate::status::{self, Progress, RefusedState, Stamp, Statuses};
 use crate::store::{InForce, Store};
-use crate::translate::{Translation, translate};
+use crate::translate::{Known, Translation, translate_with};
 
 /// How long the data plane may be away before `Programmed` is doubted: longer than a restart takes.
 const LOST_AFTER: Duration = Duration::from_secs(10);
@@ -35,6 +36,8 @@ pub(super) struct Round {
     publisher: Publisher,
     in_force: InForce,
     translation: Translation,
+    /// What each Gateway has: it stays its own.
+    held: BTreeMap<NamespacedName, Vec<IpAddr>>,
     /// Until then the publisher wants nothing: an empty state in ignorance would end every connection.
     translated: bool,
     progress: Progress,
@@ -57,6 +60,18 @@ fn now() -> Time {
     Time(Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
+/// What Gateways had, by their last status.
+fn held(statuses: &Statuses) -> BTreeMap<NamespacedName, Vec<IpAddr>> {
+    let mut held = BTreeMap::new();
+    for object in statuses.values() {
+        let Object::Gateway(gateway) = object else { continue };
+        let said = gateway.status.iter().flat_map(|status| &status.addresses);
+        let addresses = said.filter_map(|address| address.value.parse().ok()).collect();
+        held.insert(NamespacedName::of(&gateway.metadata), addresses);
+    }
+    held
+}
+
 impl Round {
     pub(super) fn new(paths: Paths, store: Store, publisher: Publisher) -> Self {
         let report = Report {
@@ -76,6 +91,7 @@ impl Round {
             publishes: BTreeMap::from([("delta", 0), ("nothing", 0), ("snapshot", 0)]),
         };
         let status_files = StatusFiles::open(&paths.run_dir);
+        let statuses = status_files.statuses();
         Self {
             store,
             publisher,
@@ -87,7 +103,8 @@ impl Round {
             silent_until: Some(Instant::now() + FIRST_WORD),
             folder_trouble: None,
             findings: Vec::new(),
-            statuses: status_files.statuses(),
+            held: held(&statuses),
+            statuses,
             status_files,
             report,
             report_file: ReportFile::open(&paths.run_dir),
@@ -126,7 +143,9 @@ impl Round {
     fn translate(&mut self) {
         self.translated = true;
         self.in_force = self.store.in_force(&now());
-        self.translation = translate(&self.in_force.objects);
+        let known = Known { held: Some(&self.held), ..Known::default() };
+        self.translation = translate_with(&self.in_force.objects, known);
+        self.held.clone_from(&self.translation.addresses);
         let (objects, listeners) =
             (self.in_force.objects.len(), self.translation.state.listeners.size());
         info!(objects, listeners, "translated");

@@ -14,17 +14,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use penstock_feed::model::{ObjectError, State};
+use penstock_gateway_types::backend_tls_policy::PolicyAncestorStatus;
 use penstock_gateway_types::gateway::GatewayStatusAddress;
 use penstock_gateway_types::gateway_class::SupportedFeature;
 use penstock_gateway_types::{
     AddressType, Condition, GROUP, GatewayClassStatus, GatewayStatus, ListenerSetStatus,
-    ListenerStatus, ParentReference, RouteParentStatus, RouteStatus,
+    ListenerStatus, ParentReference, PolicyStatus, RouteParentStatus, RouteStatus,
 };
 
 use crate::object::{Kind, NamespacedName, Object, ObjectKey, Objects};
 use crate::translate::{
-    CONTROLLER_NAME, GatewayVerdict, L7, ListenerSetVerdict, ListenerVerdict, ParentVerdict,
-    SUPPORTED_FEATURES, Translation, Verdict,
+    AncestorVerdict, CONTROLLER_NAME, GatewayVerdict, L7, ListenerSetVerdict, ListenerVerdict,
+    ParentVerdict, SUPPORTED_FEATURES, Translation, Verdict,
 };
 pub use stamp::Stamp;
 
@@ -99,7 +100,35 @@ pub fn conclude(
     for (key, answers) in &translation.routes {
         statuses.extend(route(objects, key, answers, stamp).map(|route| (key.clone(), route)));
     }
+    for (name, answers) in &translation.policies {
+        if let Some(policy) = objects.backend_tls_policies.get(name) {
+            let key = ObjectKey::of(Kind::BackendTlsPolicy, name);
+            let mut policy = (**policy).clone();
+            policy.status = Some(policy_status(answers, policy.metadata.generation, stamp, &key));
+            statuses.insert(key, Object::BackendTlsPolicy(Arc::new(policy)));
+        }
+    }
     statuses
+}
+
+fn policy_status(
+    answers: &[AncestorVerdict],
+    generation: Option<i64>,
+    stamp: &Stamp<'_>,
+    key: &ObjectKey,
+) -> PolicyStatus {
+    let previous = stamp.of_policy(key).map(|status| status.ancestors.as_slice());
+    let ancestor = |answer: &AncestorVerdict| {
+        let mut before = previous.unwrap_or_default().iter();
+        let before = before.find(|before| before.ancestor_ref == answer.ancestor);
+        let before = before.map(|before| before.conditions.as_slice()).unwrap_or_default();
+        PolicyAncestorStatus {
+            ancestor_ref: answer.ancestor.clone(),
+            controller_name: CONTROLLER_NAME.to_owned(),
+            conditions: stamp.conditions(&answer.conditions, generation, before),
+        }
+    };
+    PolicyStatus { ancestors: answers.iter().map(ancestor).collect() }
 }
 
 fn gateway_status(
@@ -256,6 +285,13 @@ pub fn conditions(object: &Object) -> Vec<(String, &Condition)> {
                     let part = format!("listener {}", listener.name);
                     found.extend(listener.conditions.iter().map(under(part)));
                 }
+            }
+        }
+        Object::BackendTlsPolicy(policy) => {
+            for ancestor in policy.status.iter().flat_map(|status| &status.ancestors) {
+                let ParentReference { namespace, name, .. } = &ancestor.ancestor_ref;
+                let part = format!("Gateway {}/{name}", namespace.as_deref().unwrap_or_default());
+                found.extend(ancestor.conditions.iter().map(under(part)));
             }
         }
         Object::TcpRoute(route) => found.extend(parents(route.status.as_ref())),

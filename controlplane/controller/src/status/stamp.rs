@@ -1,6 +1,8 @@
 //! Verdicts to conditions: generation, and the time of the last transition.
 
-use penstock_gateway_types::{Condition, GatewayStatus, ListenerSetStatus, RouteStatus, Time};
+use penstock_gateway_types::{
+    Condition, GatewayStatus, ListenerSetStatus, PolicyStatus, RouteStatus, Time,
+};
 
 use super::{Statuses, says_the_same};
 use crate::object::{Object, ObjectKey};
@@ -56,6 +58,13 @@ impl Stamp<'_> {
     pub(super) fn of_listener_set(&self, key: &ObjectKey) -> Option<&ListenerSetStatus> {
         match self.previous.get(key) {
             Some(Object::ListenerSet(set)) => set.status.as_ref(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn of_policy(&self, key: &ObjectKey) -> Option<&PolicyStatus> {
+        match self.previous.get(key) {
+            Some(Object::BackendTlsPolicy(policy)) => policy.status.as_ref(),
             _ => None,
         }
     }

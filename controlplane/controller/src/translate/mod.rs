@@ -26,6 +26,7 @@
 mod address;
 mod answer;
 mod backend;
+mod backend_tls;
 mod certificate;
 mod claim;
 mod class;
@@ -34,6 +35,7 @@ mod frontend;
 mod gateway;
 mod grant;
 mod hostname;
+mod infrastructure;
 pub mod l7;
 mod listener;
 mod listener_set;
@@ -53,6 +55,7 @@ use penstock_gateway_types::{Gateway, ParentReference};
 
 pub use class::{CONTROLLER_NAME, SUPPORTED_FEATURES};
 pub use gateway::{AFFINITY_ANNOTATION, MODE_ANNOTATION};
+pub use infrastructure::Infrastructure;
 pub use l7::L7;
 pub use policy::{
     MSS_CLAMP_ANNOTATION, ON_EXHAUSTION_ANNOTATION, ON_REMOVAL_ANNOTATION, ON_UNKNOWN_ANNOTATION,
@@ -82,6 +85,10 @@ pub struct Translation {
     pub listener_sets: BTreeMap<NamespacedName, ListenerSetVerdict>,
     /// The answers to routes with a parent of ours, one a parent.
     pub routes: BTreeMap<ObjectKey, Vec<ParentVerdict>>,
+    /// The answers to BackendTLSPolicies, one a Gateway by which their Services are reached.
+    pub policies: BTreeMap<NamespacedName, Vec<AncestorVerdict>>,
+    /// What belongs on the Service that stands for a Gateway, for each that is accepted.
+    pub infrastructure: BTreeMap<NamespacedName, Infrastructure>,
     /// What no condition can say, since the object has none or is not ours.
     pub notes: Vec<Note>,
 }
@@ -157,6 +164,15 @@ pub struct ParentVerdict {
     pub conditions: Vec<Verdict>,
 }
 
+/// The answer to a policy for one Gateway.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AncestorVerdict {
+    /// The Gateway.
+    pub ancestor: ParentReference,
+    /// `Accepted` and `ResolvedRefs`.
+    pub conditions: Vec<Verdict>,
+}
+
 /// A word about an object that no condition carries.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Note {
@@ -171,6 +187,9 @@ pub struct Note {
 pub struct Known<'a> {
     /// What each Gateway had before ([`Translation::addresses`]); its status says so for those that are missing.
     pub held: Option<&'a BTreeMap<NamespacedName, Vec<IpAddr>>>,
+    /// The version of the installed CRDs (their annotation `gateway.networking.k8s.io/bundle-version`); that of
+    /// our types if there is no cluster.
+    pub bundle_version: Option<&'a str>,
 }
 
 impl Known<'_> {
@@ -204,7 +223,9 @@ pub fn translate_with(objects: &Objects, known: Known<'_>) -> Translation {
     listener_set::mark_overlaps(&mut gateways, &mut sets);
 
     let backends = backend::Backends::of(objects, &grants);
-    let (groups, routes) = attach_all(objects, &backends, &mut gateways, &mut sets, &mut notes);
+    let Attached { groups, routes, reached } =
+        attach_all(objects, &backends, &mut gateways, &mut sets, &mut notes);
+    let policies = backend_tls::answers(objects, &reached, &certificates);
 
     let mut by_age: Vec<_> = gateways.values().collect();
     by_age.sort_by(|one, other| one.age().cmp(&other.age()));
@@ -231,9 +252,15 @@ pub fn translate_with(objects: &Objects, known: Known<'_>) -> Translation {
         listener_sets,
         classes: classes
             .iter()
-            .map(|(name, c)| ((*name).to_owned(), class::conditions(c)))
+            .map(|(name, c)| ((*name).to_owned(), class::conditions(c, known.bundle_version)))
             .collect(),
         routes,
+        policies,
+        infrastructure: gateways
+            .values()
+            .filter(|plan| plan.accepted.is_ok())
+            .map(|plan| (plan.name.clone(), infrastructure::of(plan.name, plan.gateway)))
+            .collect(),
         notes,
     }
 }
@@ -244,6 +271,13 @@ fn addresses(plan: &gateway::Plan<'_>) -> Option<(NamespacedName, Vec<IpAddr>)> 
     (!addresses.is_empty()).then(|| (plan.name.clone(), addresses))
 }
 
+/// What attaching came to.
+struct Attached {
+    groups: route::Groups,
+    routes: BTreeMap<ObjectKey, Vec<ParentVerdict>>,
+    reached: backend_tls::Reached,
+}
+
 /// Attaches every route, oldest first.
 fn attach_all<'a>(
     objects: &'a Objects,
@@ -251,13 +285,15 @@ fn attach_all<'a>(
     gateways: &mut BTreeMap<NamespacedName, gateway::Plan<'a>>,
     sets: &mut [listener_set::Plan<'a>],
     notes: &mut Vec<Note>,
-) -> (route::Groups, BTreeMap<ObjectKey, Vec<ParentVerdict>>) {
+) -> Attached {
     let positions = sets.iter().enumerate().map(|(position, set)| (set.name, position)).collect();
     let mut parents = route::Parents { gateways, sets, positions: &positions };
     let (mut groups, mut routes) = (route::Groups::new(), BTreeMap::new());
+    let mut reached = backend_tls::Reached::new();
     for route in route::routes(objects) {
         let resolved = route::resolve(&route, backends);
-        let (answers, _attached) = route::attach(&route, &resolved, &mut parents, objects, notes);
+        let (answers, by) = route::attach(&route, &resolved, &mut parents, objects, notes);
+        backend_tls::reach(&route, &by, &mut reached);
         if answers.is_empty() {
             continue; // not ours
         }
@@ -267,7 +303,7 @@ fn attach_all<'a>(
         }
         routes.insert(route.key, answers);
     }
-    (groups, routes)
+    Attached { groups, routes, reached }
 }
 
 /// The Gateways whose class is ours, each judged by itself.

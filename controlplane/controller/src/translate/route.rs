@@ -312,7 +312,7 @@ fn accepted(route: &Route<'_>, message: String) -> Verdict {
         _ => "requests are answered 404",
     };
     let message = format!(
-        "{message}, but rules of a {} are not served by this version: {meanwhile}",
+        "{message}, but rules of kind {} are not served by this version: {meanwhile}",
         route.key.kind
     );
     Verdict::fails("Accepted", Refusal::new("UnsupportedValue", message))

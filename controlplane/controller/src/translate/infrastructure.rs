@@ -1,0 +1,58 @@
+//! What a Gateway wants of the objects that are made for it (`infrastructure`).
+
+use std::collections::BTreeMap;
+
+use penstock_gateway_types::Gateway;
+
+use crate::object::NamespacedName;
+
+/// The label by which others find what belongs to a Gateway (GEP-1762).
+const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+/// The longest value of a label; a Gateway's name may be longer.
+const LABEL_MAX_BYTES: usize = 63;
+
+/// What a Service that stands for a Gateway bears: whoever writes to a cluster keeps one in the Gateway's
+/// namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Infrastructure {
+    /// `infrastructure.labels`, and the label that names the Gateway.
+    pub labels: BTreeMap<String, String>,
+    /// `infrastructure.annotations`.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What `gateway` wants.
+pub(super) fn of(name: &NamespacedName, gateway: &Gateway) -> Infrastructure {
+    let wanted = gateway.spec.infrastructure.clone().unwrap_or_default();
+    let mut labels = wanted.labels;
+    if name.name.len() <= LABEL_MAX_BYTES {
+        labels.insert(GATEWAY_NAME.to_owned(), name.name.clone());
+    }
+    Infrastructure { labels, annotations: wanted.annotations }
+}
+
+#[cfg(test)]
+mod tests {
+    use penstock_gateway_types::GatewaySpec;
+    use penstock_gateway_types::gateway::GatewayInfrastructure;
+
+    use super::*;
+
+    #[test]
+    fn the_labels_of_a_gateway_are_kept_and_its_name_is_added() {
+        let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let infrastructure = GatewayInfrastructure {
+            labels: [label("a", "b"), label(GATEWAY_NAME, "another")].into(),
+            annotations: [label("c", "d")].into(),
+            parameters_ref: None,
+        };
+        let spec = GatewaySpec { infrastructure: Some(infrastructure), ..GatewaySpec::default() };
+        let gateway = Gateway { metadata: Default::default(), spec, status: None };
+        let found = of(&NamespacedName::new("shop", "web"), &gateway);
+        assert_eq!(found.labels, [label("a", "b"), label(GATEWAY_NAME, "web")].into());
+        assert_eq!(found.annotations, [label("c", "d")].into());
+        let long = "x".repeat(64);
+        let found = of(&NamespacedName::new("shop", &long), &gateway);
+        assert_eq!(found.labels[GATEWAY_NAME], "another", "no label can hold so long a name");
+    }
+}
