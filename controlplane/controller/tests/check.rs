@@ -23,6 +23,12 @@ fn the_example_is_without_fault() {
 }
 
 #[test]
+fn the_example_of_two_teams_is_without_fault() {
+    let teams = include_str!("../../../deploy/examples/teams.yaml");
+    assert_eq!(findings(&[("teams.yaml", teams)]), Vec::<String>::new());
+}
+
+#[test]
 fn what_is_wrong_is_found_with_its_place() {
     for (promise, text, expected) in [
         (

@@ -90,7 +90,8 @@ fn between(one: &Listener, other: &Listener) -> Option<&'static str> {
     }
     let named = |spoken: &Spoken| matches!(spoken, Spoken::Https | Spoken::Tls);
     let both_http = *protocols.0 == Spoken::Http && *protocols.1 == Spoken::Http;
-    if !both_http && !(named(protocols.0) && named(protocols.1)) {
+    let both_named = named(protocols.0) && named(protocols.1);
+    if !both_http && !both_named {
         return Some("ProtocolConflict");
     }
     let name = |listener: &Listener| hostname::of(listener.hostname.as_deref());

@@ -1,11 +1,14 @@
 //! What the L7 tier must do: a second output, beside the feed's state.
 //!
+//! The data plane has no listener at these places: it must only keep the VIPs on its companion ([`L7::vips`]), and
+//! the packets go to the kernel, where the L7 tier accepts.
+//!
 //! A certificate is shared by every listener that names it, so that a copy of the whole costs what it names
 //! and not what it holds; and no key is shown to whoever debugs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use penstock_feed::model::Name;
@@ -26,7 +29,8 @@ pub struct L7Listener {
     pub speaks: Speaks,
 }
 
-/// What an L7 listener speaks.
+/// What an L7 listener speaks. HTTP and HTTPS are given out; the others are judged, and left out until someone
+/// serves them.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Speaks {
     /// HTTP in clear text.
@@ -81,6 +85,12 @@ impl L7 {
         self.places.get(place)?.get(name)
     }
 
+    /// The VIPs that it answers on, each once.
+    pub fn vips(&self) -> impl Iterator<Item = IpAddr> {
+        let all: BTreeSet<_> = self.places.keys().map(SocketAddr::ip).collect();
+        all.into_iter()
+    }
+
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -91,6 +101,15 @@ impl L7 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_vip_of_two_ports_is_one_vip() {
+        let place = |text: &str| (text.parse().unwrap(), BTreeMap::new());
+        let places = ["192.0.2.1:80", "192.0.2.1:443", "[2001:db8::1]:80"].map(place);
+        let l7 = L7 { places: places.into() };
+        let vips: Vec<_> = l7.vips().map(|vip| vip.to_string()).collect();
+        assert_eq!(vips, ["192.0.2.1", "2001:db8::1"]);
+    }
 
     #[test]
     fn a_key_is_not_shown_to_whoever_debugs() {

@@ -59,7 +59,8 @@ pub(super) struct Plan<'a> {
     pub(super) serves: Result<Serves, Refusal>,
     /// An error is its `ResolvedRefs` condition.
     pub(super) references: Result<(), Refusal>,
-    /// Why it cannot be served although it is accepted: no certificate that it names is usable.
+    /// Why it cannot be served although it is accepted: no certificate that it names is usable, or nobody
+    /// speaks its protocol yet.
     pub(super) blocked: Option<String>,
     /// The siblings it cannot live with.
     pub(super) conflict: Option<Conflict>,
@@ -103,7 +104,11 @@ impl<'a> Plan<'a> {
         if let (Ok(()), Some(refusal)) = (&references, judged.unresolved) {
             references = Err(refusal);
         }
-        let blocked = judged.blocked;
+        let unserved = (spec.protocol == Spoken::Tls && serves.is_ok()).then(|| {
+            "protocol TLS is not served by this version: TCP passes TLS through unread, HTTPS ends it"
+                .to_owned()
+        });
+        let blocked = judged.blocked.or(unserved);
         let (conflict, overlap, routes) = (None, None, Vec::new());
         Self {
             spec,

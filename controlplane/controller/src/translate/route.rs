@@ -308,7 +308,7 @@ fn accepted(route: &Route<'_>, message: String) -> Verdict {
         return Verdict::holds("Accepted", "Accepted", message);
     }
     let meanwhile = match route.key.kind {
-        Kind::TlsRoute => "connections are closed",
+        Kind::TlsRoute => "connections are refused",
         _ => "requests are answered 404",
     };
     let message = format!(
@@ -342,14 +342,14 @@ fn attach_to(
         Refusal::new("NoMatchingParent", message)
     })?;
     let section_name = reference.section_name.as_deref();
-    let is_meant = |l: &&mut ListenerPlan<'_>| l.is_meant_by(section_name, reference.port);
-    if !listeners.iter_mut().any(|mut listener| is_meant(&&mut listener)) {
+    let is_meant = |l: &ListenerPlan<'_>| l.is_meant_by(section_name, reference.port);
+    if !listeners.iter().any(is_meant) {
         return Err(no_matching_parent(parent.owner, listeners, reference));
     }
     let kind = route.key.kind;
     let (mut behind, mut refused, mut unnamed) = (Vec::new(), Vec::new(), Vec::new());
     let mut attached = false;
-    for listener in listeners.iter_mut().filter(is_meant) {
+    for listener in listeners.iter_mut().filter(|listener| is_meant(listener)) {
         if let Some(fault) = listener.refuses(kind, &route.name.namespace, objects) {
             refused.push(fault);
             continue;
