@@ -4,11 +4,29 @@
 //! ListenerSet give way to those that came first: the Gateway's own, then those of older sets, then those
 //! written above.
 
+use std::sync::Arc;
+
 use penstock_gateway_types::Listener;
 use penstock_gateway_types::value::Protocol as Spoken;
 
 use super::hostname;
 use super::listener::Plan;
+
+/// What a listener waits for: that by which it is told from others.
+#[derive(Clone)]
+pub(super) struct Waits<'a> {
+    port: i32,
+    protocol: &'a Spoken,
+    /// In lower case; none for every name.
+    pub(super) hostname: Option<Arc<str>>,
+}
+
+impl<'a> Waits<'a> {
+    pub(super) fn of(listener: &'a Listener) -> Self {
+        let hostname = hostname::of(listener.hostname.as_deref());
+        Self { port: listener.port, protocol: &listener.protocol, hostname }
+    }
+}
 
 /// Why a listener is not accepted beside others.
 #[derive(Clone)]
@@ -27,10 +45,10 @@ pub(super) fn mark_own(plans: &mut [Plan<'_>]) {
 }
 
 fn among_siblings(plans: &[Plan<'_>], one: usize) -> Option<Conflict> {
-    let own = plans[one].spec;
+    let own = &plans[one].waits;
     let others = plans.iter().enumerate().filter(|(other, _)| *other != one);
     let others: Vec<_> = others
-        .filter_map(|(_, other)| Some((between(own, other.spec)?, other.spec.name.as_str())))
+        .filter_map(|(_, other)| Some((between(own, &other.waits)?, other.spec.name.as_str())))
         .collect();
     let reason = strongest(others.iter().map(|(reason, _)| *reason))?;
     let names: Vec<_> = others.iter().map(|(_, name)| *name).collect();
@@ -51,16 +69,16 @@ fn strongest(reasons: impl Iterator<Item = &'static str>) -> Option<&'static str
 
 /// The conflict of a listener of a ListenerSet with those that came first. Nothing is told of whose they are:
 /// the set's author may not be allowed to see them.
-pub(super) fn with_earlier(listener: &Listener, earlier: &[&Listener]) -> Option<Conflict> {
-    let reason = earlier.iter().find_map(|other| between(listener, other))?;
-    let message = wanted_twice(listener, reason, "a listener that came first");
+pub(super) fn with_earlier(own: &Waits<'_>, earlier: &[Waits<'_>]) -> Option<Conflict> {
+    let reason = earlier.iter().find_map(|other| between(own, other))?;
+    let message = wanted_twice(own, reason, "a listener that came first");
     Some(Conflict { reason, message })
 }
 
-fn wanted_twice(own: &Listener, reason: &str, others: &str) -> String {
+fn wanted_twice(own: &Waits<'_>, reason: &str, others: &str) -> String {
     let port = own.port;
     if reason == "HostnameConflict" {
-        let name = match hostname::of(own.hostname.as_deref()) {
+        let name = match &own.hostname {
             Some(name) => format!("host name {name}"),
             None => "every host name".to_owned(),
         };
@@ -69,7 +87,7 @@ fn wanted_twice(own: &Listener, reason: &str, others: &str) -> String {
              its own"
         );
     }
-    let transport = if own.protocol == Spoken::Udp { "UDP" } else { "TCP" };
+    let transport = if *own.protocol == Spoken::Udp { "UDP" } else { "TCP" };
     format!(
         "port {port} {transport} is wanted by {others} too: keep one of them, or give each a port of its own"
     )
@@ -77,8 +95,8 @@ fn wanted_twice(own: &Listener, reason: &str, others: &str) -> String {
 
 /// Why two listeners cannot be told apart; `None` if they can. HTTPS and TLS share a port by SNI; HTTP in clear
 /// text shares it with HTTP alone.
-fn between(one: &Listener, other: &Listener) -> Option<&'static str> {
-    let protocols = (&one.protocol, &other.protocol);
+fn between(one: &Waits<'_>, other: &Waits<'_>) -> Option<&'static str> {
+    let protocols = (one.protocol, other.protocol);
     let unknown = |spoken: &Spoken| matches!(spoken, Spoken::Unknown(_));
     let udp = |spoken: &Spoken| *spoken == Spoken::Udp;
     if one.port != other.port
@@ -94,8 +112,7 @@ fn between(one: &Listener, other: &Listener) -> Option<&'static str> {
     if !both_http && !both_named {
         return Some("ProtocolConflict");
     }
-    let name = |listener: &Listener| hostname::of(listener.hostname.as_deref());
-    match name(one) == name(other) {
+    match one.hostname == other.hostname {
         false => None,
         true if protocols.0 == protocols.1 => Some("HostnameConflict"),
         true => Some("ProtocolConflict"),
@@ -109,9 +126,7 @@ pub(super) fn overlap(one: &Plan<'_>, all: &[&Plan<'_>]) -> Option<String> {
     if !ends_tls(one) || one.conflict.is_some() {
         return None;
     }
-    let name = |plan: &Plan<'_>| hostname::of(plan.spec.hostname.as_deref());
-    let own = name(one);
-    let meets = |other: &Option<String>| match (&own, other) {
+    let meets = |other: &Plan<'_>| match (&one.waits.hostname, &other.waits.hostname) {
         (Some(own), Some(other)) => hostname::meet(own, other),
         _ => true,
     };
@@ -120,7 +135,7 @@ pub(super) fn overlap(one: &Plan<'_>, all: &[&Plan<'_>]) -> Option<String> {
             && other.spec.port == one.spec.port
             && ends_tls(other)
             && other.conflict.is_none()
-            && meets(&name(other))
+            && meets(other)
     });
     let shown: Vec<_> = others
         .map(|other| match other.owner == one.owner {

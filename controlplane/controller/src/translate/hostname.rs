@@ -3,20 +3,26 @@
 //! `*.example.com` stands for every name below `example.com`, at any depth, and not for `example.com` itself. No
 //! name stands for every name. Case does not matter (RFC 4343).
 
+use std::sync::Arc;
+
 /// The name of a listener in lower case; none for one that serves every name.
-pub(super) fn of(written: Option<&str>) -> Option<String> {
-    written.filter(|name| !name.is_empty()).map(str::to_ascii_lowercase)
+pub(super) fn of(written: Option<&str>) -> Option<Arc<str>> {
+    written.filter(|name| !name.is_empty()).map(|name| name.to_ascii_lowercase().into())
 }
 
 /// Whether some name is meant by both.
 pub(super) fn meet(one: &str, other: &str) -> bool {
-    let (one, other) = (one.to_ascii_lowercase(), other.to_ascii_lowercase());
     match (one.strip_prefix('*'), other.strip_prefix('*')) {
-        (None, None) => one == other,
-        (Some(below), None) => other.len() > below.len() && other.ends_with(below),
-        (None, Some(below)) => one.len() > below.len() && one.ends_with(below),
-        (Some(a), Some(b)) => a.ends_with(b) || b.ends_with(a),
+        (None, None) => one.eq_ignore_ascii_case(other),
+        (Some(below), None) => other.len() > below.len() && ends(other, below),
+        (None, Some(below)) => one.len() > below.len() && ends(one, below),
+        (Some(a), Some(b)) => ends(a, b) || ends(b, a),
     }
+}
+
+fn ends(name: &str, with: &str) -> bool {
+    let at = name.len().checked_sub(with.len());
+    at.is_some_and(|at| name.as_bytes()[at..].eq_ignore_ascii_case(with.as_bytes()))
 }
 
 /// Whether a listener serves any of a route's names; a route without names has those of its listeners.

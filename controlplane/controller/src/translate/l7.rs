@@ -24,7 +24,7 @@ pub struct L7 {
 #[derive(Clone, Debug, PartialEq)]
 pub struct L7Listener {
     /// The name it serves, `example.com` or `*.example.com`, in lower case; none for every name.
-    pub hostname: Option<String>,
+    pub hostname: Option<Arc<str>>,
     /// What it speaks.
     pub speaks: Speaks,
 }

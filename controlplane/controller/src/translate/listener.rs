@@ -9,9 +9,8 @@ use penstock_gateway_types::value::Protocol as Spoken;
 use penstock_gateway_types::{GROUP, Listener, TlsMode};
 
 use super::certificate::{Certificates, Referrer};
-use super::conflict::Conflict;
+use super::conflict::{Conflict, Waits};
 use super::frontend::Frontend;
-use super::hostname;
 use super::l7::{Certificate, L7Listener, Speaks, Tls};
 use super::namespace::AllowedNamespaces;
 use super::verdict::Refusal;
@@ -62,6 +61,8 @@ pub(super) struct Plan<'a> {
     /// Why it cannot be served although it is accepted: no certificate that it names is usable, or nobody
     /// speaks its protocol yet.
     pub(super) blocked: Option<String>,
+    /// That by which it is told from its siblings.
+    pub(super) waits: Waits<'a>,
     /// The siblings it cannot live with.
     pub(super) conflict: Option<Conflict>,
     /// Siblings that end TLS for its names; the message of its `OverlappingTLSConfig` condition.
@@ -93,11 +94,12 @@ impl<'a> Plan<'a> {
         let (kinds, mut references) = kinds(spec, fitting_kinds(&spec.protocol));
         let allowed = AllowedNamespaces::of(spec, &owner.name.namespace);
         let namespaces = *allowed.as_ref().unwrap_or(&AllowedNamespaces::None);
+        let waits = Waits::of(spec);
         let mut judged = Judged::default();
         let serves =
             allowed.map(|_| ()).and_then(|()| transport(spec)).and_then(|(protocol, ports)| {
                 let speaks = judged.speaks(spec, owner, frontend, certificates)?;
-                let hostname = hostname::of(spec.hostname.as_deref());
+                let hostname = waits.hostname.clone();
                 let l7 = speaks.map(|speaks| L7Listener { hostname, speaks });
                 Ok(Serves { protocol, ports, l7 })
             });
@@ -116,6 +118,7 @@ impl<'a> Plan<'a> {
             serves,
             references,
             blocked,
+            waits,
             conflict,
             overlap,
             kinds,

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use penstock_gateway_types::{GROUP, Listener, ListenerSet, Time};
+use penstock_gateway_types::{GROUP, ListenerSet, Time};
 
 use super::certificate::Certificates;
-use super::conflict;
+use super::conflict::{self, Waits};
 use super::frontend::Frontend;
 use super::gateway::{self, Age, Plan as GatewayPlan};
 use super::listener::{Owner, Plan as ListenerPlan};
@@ -112,18 +112,19 @@ fn mark_conflicts<'a>(
     plans: &mut [Plan<'a>],
     gateways: &BTreeMap<NamespacedName, GatewayPlan<'a>>,
 ) {
-    let mut earlier: BTreeMap<(&NamespacedName, i32), Vec<&Listener>> = BTreeMap::new();
+    let mut earlier: BTreeMap<(&NamespacedName, i32), Vec<Waits<'_>>> = BTreeMap::new();
     for gateway in gateways.values() {
-        for spec in gateway.listeners.iter().map(|listener| listener.spec) {
-            earlier.entry((gateway.name, spec.port)).or_default().push(spec);
+        for listener in &gateway.listeners {
+            let of_port = earlier.entry((gateway.name, listener.spec.port)).or_default();
+            of_port.push(listener.waits.clone());
         }
     }
     for set in plans {
         for listener in &mut set.listeners {
             let before = earlier.entry((set.gateway, listener.spec.port)).or_default();
-            listener.conflict = conflict::with_earlier(listener.spec, before);
+            listener.conflict = conflict::with_earlier(&listener.waits, before);
             if listener.conflict.is_none() {
-                before.push(listener.spec);
+                before.push(listener.waits.clone());
             }
         }
     }

@@ -194,7 +194,7 @@ pub struct Known<'a> {
 
 impl Known<'_> {
     /// The addresses that a Gateway had before.
-    fn held(&self, name: &NamespacedName, gateway: &Gateway) -> Vec<IpAddr> {
+    fn before(&self, name: &NamespacedName, gateway: &Gateway) -> Vec<IpAddr> {
         if let Some(held) = self.held.and_then(|held| held.get(name)) {
             return held.clone();
         }
@@ -217,7 +217,7 @@ pub fn translate_with(objects: &Objects, known: Known<'_>) -> Translation {
     let classes = class::ours(objects);
     let mut notes = backend::notes(objects);
     let mut gateways = our_gateways(objects, &classes, &certificates, &mut notes);
-    let held = |name: &NamespacedName, gateway: &Gateway| known.held(name, gateway);
+    let held = |name: &NamespacedName, gateway: &Gateway| known.before(name, gateway);
     address::assign(&mut gateways, &held, objects, &mut notes);
     let mut sets = listener_set::join(objects, &gateways, &certificates, &mut notes);
     listener_set::mark_overlaps(&mut gateways, &mut sets);
