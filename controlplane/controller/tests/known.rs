@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use penstock_controlplane::manifest;
 use penstock_controlplane::object::{NamespacedName, Objects};
 use penstock_controlplane::translate::{Known, Translation, Truth, translate, translate_with};
+use penstock_gateway_types::GatewayStatus;
+use penstock_gateway_types::gateway::GatewayStatusAddress;
 
 const HEAD: &str = "apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
@@ -65,6 +68,23 @@ fn an_address_stays_with_its_gateway_whoever_comes_and_goes() {
         ("d", "192.0.2.2".to_owned()),
     ];
     assert_eq!(addresses(&fewer), expected, "what is free is given again");
+}
+
+#[test]
+fn what_a_status_says_goes_before_what_one_controller_remembers() {
+    let mut objects = gateways(&["a", "b"]);
+    let told = "192.0.2.3".to_owned();
+    for gateway in objects.gateways.values_mut() {
+        if gateway.metadata.name.as_deref() == Some("b") {
+            let addresses = vec![GatewayStatusAddress { type_: None, value: told.clone() }];
+            let status = GatewayStatus { addresses, ..GatewayStatus::default() };
+            Arc::make_mut(gateway).status = Some(status);
+        }
+    }
+    let remembered = translate(&gateways(&["a", "b"])).addresses;
+    let known = Known { held: Some(&remembered), ..Known::default() };
+    let translation = translate_with(&objects, known);
+    assert_eq!(addresses(&translation), [("a", "192.0.2.1".into()), ("b", told)]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! The oldest Gateway chooses first, and what a Gateway has stays its own for as long as a pool holds it: what
 //! it had before is an input, like its creation time. So every box, and a process that starts anew, comes to the
-//! same. Two Gateways share an address if both ask for it by value; else each has its own.
+//! same, and of several controllers all to what a Gateway's status says. Two Gateways share an address if both ask for it by value; else each has its own.
 //!
 //! Without any pool every address may be asked for by value, and none is given.
 
@@ -79,14 +79,15 @@ pub(super) fn assign(
     for (gateway, kept) in by_age.into_iter().zip(kept) {
         let name = gateway.name;
         let Ok(accepted) = &mut gateway.accepted else { continue };
-        let missing = accepted.any().saturating_sub(kept.len());
-        accepted.addresses.extend(kept);
-        for _ in 0..missing {
+        let mut given = kept;
+        for _ in given.len()..accepted.any() {
             match pools.take(name, objects) {
-                Some(address) => accepted.addresses.push(address),
+                Some(address) => given.push(address),
                 None => accepted.unassigned = Some(pools.nothing_left(name)),
             }
         }
+        given.sort(); // the first one's listener has the plain name: on every box the same one
+        accepted.addresses.extend(given);
     }
 }
 

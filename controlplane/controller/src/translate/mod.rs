@@ -185,7 +185,7 @@ pub struct Note {
 /// What is known beside the objects.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Known<'a> {
-    /// What each Gateway had before ([`Translation::addresses`]); its status says so for those that are missing.
+    /// What each Gateway had before ([`Translation::addresses`]), as far as its status does not say so.
     pub held: Option<&'a BTreeMap<NamespacedName, Vec<IpAddr>>>,
     /// The version of the installed CRDs (their annotation `gateway.networking.k8s.io/bundle-version`); that of
     /// our types if there is no cluster.
@@ -193,13 +193,13 @@ pub struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// The addresses that a Gateway had before.
+    /// The addresses that a Gateway had before: by its status, which every controller reads alike, and then by what
+    /// this one remembers and has not written or read back yet.
     fn before(&self, name: &NamespacedName, gateway: &Gateway) -> Vec<IpAddr> {
-        if let Some(held) = self.held.and_then(|held| held.get(name)) {
-            return held.clone();
-        }
         let said = gateway.status.iter().flat_map(|status| &status.addresses);
-        said.filter_map(|address| address.value.parse().ok()).collect()
+        let said = said.filter_map(|address| address.value.parse().ok());
+        let remembered = self.held.and_then(|held| held.get(name)).into_iter().flatten().copied();
+        said.chain(remembered).collect()
     }
 }
 
