@@ -68,6 +68,22 @@ fn the_youngest_listeners_are_left_out_beyond_the_limit() {
     }
 }
 
+#[test]
+fn the_youngest_listeners_of_the_l7_tier_are_left_out_beyond_its_limit() {
+    let most = 16_384;
+    let mut text = HEAD.to_owned();
+    for number in 0..=most / 64 {
+        text += &gateway(number, 64).replace("TCP", "HTTP");
+    }
+    let translation = translated(&text, Vec::new());
+    assert_eq!(translation.state.listeners.size(), 0);
+    assert_eq!(translation.l7.places.len(), most);
+    let refused = translation.gateways.iter().filter(|(_, g)| g.accepted.reason != "Accepted");
+    let refused: Vec<_> =
+        refused.map(|(name, g)| (name.name.as_str(), g.accepted.reason)).collect();
+    assert_eq!(refused, [(format!("g{:03}", most / 64).as_str(), "ListenersNotValid")]);
+}
+
 /// 1000 endpoints of Service `s<number>`.
 fn slice(number: u8) -> Object {
     let endpoint = |index: u16| Endpoint {

@@ -41,7 +41,7 @@ pub(super) fn claim(
         joined.entry(set.gateway).or_default().push(set);
     }
     let (owners, state, l7) = (BTreeMap::new(), State::default(), L7::default());
-    let mut register = Register { groups, notes, owners, members: 0, state, l7 };
+    let mut register = Register { groups, notes, owners, members: 0, state, l7, l7_listeners: 0 };
     let mut claims = Claims::new();
     for gateway in gateways {
         register.note_policies(gateway);
@@ -54,6 +54,9 @@ pub(super) fn claim(
     }
     Claimed { state: register.state, l7: register.l7, claims }
 }
+
+/// How many listeners the L7 tier takes, at all places together.
+const L7_LISTENERS: usize = 16_384;
 
 /// Who has a port: a listener of a Gateway, and whether others of that Gateway may join it.
 struct Owner {
@@ -69,6 +72,7 @@ struct Register<'a> {
     members: usize,
     state: State,
     l7: L7,
+    l7_listeners: usize,
 }
 
 impl Register<'_> {
@@ -97,7 +101,7 @@ impl Register<'_> {
                 }
                 Some(l7) => {
                     let place = SocketAddr::new(*address, serves.ports.first());
-                    self.put_l7(name.clone(), gateway, place, serves, l7);
+                    self.put_l7(name.clone(), gateway, place, serves, l7)?;
                     serving.l7.push((place, name));
                     Ok(())
                 }
@@ -134,11 +138,16 @@ impl Register<'_> {
         place: SocketAddr,
         serves: &Serves,
         listener: &L7Listener,
-    ) {
+    ) -> Result<(), String> {
+        if self.l7_listeners >= L7_LISTENERS {
+            return Err(format!("the L7 tier holds {L7_LISTENERS} listeners, and all are taken"));
+        }
+        self.l7_listeners += 1;
         let key = (place.ip(), serves.protocol, serves.ports);
         let owner = || Owner { gateway: gateway.name.clone(), listener: name.clone(), l7: true };
         self.owners.entry(key).or_insert_with(owner);
         self.l7.places.entry(place).or_default().insert(name, listener.clone());
+        Ok(())
     }
 
     fn put(

@@ -10,6 +10,14 @@ pub(super) fn of(written: Option<&str>) -> Option<Arc<str>> {
     written.filter(|name| !name.is_empty()).map(|name| name.to_ascii_lowercase().into())
 }
 
+/// The longest label of a name in bytes (RFC 1035 §2.3.4), which the API's schema does not ask for.
+const LABEL_MAX_BYTES: usize = 63;
+
+/// The first label of a name that no client can ask for, since it is too long.
+pub(super) fn overlong(name: &str) -> Option<&str> {
+    name.split('.').find(|label| label.len() > LABEL_MAX_BYTES)
+}
+
 /// Whether some name is meant by both.
 pub(super) fn meet(one: &str, other: &str) -> bool {
     match (one.strip_prefix('*'), other.strip_prefix('*')) {
@@ -53,6 +61,13 @@ mod tests {
             assert_eq!(meet(one, other), expected, "{one} {other}");
             assert_eq!(meet(other, one), expected, "{other} {one}");
         }
+    }
+
+    #[test]
+    fn a_label_of_64_bytes_is_too_long() {
+        let name = |bytes: usize| format!("*.{}.example.com", "x".repeat(bytes));
+        assert_eq!(overlong(&name(63)), None);
+        assert_eq!(overlong(&name(64)), Some("x".repeat(64).as_str()));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use penstock_gateway_types::{GROUP, Listener, TlsMode};
 use super::certificate::{Certificates, Referrer};
 use super::conflict::{Conflict, Waits};
 use super::frontend::Frontend;
+use super::hostname;
 use super::l7::{Certificate, L7Listener, Speaks, Tls};
 use super::namespace::AllowedNamespaces;
 use super::verdict::Refusal;
@@ -96,8 +97,11 @@ impl<'a> Plan<'a> {
         let namespaces = *allowed.as_ref().unwrap_or(&AllowedNamespaces::None);
         let waits = Waits::of(spec);
         let mut judged = Judged::default();
-        let serves =
-            allowed.map(|_| ()).and_then(|()| transport(spec)).and_then(|(protocol, ports)| {
+        let serves = allowed
+            .map(|_| ())
+            .and_then(|()| nameable(&waits))
+            .and_then(|()| transport(spec))
+            .and_then(|(protocol, ports)| {
                 let speaks = judged.speaks(spec, owner, frontend, certificates)?;
                 let hostname = waits.hostname.clone();
                 let l7 = speaks.map(|speaks| L7Listener { hostname, speaks });
@@ -207,6 +211,15 @@ fn kinds(spec: &Listener, fitting: &[Kind]) -> (Vec<Kind>, Result<(), Refusal>) 
         Err(Refusal::new("InvalidRouteKinds", message))
     });
     (kinds, references)
+}
+
+/// Whether a client can ask for the listener's host name.
+fn nameable(waits: &Waits<'_>) -> Result<(), Refusal> {
+    let overlong = waits.hostname.as_deref().and_then(hostname::overlong);
+    overlong.map_or(Ok(()), |label| {
+        let bytes = label.len();
+        Err(unsupported(format!("hostname: label {label} has {bytes} bytes: 63 are allowed")))
+    })
 }
 
 /// The transport and the L4 port of a listener.
