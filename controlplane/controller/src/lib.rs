@@ -30,6 +30,7 @@
 //!    the last good one stays in force, over restarts too.
 //! 3. **Nothing is said before it is so.** `Programmed=True` waits for the data plane's acknowledgement.
 
+pub mod backoff;
 mod check;
 pub mod controller;
 pub mod finding;

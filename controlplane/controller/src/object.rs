@@ -310,6 +310,41 @@ impl Objects {
         }
     }
 
+    /// The object of that name.
+    #[must_use]
+    pub fn get(&self, key: &ObjectKey) -> Option<Object> {
+        let name = NamespacedName::new(&key.namespace, &key.name);
+        Some(match key.kind {
+            Kind::GatewayClass => {
+                Object::GatewayClass(self.gateway_classes.get(&key.name)?.clone())
+            }
+            Kind::Gateway => Object::Gateway(self.gateways.get(&name)?.clone()),
+            Kind::TcpRoute => Object::TcpRoute(self.tcp_routes.get(&name)?.clone()),
+            Kind::UdpRoute => Object::UdpRoute(self.udp_routes.get(&name)?.clone()),
+            Kind::ReferenceGrant => {
+                Object::ReferenceGrant(self.reference_grants.get(&name)?.clone())
+            }
+            Kind::Service => Object::Service(self.services.get(&name)?.clone()),
+            Kind::EndpointSlice => Object::EndpointSlice(self.endpoint_slices.get(&name)?.clone()),
+            Kind::Namespace => Object::Namespace(self.namespaces.get(&key.name)?.clone()),
+        })
+    }
+
+    /// Removes the object of that name. Returns whether there was one.
+    pub fn remove(&mut self, key: &ObjectKey) -> bool {
+        let name = NamespacedName::new(&key.namespace, &key.name);
+        match key.kind {
+            Kind::GatewayClass => self.gateway_classes.remove(&key.name).is_some(),
+            Kind::Gateway => self.gateways.remove(&name).is_some(),
+            Kind::TcpRoute => self.tcp_routes.remove(&name).is_some(),
+            Kind::UdpRoute => self.udp_routes.remove(&name).is_some(),
+            Kind::ReferenceGrant => self.reference_grants.remove(&name).is_some(),
+            Kind::Service => self.services.remove(&name).is_some(),
+            Kind::EndpointSlice => self.endpoint_slices.remove(&name).is_some(),
+            Kind::Namespace => self.namespaces.remove(&key.name).is_some(),
+        }
+    }
+
     /// How many objects there are.
     #[must_use]
     pub fn len(&self) -> usize {
