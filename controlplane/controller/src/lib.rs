@@ -34,6 +34,7 @@ pub mod backoff;
 mod check;
 pub mod controller;
 pub mod finding;
+pub mod lease;
 pub mod manifest;
 pub mod object;
 pub mod publish;

@@ -1,7 +1,6 @@
 //! One round: from what was read, or heard, to what is wanted, and what is written.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,15 +10,14 @@ use penstock_gateway_types::k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::{Paths, objects_file};
+use super::Paths;
 use crate::finding::{Finding, Severity};
 use crate::object::ObjectKey;
 use crate::publish::{Event, Publisher};
-use crate::report::{Report, ReportFile};
-use crate::source::folder::Texts;
+use crate::report::{ApiServer, Report, ReportFile};
 use crate::status::files::StatusFiles;
 use crate::status::{self, Progress, RefusedState, Stamp, Statuses};
-use crate::store::{InForce, Store};
+use crate::store::InForce;
 use crate::translate::{Translation, translate};
 
 /// How long the data plane may be away before `Programmed` is doubted: longer than a restart takes.
@@ -30,10 +28,9 @@ const FIRST_WORD: Duration = Duration::from_secs(2);
 
 /// Everything between the sources and the files we write.
 pub(super) struct Round {
-    paths: Paths,
-    store: Store,
     publisher: Publisher,
-    in_force: InForce,
+    /// The objects in force, as the source has them.
+    pub(super) in_force: InForce,
     translation: Translation,
     /// Until then the publisher wants nothing: an empty state in ignorance would end every connection.
     translated: bool,
@@ -41,29 +38,35 @@ pub(super) struct Round {
     away_since: Option<Instant>,
     /// Until then no status is written; `None` once the data plane's word is known.
     silent_until: Option<Instant>,
-    folder_trouble: Option<Finding>,
+    /// What is wrong with the source itself.
+    pub(super) source_troubles: Vec<Finding>,
     /// Everything that is refused or doubtful, as it was last said.
     findings: Vec<Finding>,
-    statuses: Statuses,
+    statuses: Arc<Statuses>,
     status_files: StatusFiles,
     report: Report,
     report_file: ReportFile,
 }
 
 /// The time to the second, as the API has it.
-fn now() -> Time {
+pub(super) fn now() -> Time {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let seconds = i64::try_from(since.as_secs()).unwrap_or_default();
     Time(Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
 impl Round {
-    pub(super) fn new(paths: Paths, store: Store, publisher: Publisher) -> Self {
+    /// Writes as `paths` says. `api_server`: where objects come from, if not from a folder.
+    pub(super) fn new(paths: &Paths, api_server: Option<ApiServer>, publisher: Publisher) -> Self {
         let report = Report {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION"),
             started: now(),
-            config_dir: paths.config_dir.clone(),
+            config_dir: match &api_server {
+                Some(_) => std::path::PathBuf::new(),
+                None => paths.config_dir.clone(),
+            },
+            api_server,
             generation: 0,
             acknowledged: 0,
             digest: String::new(),
@@ -77,7 +80,6 @@ impl Round {
         };
         let status_files = StatusFiles::open(&paths.run_dir);
         Self {
-            store,
             publisher,
             in_force: InForce::default(),
             translation: Translation::default(),
@@ -85,47 +87,23 @@ impl Round {
             progress: Progress::default(),
             away_since: Some(Instant::now()),
             silent_until: Some(Instant::now() + FIRST_WORD),
-            folder_trouble: None,
+            source_troubles: Vec::new(),
             findings: Vec::new(),
-            statuses: status_files.statuses(),
+            statuses: Arc::new(status_files.statuses()),
             status_files,
             report,
             report_file: ReportFile::open(&paths.run_dir),
-            paths,
         }
     }
 
-    pub(super) fn forget_texts(&mut self) {
-        self.store.forget_texts();
+    /// Whether anything is wanted of the data plane yet.
+    pub(super) fn has_translated(&self) -> bool {
+        self.translated
     }
 
-    /// Takes in what the folder holds.
-    pub(super) fn read(&mut self, texts: Texts) {
-        let recovered = self.folder_trouble.take().is_some();
-        let changed = self.store.update(texts);
-        if changed || recovered || !self.translated {
-            self.translate();
-            self.save();
-        }
-        self.conclude();
-    }
-
-    /// The folder cannot be read: what was last good stays in force.
-    pub(super) fn unreadable(&mut self, error: &io::Error) {
-        let folder = self.paths.config_dir.display().to_string();
-        let message = format!("cannot be read: {error}: the last good objects stay in force");
-        let finding =
-            Finding { file: folder, place: None, severity: Severity::Error, object: None, message };
-        self.folder_trouble = Some(finding);
-        if !self.translated && !self.store.is_empty() {
-            self.translate();
-        }
-        self.conclude();
-    }
-
-    fn translate(&mut self) {
+    /// Wants what the objects in force mean.
+    pub(super) fn translate(&mut self) {
         self.translated = true;
-        self.in_force = self.store.in_force(&now());
         self.translation = translate(&self.in_force.objects);
         let (objects, listeners) =
             (self.in_force.objects.len(), self.translation.state.listeners.size());
@@ -133,11 +111,24 @@ impl Round {
         self.publisher.want(Arc::clone(&self.translation.state));
     }
 
-    fn save(&self) {
-        let file = objects_file(&self.paths.state_dir);
-        if let Err(error) = self.store.save(&file) {
-            warn!(%error, "the last good objects are not kept");
+    /// The statuses, if the data plane's word is known; and the classes that Gateways use.
+    pub(super) fn wish(&self) -> Option<(Arc<Statuses>, BTreeSet<String>)> {
+        if self.silent_until.is_some() {
+            return None;
         }
+        let classes = self.in_force.objects.gateways.values();
+        let classes = classes.map(|gateway| gateway.spec.gateway_class_name.clone());
+        Some((Arc::clone(&self.statuses), classes.collect()))
+    }
+
+    /// What was told of the API server.
+    pub(super) fn api_server(&self) -> Option<&ApiServer> {
+        self.report.api_server.as_ref()
+    }
+
+    /// What is told of the API server.
+    pub(super) fn report_api_server(&mut self, api_server: ApiServer) {
+        self.report.api_server = Some(api_server);
     }
 
     /// Takes in what happened on the way to the data plane.
@@ -228,7 +219,10 @@ impl Round {
         let now = now();
         let stamp = Stamp { now: &now, previous: &self.statuses };
         let (objects, translation) = (&self.in_force.objects, &self.translation);
-        self.statuses = status::conclude(objects, translation, &self.progress, &stamp);
+        let statuses = status::conclude(objects, translation, &self.progress, &stamp);
+        if *self.statuses != statuses {
+            self.statuses = Arc::new(statuses);
+        }
         match self.status_files.write(&self.statuses) {
             Ok(written) => debug!(written.files, written.removed, "status written"),
             Err(error) => error!(%error, "status not written: free or repair the run directory"),
@@ -255,7 +249,7 @@ impl Round {
         self.findings = findings;
     }
 
-    /// What is wrong with the folder, the files, and objects.
+    /// What is wrong with the source, the files, and objects.
     fn look_for_findings(&self) -> Vec<Finding> {
         let about = |object: &ObjectKey, severity, message| Finding {
             file: self.in_force.origins.get(object).cloned().unwrap_or_default(),
@@ -264,7 +258,7 @@ impl Round {
             object: Some(object.clone()),
             message,
         };
-        let files = self.folder_trouble.iter().chain(&self.in_force.findings).cloned();
+        let files = self.source_troubles.iter().chain(&self.in_force.findings).cloned();
         let faults = self.statuses.iter().flat_map(|(key, object)| {
             let faults = status::faults(object).into_iter();
             faults.map(move |fault| about(key, Severity::Error, fault))

@@ -33,26 +33,30 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// Takes in what happened. Returns whether an object in force changed.
-    pub fn take(&mut self, happening: &Happening, in_force: &mut InForce) -> bool {
+    /// Takes in what happened. Returns the objects that changed or are gone.
+    pub fn take(&mut self, happening: &Happening, in_force: &mut InForce) -> Vec<ObjectKey> {
         match happening {
             Happening::Listing(kind) => {
                 self.listing.insert(*kind, BTreeSet::new());
-                false
+                Vec::new()
             }
             Happening::Seen(seen) => {
                 if let Some(named) = self.listing.get_mut(&seen.key.kind) {
                     named.insert(seen.key.clone());
                 }
-                self.put(&seen.key, seen.object.as_ref(), in_force)
+                let changed = self.put(&seen.key, seen.object.as_ref(), in_force);
+                changed.then(|| seen.key.clone()).into_iter().collect()
             }
-            Happening::Gone(key) => self.remove(key, in_force),
+            Happening::Gone(key) => {
+                self.remove(key, in_force);
+                vec![key.clone()]
+            }
             Happening::Listed(kind) => self.end_list(*kind, in_force),
             Happening::Absent(kind) => {
                 self.absent.insert(*kind);
-                false
+                Vec::new()
             }
-            Happening::Trouble { .. } => false,
+            Happening::Trouble { .. } => Vec::new(),
         }
     }
 
@@ -79,21 +83,22 @@ impl Mirror {
         }
     }
 
-    fn remove(&mut self, key: &ObjectKey, in_force: &mut InForce) -> bool {
+    fn remove(&mut self, key: &ObjectKey, in_force: &mut InForce) {
         self.refused.remove(key);
         in_force.origins.remove(key);
-        in_force.objects.remove(key)
+        in_force.objects.remove(key);
     }
 
     /// What the list did not name is gone.
-    fn end_list(&mut self, kind: Kind, in_force: &mut InForce) -> bool {
+    fn end_list(&mut self, kind: Kind, in_force: &mut InForce) -> Vec<ObjectKey> {
         self.listed.insert(kind);
         self.absent.remove(&kind);
         let named = self.listing.remove(&kind).unwrap_or_default();
         let known = in_force.origins.keys().chain(self.refused.keys());
         let gone: BTreeSet<ObjectKey> =
             known.filter(|key| key.kind == kind && !named.contains(key)).cloned().collect();
-        gone.iter().fold(false, |changed, key| self.remove(key, in_force) | changed)
+        gone.iter().for_each(|key| self.remove(key, in_force));
+        gone.into_iter().collect()
     }
 
     /// Whether every kind has been listed once, or is not installed: before that, what is missing may only not
@@ -258,11 +263,11 @@ mod tests {
     #[test]
     fn a_status_is_no_change_and_what_means_nothing_is_not_kept() {
         let (mut mirror, mut in_force) = (Mirror::default(), InForce::default());
-        assert!(mirror.take(&gateway("a", json!(1)), &mut in_force));
+        assert_eq!(mirror.take(&gateway("a", json!(1)), &mut in_force), [key("a")]);
         let Happening::Seen(mut again) = gateway("a", json!(1)) else { unreachable!() };
         again.observed.as_mut().unwrap().status = json!({"conditions": [{"type": "Accepted"}]});
-        assert!(!mirror.take(&Happening::Seen(again), &mut in_force), "a status changed");
-        assert!(mirror.take(&gateway("a", json!(2)), &mut in_force), "a port changed");
+        assert_eq!(mirror.take(&Happening::Seen(again), &mut in_force), [], "a status changed");
+        assert_eq!(mirror.take(&gateway("a", json!(2)), &mut in_force).len(), 1, "a port changed");
         let metadata = &in_force.objects.gateways.values().next().unwrap().metadata;
         let expected = json!({"name": "a", "namespace": "default", "uid": "a", "generation": 7,
             "creationTimestamp": "2026-01-01T00:00:00Z", "labels": {"a": "b"},

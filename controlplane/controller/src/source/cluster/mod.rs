@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 
 pub use connect::{Access, AccessError, connect};
 pub use raw::{Observed, Seen};
+pub(crate) use watch::words;
 
 use crate::object::{Kind, ObjectKey};
 

@@ -155,7 +155,7 @@ async fn failed(
         debug!(%kind, "the watch is too old: everything is listed anew");
     } else {
         let lasts = pause + FAILURE_LASTS;
-        let trouble = Happening::Trouble { kind, reason: words(error), lasts };
+        let trouble = Happening::Trouble { kind, reason: told_by(error), lasts };
         if out.send(trouble).await.is_err() {
             return None; // the next send ends the task
         }
@@ -172,18 +172,18 @@ fn is_expired(error: &Error) -> bool {
     }
 }
 
-fn words(error: &Error) -> String {
+fn told_by(error: &Error) -> String {
     match error {
         Error::InitialListFailed(error)
         | Error::WatchStartFailed(error)
-        | Error::WatchFailed(error) => client_words(error),
+        | Error::WatchFailed(error) => words(error),
         Error::WatchError(status) => format!("{} {}", status.code, status.message),
         Error::NoResourceVersion => "an object without resourceVersion".to_owned(),
     }
 }
 
 /// What the API server, or the way to it, said.
-pub(crate) fn client_words(error: &ClientError) -> String {
+pub(crate) fn words(error: &ClientError) -> String {
     match error {
         ClientError::Api(status) if status.code == 403 => format!(
             "403 {}: give our user the rights of deploy/kubernetes/rbac.yaml",
