@@ -118,7 +118,7 @@ impl Candidate {
     async fn try_hold(&mut self) -> Result<bool, Error> {
         let Some(mut lease) = self.api.get_opt(NAME).await? else {
             let metadata = ObjectMeta { name: Some(NAME.into()), ..ObjectMeta::default() };
-            let lease = Lease { metadata, spec: Some(self.claim(None)), ..Lease::default() };
+            let lease = Lease { metadata, spec: Some(self.claim(None)) };
             return won(self.api.create(&PostParams::default(), &lease).await);
         };
         if !self.is_free(lease.spec.as_ref()) {

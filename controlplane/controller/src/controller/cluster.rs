@@ -30,6 +30,9 @@ const BATCH: Duration = Duration::from_millis(5);
 /// Changed objects are saved this long after the first change.
 const SAVE_AFTER: Duration = Duration::from_secs(5);
 
+/// Statuses that wait for the data plane are looked at this often, beside when it speaks.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
+
 /// The cluster to run on.
 pub struct Cluster {
     /// The client of its API server.
@@ -65,6 +68,10 @@ pub(super) async fn run(paths: &Paths, cluster: Cluster, desk: Desk) -> Result<(
                 work.see(happening, &mut watches.happenings);
             }
             () = sleep_until(work.next_round), if work.is_stale => work.translate(),
+            () = sleep_until(work.wish_again.unwrap_or(work.next_round)), if work.wish_again.is_some() => {
+                work.round.conclude();
+                work.wish();
+            }
             () = work.round.overdue() => {
                 work.round.time_passed();
                 work.wish();
@@ -86,9 +93,13 @@ struct Work {
     leads: watch::Receiver<Leads>,
     _candidate: JoinSet<()>,
     troubles: BTreeMap<Kind, (String, Instant)>,
+    /// Whether they changed since they were told.
+    has_news: bool,
     url: String,
     /// Whether an object changed since the last translation.
     is_stale: bool,
+    /// When to ask again whether statuses may be told.
+    wish_again: Option<Instant>,
     /// The next translation is not before.
     next_round: Instant,
     file: PathBuf,
@@ -117,8 +128,10 @@ impl Work {
             leads,
             _candidate: tasks,
             troubles: BTreeMap::new(),
+            has_news: false,
             url: cluster.url.clone(),
             is_stale: false,
+            wish_again: None,
             next_round: Instant::now(),
             file: paths.state_dir.join("cluster.json"),
             unsaved: None,
@@ -148,10 +161,11 @@ impl Work {
         let complete = self.mirror.is_complete();
         // What is heard for the first time may be empty, and is wanted all the same.
         self.is_stale |= complete && !self.round.has_translated();
-        if !complete {
-            self.tell_troubles();
-        } else if self.is_stale && self.next_round <= Instant::now() {
+        let has_news = self.mirror.has_news() | std::mem::take(&mut self.has_news);
+        if complete && self.is_stale && self.next_round <= Instant::now() {
             self.translate();
+        } else if has_news {
+            self.tell_troubles();
         }
     }
 
@@ -159,9 +173,10 @@ impl Work {
         match &happening {
             Happening::Trouble { kind, reason, lasts } => {
                 self.troubles.insert(*kind, (reason.clone(), Instant::now() + *lasts));
+                self.has_news = true;
             }
-            Happening::Seen(seen) => drop(self.troubles.remove(&seen.key.kind)),
-            Happening::Listed(kind) | Happening::Absent(kind) => drop(self.troubles.remove(kind)),
+            Happening::Seen(seen) => self.is_well(seen.key.kind),
+            Happening::Listed(kind) | Happening::Absent(kind) => self.is_well(*kind),
             Happening::Listing(_) | Happening::Gone(_) => {}
         }
         let changed = self.mirror.take(&happening, &mut self.round.in_force);
@@ -179,6 +194,10 @@ impl Work {
         for key in changed {
             self.writer.tell(Message::Gone(key));
         }
+    }
+
+    fn is_well(&mut self, kind: Kind) {
+        self.has_news |= self.troubles.remove(&kind).is_some();
     }
 
     fn translate(&mut self) {
@@ -205,7 +224,9 @@ impl Work {
         if !self.mirror.is_complete() {
             return;
         }
+        self.wish_again = Some(Instant::now() + ASK_AGAIN);
         if let Some((statuses, classes_in_use)) = self.round.wish() {
+            self.wish_again = None;
             let is_fresh = !self.is_stale;
             self.writer.tell(Message::Want(Wish { statuses, classes_in_use, is_fresh }));
         }

@@ -25,6 +25,8 @@ const LOST_AFTER: Duration = Duration::from_secs(10);
 /// How long a new process waits for the data plane's word before it writes the first status: what an earlier
 /// process wrote is probably still true.
 const FIRST_WORD: Duration = Duration::from_secs(2);
+/// How long a status may wait for the data plane's word on the state it is about.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Everything between the sources and the files we write.
 pub(super) struct Round {
@@ -35,6 +37,8 @@ pub(super) struct Round {
     /// Until then the publisher wants nothing: an empty state in ignorance would end every connection.
     translated: bool,
     progress: Progress,
+    /// Since when the data plane owes its word on a state.
+    unsettled_since: Option<Instant>,
     away_since: Option<Instant>,
     /// Until then no status is written; `None` once the data plane's word is known.
     silent_until: Option<Instant>,
@@ -85,6 +89,7 @@ impl Round {
             translation: Translation::default(),
             translated: false,
             progress: Progress::default(),
+            unsettled_since: None,
             away_since: Some(Instant::now()),
             silent_until: Some(Instant::now() + FIRST_WORD),
             source_troubles: Vec::new(),
@@ -111,11 +116,24 @@ impl Round {
         self.publisher.want(Arc::clone(&self.translation.state));
     }
 
-    /// The statuses, if the data plane's word is known; and the classes that Gateways use.
-    pub(super) fn wish(&self) -> Option<(Arc<Statuses>, BTreeSet<String>)> {
-        if self.silent_until.is_some() {
+    /// Whether the data plane owes no word on what we want, or owes it for too long.
+    fn is_settled(&self) -> bool {
+        let wanted = &self.translation.state;
+        let known = self.progress.acknowledged.as_ref();
+        self.progress.refused.is_some()
+            || self.away_since.is_some()
+            || known.is_some_and(|known| Arc::ptr_eq(known, wanted) || known == wanted)
+            || self.unsettled_since.is_some_and(|since| since.elapsed() > PATIENCE)
+    }
+
+    /// The statuses and the classes that Gateways use, once the data plane's word on them is known: one write says
+    /// what took effect, not one that it may and one that it did.
+    pub(super) fn wish(&mut self) -> Option<(Arc<Statuses>, BTreeSet<String>)> {
+        if self.silent_until.is_some() || !self.is_settled() {
+            self.unsettled_since.get_or_insert_with(Instant::now);
             return None;
         }
+        self.unsettled_since = None;
         let classes = self.in_force.objects.gateways.values();
         let classes = classes.map(|gateway| gateway.spec.gateway_class_name.clone());
         Some((Arc::clone(&self.statuses), classes.collect()))

@@ -30,6 +30,8 @@ pub struct Mirror {
     absent: BTreeSet<Kind>,
     /// What does not decode, and why.
     refused: BTreeMap<ObjectKey, String>,
+    /// Whether [`Self::findings`] differ from when they were asked for last.
+    has_news: bool,
 }
 
 impl Mirror {
@@ -53,7 +55,7 @@ impl Mirror {
             }
             Happening::Listed(kind) => self.end_list(*kind, in_force),
             Happening::Absent(kind) => {
-                self.absent.insert(*kind);
+                self.has_news |= self.absent.insert(*kind);
                 Vec::new()
             }
             Happening::Trouble { .. } => Vec::new(),
@@ -68,7 +70,7 @@ impl Mirror {
     ) -> bool {
         match object {
             Ok(object) => {
-                self.refused.remove(key);
+                self.has_news |= self.refused.remove(key).is_some();
                 if in_force.objects.get(key).as_ref() == Some(object) {
                     return false;
                 }
@@ -77,14 +79,15 @@ impl Mirror {
                 true
             }
             Err(reason) => {
-                self.refused.insert(key.clone(), reason.clone());
+                let before = self.refused.insert(key.clone(), reason.clone());
+                self.has_news |= before.as_ref() != Some(reason);
                 false
             }
         }
     }
 
     fn remove(&mut self, key: &ObjectKey, in_force: &mut InForce) {
-        self.refused.remove(key);
+        self.has_news |= self.refused.remove(key).is_some();
         in_force.origins.remove(key);
         in_force.objects.remove(key);
     }
@@ -92,7 +95,7 @@ impl Mirror {
     /// What the list did not name is gone.
     fn end_list(&mut self, kind: Kind, in_force: &mut InForce) -> Vec<ObjectKey> {
         self.listed.insert(kind);
-        self.absent.remove(&kind);
+        self.has_news |= self.absent.remove(&kind);
         let named = self.listing.remove(&kind).unwrap_or_default();
         let known = in_force.origins.keys().chain(self.refused.keys());
         let gone: BTreeSet<ObjectKey> =
@@ -107,6 +110,11 @@ impl Mirror {
     pub fn is_complete(&self) -> bool {
         let known = |kind| self.listed.contains(kind) || self.absent.contains(kind);
         Kind::ALL.iter().all(known)
+    }
+
+    /// Whether [`Self::findings`] changed since this was asked last.
+    pub fn has_news(&mut self) -> bool {
+        std::mem::take(&mut self.has_news)
     }
 
     /// What is wrong with objects, and which kinds are not installed.
@@ -196,7 +204,7 @@ mod tests {
     use super::*;
     use crate::source::cluster::raw::Raw;
 
-    fn gateway(name: &str, port: Value) -> Happening {
+    fn gateway(name: &str, port: &Value) -> Happening {
         let value = json!({
             "metadata": {"name": name, "namespace": "default", "uid": name, "generation": 7, "resourceVersion": "9",
                 "creationTimestamp": "2026-01-01T00:00:00Z",
@@ -221,7 +229,7 @@ mod tests {
     fn only_a_deletion_or_a_whole_list_takes_away() {
         let list = || Happening::Listing(Kind::Gateway);
         let end = || Happening::Listed(Kind::Gateway);
-        let (a, b) = (|| gateway("a", json!(1)), || gateway("b", json!(1)));
+        let (a, b) = (|| gateway("a", &json!(1)), || gateway("b", &json!(1)));
         let (mut mirror, mut in_force) = (Mirror::default(), InForce::default());
         for (promise, happenings, expected) in [
             ("what is seen is in force", vec![list(), a(), b(), end()], vec!["a", "b"]),
@@ -229,14 +237,14 @@ mod tests {
             ("a list that is not whole takes nothing away", vec![list(), b()], vec!["a", "b"]),
             ("a list that begins anew counts from there", vec![list(), a()], vec!["a", "b"]),
             ("a whole one does", vec![end()], vec!["a"]),
-            ("what does not decode stays", vec![gateway("a", json!("x"))], vec!["a"]),
-            ("what a schema refuses stays", vec![gateway("a", json!(65536))], vec!["a"]),
+            ("what does not decode stays", vec![gateway("a", &json!("x"))], vec!["a"]),
+            ("what a schema refuses stays", vec![gateway("a", &json!(65536))], vec!["a"]),
             (
                 "what does not decode is named by a list",
-                vec![list(), gateway("a", json!("x")), end()],
+                vec![list(), gateway("a", &json!("x")), end()],
                 vec!["a"],
             ),
-            ("and a stranger is not in force", vec![gateway("c", json!("x"))], vec!["a"]),
+            ("and a stranger is not in force", vec![gateway("c", &json!("x"))], vec!["a"]),
             (
                 "a kind that goes takes nothing away",
                 vec![Happening::Absent(Kind::Gateway)],
@@ -263,11 +271,11 @@ mod tests {
     #[test]
     fn a_status_is_no_change_and_what_means_nothing_is_not_kept() {
         let (mut mirror, mut in_force) = (Mirror::default(), InForce::default());
-        assert_eq!(mirror.take(&gateway("a", json!(1)), &mut in_force), [key("a")]);
-        let Happening::Seen(mut again) = gateway("a", json!(1)) else { unreachable!() };
+        assert_eq!(mirror.take(&gateway("a", &json!(1)), &mut in_force), [key("a")]);
+        let Happening::Seen(mut again) = gateway("a", &json!(1)) else { unreachable!() };
         again.observed.as_mut().unwrap().status = json!({"conditions": [{"type": "Accepted"}]});
         assert_eq!(mirror.take(&Happening::Seen(again), &mut in_force), [], "a status changed");
-        assert_eq!(mirror.take(&gateway("a", json!(2)), &mut in_force).len(), 1, "a port changed");
+        assert_eq!(mirror.take(&gateway("a", &json!(2)), &mut in_force).len(), 1, "a port changed");
         let metadata = &in_force.objects.gateways.values().next().unwrap().metadata;
         let expected = json!({"name": "a", "namespace": "default", "uid": "a", "generation": 7,
             "creationTimestamp": "2026-01-01T00:00:00Z", "labels": {"a": "b"},
@@ -281,7 +289,7 @@ mod tests {
         let file = folder.path().join("cluster.json");
         assert!(load(&file).unwrap().objects.is_empty(), "none yet");
         let (mut mirror, mut in_force) = (Mirror::default(), InForce::default());
-        mirror.take(&gateway("a", json!(1)), &mut in_force);
+        mirror.take(&gateway("a", &json!(1)), &mut in_force);
         let objects: Vec<_> =
             in_force.origins.keys().filter_map(|key| in_force.objects.get(key)).collect();
         save(&objects, &file).unwrap();

@@ -34,6 +34,8 @@ enum Ended {
     Absent,
     /// The API server does not stream lists.
     NoStreaming,
+    /// The watch is too old. An event that says so makes kube's watcher list anew; an answer does not.
+    Expired,
     /// Nobody listens any more.
     Closed,
 }
@@ -56,6 +58,7 @@ pub(super) async fn watch(client: Client, kind: Kind, out: Sender<Happening>) {
                 info!(%kind, "the API server streams no lists: it is asked for pages");
                 streaming = false;
             }
+            Ended::Expired => sleep(backoff.pause()).await,
             Ended::Closed => return,
         }
     }
@@ -137,6 +140,7 @@ fn gives_up(error: &Error, streaming: bool) -> Option<Ended> {
     };
     match status.code {
         404 => Some(Ended::Absent),
+        410 => Some(Ended::Expired),
         // "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"
         400 | 422 if streaming => Some(Ended::NoStreaming),
         _ => None,
@@ -165,11 +169,7 @@ async fn failed(
 }
 
 fn is_expired(error: &Error) -> bool {
-    match error {
-        Error::WatchError(status) => status.code == 410,
-        Error::WatchStartFailed(ClientError::Api(status)) => status.code == 410,
-        _ => false,
-    }
+    matches!(error, Error::WatchError(status) if status.code == 410)
 }
 
 fn told_by(error: &Error) -> String {

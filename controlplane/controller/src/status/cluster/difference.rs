@@ -71,8 +71,10 @@ pub(super) fn next(key: &ObjectKey, wanted: Wanted<'_>, observed: &Observed) -> 
         Shape::Own => own(key, status, generation, observed),
         Shape::Shared { list, reference } => {
             let is_known = status.is_some() || wanted.is_judged;
-            let mut status = status.unwrap_or_default();
-            let wanted = status.get_mut(list).map(Value::take).unwrap_or_default();
+            let wanted = status.map(|mut status| match status[list].take() {
+                Value::Array(entries) => entries,
+                _ => Vec::new(),
+            });
             is_known.then(|| shared(list, reference, wanted, generation, observed)).flatten()
         }
     };
@@ -111,16 +113,16 @@ fn own(
 fn shared(
     list: &str,
     reference: &str,
-    wanted: Value,
+    wanted: Option<Vec<Value>>,
     generation: i64,
     observed: &Observed,
 ) -> Option<Write> {
     let has = observed.status.get(list).and_then(Value::as_array).cloned().unwrap_or_default();
     let is_ours = |entry: &&Value| entry["controllerName"] == CONTROLLER_NAME;
-    if !wanted.is_null() && has.iter().filter(is_ours).map(newest).max() > Some(generation) {
+    if wanted.is_some() && has.iter().filter(is_ours).map(newest).max() > Some(generation) {
         return None;
     }
-    let mut wanted = wanted.as_array().cloned().unwrap_or_default();
+    let mut wanted = wanted.unwrap_or_default();
     let mut merged = Vec::with_capacity(has.len().max(wanted.len()));
     for entry in &has {
         if !is_ours(&entry) {
@@ -249,7 +251,7 @@ mod tests {
         }
     }
 
-    fn gateway(status: Value) -> Object {
+    fn gateway(status: &Value) -> Object {
         let value = json!({"metadata": {"name": "g", "namespace": "n", "uid": "u", "generation": 2},
             "spec": {"gatewayClassName": "penstock", "listeners": []}, "status": status});
         Object::Gateway(Arc::new(serde_json::from_value::<Gateway>(value).unwrap()))
@@ -284,7 +286,7 @@ mod tests {
         let ours = json!({"f:conditions": {"k:{\"type\":\"Accepted\"}": {}},
             "f:listeners": {"k:{\"name\":\"b\"}": {}}});
         let none = Value::Null;
-        let want = gateway(status(NEW));
+        let want = gateway(&status(NEW));
         for (promise, has, ours, writes) in [
             ("what is there is not written", status(OLD), &none, false),
             ("nothing there", Value::Null, &none, true),
@@ -333,7 +335,7 @@ mod tests {
     #[test]
     fn an_apply_byte_for_byte() {
         let want = gateway(
-            json!({"conditions": [condition("Accepted", "True", 2, NEW), condition("Programmed", "True", 2, NEW)],
+            &json!({"conditions": [condition("Accepted", "True", 2, NEW), condition("Programmed", "True", 2, NEW)],
             "listeners": []}),
         );
         let has = json!({"conditions": [condition("Accepted", "True", 1, OLD), condition("Programmed", "False", 1, OLD)]});
