@@ -1,7 +1,7 @@
 //! Which of several control processes writes statuses: the one that holds a `Lease`.
 //!
-//! The holder renews it every other second. It counts as ours for [`OURS`] from the moment before the renewal was
-//! sent, by our own monotonic clock; others take it when it has not changed for [`DURATION`] by theirs. So no two
+//! The holder renews it every other second. It counts as ours for `OURS` from the moment before the renewal was
+//! sent, by our own monotonic clock; others take it when it has not changed for `DURATION` by theirs. So no two
 //! clocks are ever compared, and there is a time in which nobody writes, never one in which two do. Every change of
 //! the Lease names the resourceVersion it was read at: of two who want it, one gets a conflict.
 //!

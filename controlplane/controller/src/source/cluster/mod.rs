@@ -1,6 +1,6 @@
 //! The API server of a cluster: what is in it, and every change.
 //!
-//! A task a kind ([`watch`]) lists and watches it, and turns what the API server says ([`raw`]) into our objects.
+//! A task a kind (`watch`) lists and watches it, and turns what the API server says ([`raw`]) into our objects.
 //! All of them end in one bounded channel of [`Happening`]s, so that a burst waits in the API server and not in
 //! our memory.
 //!

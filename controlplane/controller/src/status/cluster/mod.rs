@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Only the newest wanted status of an object counts: what waits is the name of an object, never a status, and the
-//! [`difference`] is looked for when its turn comes. So nothing is written that is there already, whoever wrote it,
+//! `difference` is looked for when its turn comes. So nothing is written that is there already, whoever wrote it,
 //! and nothing queues up while the API server is away. Only the leader writes; when it no longer leads, requests
 //! under way are given up.
 

@@ -1,7 +1,7 @@
 //! How soon an object's status may be written again.
 //!
 //! A thousand routes made one after the other change the count of one listener a thousand times. The first change
-//! is written at once; while changes follow each other, pauses double up to [`LONGEST`], so that the last count is
+//! is written at once; while changes follow each other, pauses double up to `LONGEST`, so that the last count is
 //! there half a second after it is known and few were written before it.
 
 use std::time::Duration;
