@@ -5,18 +5,19 @@
 //!
 //! ```text
 //!  source      a folder of YAML, watched                         source::folder: settle, watch
-//!    │  text
-//!  yaml        documents, trees with places, typed objects       yaml: documents, tree, decode
+//!    │         or the API server of a cluster                    source::cluster: connect, watch, raw
+//!  yaml        of files: documents, trees with places, objects   yaml: documents, tree, decode
 //!  manifest    the objects of a file, and what is wrong with it
 //!  schema      what an API server would refuse
 //!    │  objects
-//!  store       what is in force: now, or when it was last good   store: history, saved
+//!  store       what is in force: now, or when it was last good   store: history, saved; mirror of a cluster
 //!    │  a set of objects
 //!  translate   pure: the feed's State, and what to answer        translate: class, gateway, listener, route, …
 //!    │  State                              │  answers
 //!  publish     a thread with the ring      │                     publish: session, generation
 //!    │  acknowledgements                   │
-//!  status      conditions, stamped and written as files          status: programmed, stamp, files
+//!  status      conditions, stamped and written as files,         status: programmed, stamp, files
+//!              and by who holds the lease to the API server      status::cluster: difference, pace; lease
 //! ```
 //!
 //! [`controller::run`] is the event loop around them; [`check()`] runs the same steps without a data plane, for
@@ -30,9 +31,11 @@
 //!    the last good one stays in force, over restarts too.
 //! 3. **Nothing is said before it is so.** `Programmed=True` waits for the data plane's acknowledgement.
 
+pub mod backoff;
 mod check;
 pub mod controller;
 pub mod finding;
+pub mod lease;
 pub mod manifest;
 pub mod object;
 pub mod publish;

@@ -25,8 +25,11 @@ pub struct Report {
     pub version: &'static str,
     /// When we started.
     pub started: Time,
-    /// The folder we read.
+    /// The folder we read; empty if objects come from an API server.
     pub config_dir: PathBuf,
+    /// The API server we watch, if objects come from one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_server: Option<ApiServer>,
     /// The generation that was published last; 0 before the first.
     pub generation: u64,
     /// The generation that the data plane acknowledged last; 0 before the first.
@@ -47,6 +50,22 @@ pub struct Report {
     pub refused: Vec<Refused>,
     /// How often the data plane was told something, by how much: `nothing`, `delta`, `snapshot`.
     pub publishes: BTreeMap<&'static str, u64>,
+}
+
+/// How we stand with the API server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ApiServer {
+    /// Where it is.
+    pub url: String,
+    /// Whether it answers: what was last good is in force all the same.
+    pub connected: bool,
+    /// Whether we are the ones who write statuses.
+    pub leader: bool,
+    /// How many status writes changed something, since we started.
+    pub status_writes: u64,
+    /// Why a status could not be written yet, if one could not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status_trouble: Option<String>,
 }
 
 /// Something that is refused or looks wrong.

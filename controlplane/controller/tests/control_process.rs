@@ -1,16 +1,16 @@
 //! The control process as a whole: a real folder, a real ring, a data plane that only says yes or no.
 
+mod data_plane;
+
 use std::fs;
 use std::future::Future;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use data_plane::DataPlane;
 use penstock_controlplane::controller::{self, Paths};
-use penstock_feed::{ObjectError, ObjectId, ObjectKind, Server, State, StateFile, Step};
 use serde_json::Value;
 
 const CLASS: &str = "apiVersion: gateway.networking.k8s.io/v1
@@ -106,79 +106,11 @@ async fn until(condition: impl Fn() -> bool) {
     }
 }
 
-/// A generation and its state.
-type Commit = (u64, Arc<State>);
-
-/// A consumer of the feed that acknowledges what it commits, if it is allowed to.
-struct DataPlane {
-    stop: Arc<AtomicBool>,
-    willing: Arc<AtomicBool>,
-    committed: Arc<Mutex<Vec<Commit>>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl DataPlane {
-    fn start(appliance: &Appliance) -> Self {
-        Self::start_refusing(appliance, &[])
-    }
-
-    /// Acknowledges everything except `refused`, the names of listeners.
-    fn start_refusing(appliance: &Appliance, refused: &[&str]) -> Self {
-        let uid = fs::metadata(&appliance.paths.config_dir).unwrap().uid();
-        let store = StateFile::open(appliance.paths.run_dir.join("dataplane.state")).unwrap();
-        let mut server = Server::bind(&appliance.paths.dataplane_socket, &[uid], store).unwrap();
-        let error = |name: &&str| ObjectError {
-            object: ObjectId { kind: ObjectKind::Listener, name: (*name).try_into().unwrap() },
-            message: "no port has this VIP".into(),
-        };
-        let errors: Vec<_> = refused.iter().map(error).collect();
-        let stop = Arc::new(AtomicBool::new(false));
-        let willing = Arc::new(AtomicBool::new(true));
-        let committed = Arc::new(Mutex::new(Vec::new()));
-        let (stopped, agrees, commits) =
-            (Arc::clone(&stop), Arc::clone(&willing), Arc::clone(&committed));
-        let thread = std::thread::spawn(move || {
-            let mut acknowledged = None;
-            while !stopped.load(Ordering::Relaxed) {
-                match server.step(1000) {
-                    Step::Committed => {
-                        let now = (server.generation(), Arc::clone(server.state()));
-                        commits.lock().unwrap().push(now);
-                    }
-                    Step::More => {}
-                    Step::Idle => std::thread::sleep(Duration::from_millis(1)),
-                }
-                let generation = server.generation();
-                if agrees.load(Ordering::Relaxed) && acknowledged != Some(generation) {
-                    server.acknowledge(generation, &errors);
-                    acknowledged = Some(generation);
-                }
-            }
-        });
-        Self { stop, willing, committed, thread: Some(thread) }
-    }
-
-    fn commits(&self) -> Vec<Commit> {
-        self.committed.lock().unwrap().clone()
-    }
-
-    fn listeners(&self) -> usize {
-        self.commits().last().map_or(0, |(_, state)| state.listeners.size())
-    }
-}
-
-impl Drop for DataPlane {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().unwrap().join().unwrap();
-    }
-}
-
 #[tokio::test]
 async fn programmed_waits_for_the_acknowledgement() {
     let appliance = Appliance::new();
     fs::write(appliance.config("a.yaml"), CLASS.to_owned() + &gateway("web", 80)).unwrap();
-    let plane = DataPlane::start(&appliance);
+    let plane = DataPlane::start(&appliance.paths);
     plane.willing.store(false, Ordering::Relaxed);
     appliance
         .while_running(async {
@@ -205,7 +137,7 @@ async fn programmed_waits_for_the_acknowledgement() {
 async fn a_restart_with_the_same_objects_sends_nothing() {
     let appliance = Appliance::new();
     fs::write(appliance.config("a.yaml"), CLASS.to_owned() + &gateway("web", 80)).unwrap();
-    let plane = DataPlane::start(&appliance);
+    let plane = DataPlane::start(&appliance.paths);
     appliance.while_running(until(|| appliance.is_programmed("web"))).await;
     let file = appliance.paths.run_dir.join("status/Gateway/default/web.yaml");
     let inode = || fs::metadata(&file).unwrap().ino(); // a file that is replaced has another
@@ -236,7 +168,7 @@ async fn a_restart_with_the_same_objects_sends_nothing() {
 async fn a_restart_without_its_state_adopts_the_data_planes_generation() {
     let appliance = Appliance::new();
     fs::write(appliance.config("a.yaml"), CLASS.to_owned() + &gateway("web", 80)).unwrap();
-    let plane = DataPlane::start(&appliance);
+    let plane = DataPlane::start(&appliance.paths);
     appliance
         .while_running(async {
             until(|| appliance.is_programmed("web")).await;
@@ -255,7 +187,7 @@ async fn a_restart_without_its_state_adopts_the_data_planes_generation() {
 async fn a_data_plane_that_restarts_is_told_at_once() {
     let appliance = Appliance::new();
     fs::write(appliance.config("a.yaml"), CLASS.to_owned() + &gateway("web", 80)).unwrap();
-    let plane = DataPlane::start(&appliance);
+    let plane = DataPlane::start(&appliance.paths);
     appliance
         .while_running(async {
             until(|| appliance.is_programmed("web")).await;
@@ -267,7 +199,7 @@ async fn a_data_plane_that_restarts_is_told_at_once() {
                     .is_some_and(|text| text.contains("data plane"))
             );
             fs::remove_file(appliance.paths.run_dir.join("dataplane.state")).unwrap();
-            let again = DataPlane::start(&appliance);
+            let again = DataPlane::start(&appliance.paths);
             until(|| again.listeners() == 1).await;
             until(|| appliance.report()["connected"] == true).await;
         })
@@ -282,7 +214,7 @@ async fn an_object_that_the_data_plane_cannot_serve_is_said_to_be_so() {
         CLASS.to_owned() + &gateway("web", 80) + &gateway("other", 81),
     )
     .unwrap();
-    let _plane = DataPlane::start_refusing(&appliance, &["default/web/tcp"]);
+    let _plane = DataPlane::start_refusing(&appliance.paths, &["default/web/tcp"]);
     appliance
         .while_running(async {
             until(|| appliance.is_programmed("other")).await;
@@ -298,7 +230,7 @@ async fn an_edit_that_an_api_server_would_refuse_disturbs_nothing_not_even_over_
     let appliance = Appliance::new();
     let good = CLASS.to_owned() + &gateway("web", 80);
     fs::write(appliance.config("a.yaml"), &good).unwrap();
-    let plane = DataPlane::start(&appliance);
+    let plane = DataPlane::start(&appliance.paths);
     appliance
         .while_running(async {
             until(|| appliance.is_programmed("web")).await;
@@ -319,7 +251,7 @@ async fn what_a_condition_refuses_is_in_the_report_until_it_is_mended() {
     let appliance = Appliance::new();
     let good = CLASS.to_owned() + &gateway("web", 80);
     fs::write(appliance.config("a.yaml"), good.replace("192.0.2.10", "224.0.0.1")).unwrap();
-    let _plane = DataPlane::start(&appliance);
+    let _plane = DataPlane::start(&appliance.paths);
     appliance
         .while_running(async {
             until(|| appliance.report()["errors"] == 2).await;
@@ -352,7 +284,7 @@ async fn the_report_is_touched_while_nothing_happens() {
 #[tokio::test]
 async fn the_folder_is_followed_as_people_use_it() {
     let appliance = Appliance::new();
-    let plane = DataPlane::start(&appliance);
+    let plane = DataPlane::start(&appliance.paths);
     appliance
         .while_running(async {
             appliance.replace("class.yaml", CLASS);
@@ -407,7 +339,7 @@ async fn a_folder_that_breaks_changes_nothing_not_even_over_a_restart() {
     let appliance = Appliance::new();
     fs::write(appliance.config("a.yaml"), CLASS.to_owned() + &gateway("web", 80)).unwrap();
     let aside = appliance.paths.config_dir.with_file_name("aside");
-    let plane = DataPlane::start(&appliance);
+    let plane = DataPlane::start(&appliance.paths);
     appliance
         .while_running(async {
             until(|| appliance.is_programmed("web")).await;
@@ -433,7 +365,7 @@ async fn a_folder_that_breaks_changes_nothing_not_even_over_a_restart() {
 async fn a_folder_that_takes_the_place_of_another_is_followed() {
     let appliance = Appliance::new();
     let next = appliance.paths.config_dir.with_file_name("next");
-    let _plane = DataPlane::start(&appliance);
+    let _plane = DataPlane::start(&appliance.paths);
     fs::write(appliance.config("a.yaml"), CLASS.to_owned() + &gateway("old", 80)).unwrap();
     fs::create_dir(&next).unwrap();
     fs::write(next.join("a.yaml"), CLASS.to_owned() + &gateway("new", 80)).unwrap();

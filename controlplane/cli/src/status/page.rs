@@ -108,7 +108,12 @@ fn errand(control: &ControlPlane) -> String {
         (State::Running, false) => "not connected, ",
         _ => "", // what it said before it died
     };
-    format!("{connected}{} objects from {}", says.objects, says.config_dir)
+    let source = match &says.api_server {
+        Some(server) if server.connected => server.url.clone(),
+        Some(server) => format!("{}, which is out of reach", server.url),
+        None => says.config_dir.clone(),
+    };
+    format!("{connected}{} objects from {source}", says.objects)
 }
 
 fn generations(report: &Report) -> Grid {
@@ -149,7 +154,11 @@ fn refused(control: &ControlPlane) -> String {
         says.refused.iter().map(|refused| format!("  {}\n", refused_line(refused))).collect();
     let more = (says.errors + says.warnings).saturating_sub(says.refused.len() as u64);
     if more > 0 {
-        let _ = writeln!(text, "  and {more} more: penstock check {}", says.config_dir); // writing to a String cannot fail
+        let next = match &says.api_server {
+            Some(_) => "see the log of penstock-controlplane".to_owned(),
+            None => format!("penstock check {}", says.config_dir),
+        };
+        let _ = writeln!(text, "  and {more} more: {next}"); // writing to a String cannot fail
     }
     text
 }

@@ -106,6 +106,9 @@ pub(crate) struct ControlPlane {
 #[serde(default)]
 pub(crate) struct ControlSays {
     pub(crate) config_dir: String,
+    /// The API server that it watches, if it does not read a folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) api_server: Option<ApiServer>,
     pub(crate) generation: u64,
     pub(crate) acknowledged: u64,
     pub(crate) digest: String,
@@ -119,6 +122,18 @@ pub(crate) struct ControlSays {
     /// The first of them.
     pub(crate) refused: Vec<Refused>,
     pub(crate) publishes: BTreeMap<String, u64>,
+}
+
+/// How the control process stands with an API server.
+#[derive(Clone, Debug, Default, Deserialize, SerializeDerive)]
+#[serde(default)]
+pub(crate) struct ApiServer {
+    pub(crate) url: String,
+    pub(crate) connected: bool,
+    pub(crate) leader: bool,
+    pub(crate) status_writes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) status_trouble: Option<String>,
 }
 
 /// Something that the control process refuses, or that looks wrong to it.

@@ -1,7 +1,6 @@
 //! One round: from what was read, or heard, to what is wanted, and what is written.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,15 +11,14 @@ use penstock_gateway_types::k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::{Paths, objects_file};
+use super::Paths;
 use crate::finding::{Finding, Severity};
 use crate::object::{NamespacedName, Object, ObjectKey};
 use crate::publish::{Event, Publisher};
-use crate::report::{Report, ReportFile};
-use crate::source::folder::Texts;
+use crate::report::{ApiServer, Report, ReportFile};
 use crate::status::files::StatusFiles;
 use crate::status::{self, Progress, RefusedState, Stamp, Statuses};
-use crate::store::{InForce, Store};
+use crate::store::InForce;
 use crate::translate::{Known, Translation, translate_with};
 
 /// How long the data plane may be away before `Programmed` is doubted: longer than a restart takes.
@@ -28,33 +26,37 @@ const LOST_AFTER: Duration = Duration::from_secs(10);
 /// How long a new process waits for the data plane's word before it writes the first status: what an earlier
 /// process wrote is probably still true.
 const FIRST_WORD: Duration = Duration::from_secs(2);
+/// How long a status may wait for the data plane's word on the state it is about.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Everything between the sources and the files we write.
 pub(super) struct Round {
-    paths: Paths,
-    store: Store,
     publisher: Publisher,
-    in_force: InForce,
+    /// The objects in force, as the source has them.
+    pub(super) in_force: InForce,
     translation: Translation,
     /// What each Gateway has: it stays its own.
     held: BTreeMap<NamespacedName, Vec<IpAddr>>,
     /// Until then the publisher wants nothing: an empty state in ignorance would end every connection.
     translated: bool,
     progress: Progress,
+    /// Since when the data plane owes its word on a state.
+    unsettled_since: Option<Instant>,
     away_since: Option<Instant>,
     /// Until then no status is written; `None` once the data plane's word is known.
     silent_until: Option<Instant>,
-    folder_trouble: Option<Finding>,
+    /// What is wrong with the source itself.
+    pub(super) source_troubles: Vec<Finding>,
     /// Everything that is refused or doubtful, as it was last said.
     findings: Vec<Finding>,
-    statuses: Statuses,
+    statuses: Arc<Statuses>,
     status_files: StatusFiles,
     report: Report,
     report_file: ReportFile,
 }
 
 /// The time to the second, as the API has it.
-fn now() -> Time {
+pub(super) fn now() -> Time {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let seconds = i64::try_from(since.as_secs()).unwrap_or_default();
     Time(Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH))
@@ -73,12 +75,17 @@ fn held(statuses: &Statuses) -> BTreeMap<NamespacedName, Vec<IpAddr>> {
 }
 
 impl Round {
-    pub(super) fn new(paths: Paths, store: Store, publisher: Publisher) -> Self {
+    /// Writes as `paths` says. `api_server`: where objects come from, if not from a folder.
+    pub(super) fn new(paths: &Paths, api_server: Option<ApiServer>, publisher: Publisher) -> Self {
         let report = Report {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION"),
             started: now(),
-            config_dir: paths.config_dir.clone(),
+            config_dir: match &api_server {
+                Some(_) => std::path::PathBuf::new(),
+                None => paths.config_dir.clone(),
+            },
+            api_server,
             generation: 0,
             acknowledged: 0,
             digest: String::new(),
@@ -93,56 +100,32 @@ impl Round {
         let status_files = StatusFiles::open(&paths.run_dir);
         let statuses = status_files.statuses();
         Self {
-            store,
             publisher,
             in_force: InForce::default(),
             translation: Translation::default(),
             translated: false,
             progress: Progress::default(),
+            unsettled_since: None,
             away_since: Some(Instant::now()),
             silent_until: Some(Instant::now() + FIRST_WORD),
-            folder_trouble: None,
+            source_troubles: Vec::new(),
             findings: Vec::new(),
             held: held(&statuses),
-            statuses,
+            statuses: Arc::new(statuses),
             status_files,
             report,
             report_file: ReportFile::open(&paths.run_dir),
-            paths,
         }
     }
 
-    pub(super) fn forget_texts(&mut self) {
-        self.store.forget_texts();
+    /// Whether anything is wanted of the data plane yet.
+    pub(super) fn has_translated(&self) -> bool {
+        self.translated
     }
 
-    /// Takes in what the folder holds.
-    pub(super) fn read(&mut self, texts: Texts) {
-        let recovered = self.folder_trouble.take().is_some();
-        let changed = self.store.update(texts);
-        if changed || recovered || !self.translated {
-            self.translate();
-            self.save();
-        }
-        self.conclude();
-    }
-
-    /// The folder cannot be read: what was last good stays in force.
-    pub(super) fn unreadable(&mut self, error: &io::Error) {
-        let folder = self.paths.config_dir.display().to_string();
-        let message = format!("cannot be read: {error}: the last good objects stay in force");
-        let finding =
-            Finding { file: folder, place: None, severity: Severity::Error, object: None, message };
-        self.folder_trouble = Some(finding);
-        if !self.translated && !self.store.is_empty() {
-            self.translate();
-        }
-        self.conclude();
-    }
-
-    fn translate(&mut self) {
+    /// Wants what the objects in force mean.
+    pub(super) fn translate(&mut self) {
         self.translated = true;
-        self.in_force = self.store.in_force(&now());
         let known = Known { held: Some(&self.held), ..Known::default() };
         self.translation = translate_with(&self.in_force.objects, known);
         self.held.clone_from(&self.translation.addresses);
@@ -152,11 +135,37 @@ impl Round {
         self.publisher.want(Arc::clone(&self.translation.state));
     }
 
-    fn save(&self) {
-        let file = objects_file(&self.paths.state_dir);
-        if let Err(error) = self.store.save(&file) {
-            warn!(%error, "the last good objects are not kept");
+    /// Whether the data plane owes no word on what we want, or owes it for too long.
+    fn is_settled(&self) -> bool {
+        let wanted = &self.translation.state;
+        let known = self.progress.acknowledged.as_ref();
+        self.progress.refused.is_some()
+            || self.away_since.is_some()
+            || known.is_some_and(|known| Arc::ptr_eq(known, wanted) || known == wanted)
+            || self.unsettled_since.is_some_and(|since| since.elapsed() > PATIENCE)
+    }
+
+    /// The statuses and the classes that Gateways use, once the data plane's word on them is known: one write says
+    /// what took effect, not one that it may and one that it did.
+    pub(super) fn wish(&mut self) -> Option<(Arc<Statuses>, BTreeSet<String>)> {
+        if self.silent_until.is_some() || !self.is_settled() {
+            self.unsettled_since.get_or_insert_with(Instant::now);
+            return None;
         }
+        self.unsettled_since = None;
+        let classes = self.in_force.objects.gateways.values();
+        let classes = classes.map(|gateway| gateway.spec.gateway_class_name.clone());
+        Some((Arc::clone(&self.statuses), classes.collect()))
+    }
+
+    /// What was told of the API server.
+    pub(super) fn api_server(&self) -> Option<&ApiServer> {
+        self.report.api_server.as_ref()
+    }
+
+    /// What is told of the API server.
+    pub(super) fn report_api_server(&mut self, api_server: ApiServer) {
+        self.report.api_server = Some(api_server);
     }
 
     /// Takes in what happened on the way to the data plane.
@@ -248,7 +257,10 @@ impl Round {
         let now = now();
         let stamp = Stamp { now: &now, previous: &self.statuses };
         let (objects, translation) = (&self.in_force.objects, &self.translation);
-        self.statuses = status::conclude(objects, translation, &self.progress, &stamp);
+        let statuses = status::conclude(objects, translation, &self.progress, &stamp);
+        if *self.statuses != statuses {
+            self.statuses = Arc::new(statuses);
+        }
         match self.status_files.write(&self.statuses) {
             Ok(written) => debug!(written.files, written.removed, "status written"),
             Err(error) => error!(%error, "status not written: free or repair the run directory"),
@@ -275,7 +287,7 @@ impl Round {
         self.findings = findings;
     }
 
-    /// What is wrong with the folder, the files, and objects.
+    /// What is wrong with the source, the files, and objects.
     fn look_for_findings(&self) -> Vec<Finding> {
         let about = |object: &ObjectKey, severity, message| Finding {
             file: self.in_force.origins.get(object).cloned().unwrap_or_default(),
@@ -284,7 +296,7 @@ impl Round {
             object: Some(object.clone()),
             message,
         };
-        let files = self.folder_trouble.iter().chain(&self.in_force.findings).cloned();
+        let files = self.source_troubles.iter().chain(&self.in_force.findings).cloned();
         let faults = self.statuses.iter().flat_map(|(key, object)| {
             let faults = status::faults(object).into_iter();
             faults.map(move |fault| about(key, Severity::Error, fault))

@@ -1,3 +1,5 @@
-//! Where objects come from. Today that is a folder of files; a cluster and a pushed bundle come beside it.
+//! Where objects come from: a folder of files, or the API server of a cluster. A pushed bundle comes beside
+//! them. A control process has one source.
 
+pub mod cluster;
 pub mod folder;

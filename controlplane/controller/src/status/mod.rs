@@ -6,6 +6,7 @@
 //!
 //! [`conclude`] is pure; [`files`] puts the result where people find it.
 
+pub mod cluster;
 pub mod files;
 mod programmed;
 mod stamp;

@@ -11,6 +11,7 @@
 //! generation that rises when the spec changes.
 
 mod history;
+pub mod mirror;
 mod saved;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -124,7 +124,7 @@ fn manifest(saved: SavedObject) -> Result<Manifest, String> {
     Ok(Manifest { object, place: Place { line: saved.line, column: saved.column } })
 }
 
-fn kind(text: &str) -> Result<Kind, String> {
+pub(super) fn kind(text: &str) -> Result<Kind, String> {
     let found = Kind::ALL.into_iter().find(|kind| kind.as_str() == text);
     found.ok_or_else(|| format!("kind {text:?} is not known"))
 }

@@ -1,0 +1,304 @@
+//! The control process on a cluster: what its watches saw, and when that is translated.
+//!
+//! The first change after a rest is translated at once. What follows waits a moment for its like, as long as the
+//! last translation took and never less than [`BATCH`]: so a burst is translated in few rounds, and rounds never
+//! take more than half of the time.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kube::Client;
+use tokio::sync::mpsc::Receiver;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use super::round::Round;
+use super::{Desk, Paths, StartError, beat, take};
+use crate::finding::{Finding, Severity};
+use crate::lease::{self, Candidate, Identity, Leads};
+use crate::object::{Kind, Object};
+use crate::report::ApiServer;
+use crate::source::cluster::{self, Happening, MOST_WAITING};
+use crate::status::cluster::{Message, StatusWriter, Wish};
+use crate::store::mirror::{self, Mirror};
+
+/// What follows a change waits at least this long.
+const BATCH: Duration = Duration::from_millis(5);
+/// Changed objects are saved this long after the first change.
+const SAVE_AFTER: Duration = Duration::from_secs(5);
+
+/// Statuses that wait for the data plane are looked at this often, beside when it speaks.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
+
+/// The cluster to run on.
+pub struct Cluster {
+    /// The client of its API server.
+    pub client: Client,
+    /// Where that is, for people.
+    pub url: String,
+    /// The namespace of the Lease by which one of several processes writes statuses.
+    pub lease_namespace: String,
+}
+
+/// Runs until a signal ends it.
+pub(super) async fn run(paths: &Paths, cluster: Cluster, desk: Desk) -> Result<(), StartError> {
+    let Desk { mut terminate, mut interrupt, mut hang_up, publisher, mut events } = desk;
+    let identity = Identity::open(&paths.state_dir)?;
+    let mut watches = cluster::watch_all(&cluster.client);
+    let mut work = Work::new(paths, &cluster, &identity, publisher);
+    info!(api_server = %cluster.url, identity = identity.name(), "control process started");
+    work.begin();
+    let mut beat = beat();
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => {
+                info!("SIGHUP: everything is listed anew");
+                watches = cluster::watch_all(&cluster.client);
+            }
+            Some(event) = events.recv() => {
+                take(event, &mut events, &mut work.round);
+                work.wish();
+            }
+            Some(happening) = watches.happenings.recv() => {
+                work.see(happening, &mut watches.happenings);
+            }
+            () = sleep_until(work.next_round), if work.is_stale => work.translate(),
+            () = sleep_until(work.wish_again.unwrap_or(work.next_round)), if work.wish_again.is_some() => {
+                work.round.conclude();
+                work.wish();
+            }
+            () = work.round.overdue() => {
+                work.round.time_passed();
+                work.wish();
+            }
+            _ = beat.tick() => work.beat(),
+        }
+    }
+    work.save_now().await;
+    lease::release(cluster.client, &cluster.lease_namespace, identity.name()).await;
+    info!("control process ends; the data plane goes on with what it has");
+    Ok(())
+}
+
+/// Everything between the watches and what we write.
+struct Work {
+    round: Round,
+    mirror: Mirror,
+    writer: StatusWriter,
+    leads: watch::Receiver<Leads>,
+    _candidate: JoinSet<()>,
+    troubles: BTreeMap<Kind, (String, Instant)>,
+    /// Whether they changed since they were told.
+    has_news: bool,
+    url: String,
+    /// Whether an object changed since the last translation.
+    is_stale: bool,
+    /// When to ask again whether statuses may be told.
+    wish_again: Option<Instant>,
+    /// The next translation is not before.
+    next_round: Instant,
+    file: PathBuf,
+    /// Since when an object in force is not saved.
+    unsaved: Option<Instant>,
+    saving: Option<JoinHandle<()>>,
+}
+
+impl Work {
+    fn new(
+        paths: &Paths,
+        cluster: &Cluster,
+        identity: &Identity,
+        publisher: crate::publish::Publisher,
+    ) -> Self {
+        let (lead, leads) = watch::channel(Leads::default());
+        let candidate =
+            Candidate::new(cluster.client.clone(), &cluster.lease_namespace, identity.name());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(candidate.run(lead));
+        let told = ApiServer { url: cluster.url.clone(), ..ApiServer::default() };
+        Self {
+            round: Round::new(paths, Some(told), publisher),
+            mirror: Mirror::default(),
+            writer: StatusWriter::start(cluster.client.clone(), leads.clone()),
+            leads,
+            _candidate: tasks,
+            troubles: BTreeMap::new(),
+            has_news: false,
+            url: cluster.url.clone(),
+            is_stale: false,
+            wish_again: None,
+            next_round: Instant::now(),
+            file: paths.state_dir.join("cluster.json"),
+            unsaved: None,
+            saving: None,
+        }
+    }
+
+    /// Serves what was in force when we ran last, until the API server is heard.
+    fn begin(&mut self) {
+        match mirror::load(&self.file) {
+            Ok(in_force) => self.round.in_force = in_force,
+            Err(error) => warn!(%error, "the last good objects are lost"),
+        }
+        if !self.round.in_force.objects.is_empty() {
+            self.round.translate();
+        }
+        self.conclude();
+    }
+
+    /// Takes in everything that waits, then translates, now or in a moment.
+    fn see(&mut self, first: Happening, more: &mut Receiver<Happening>) {
+        self.take(first);
+        for _ in 0..MOST_WAITING {
+            let Ok(next) = more.try_recv() else { break };
+            self.take(next);
+        }
+        let complete = self.mirror.is_complete();
+        // What is heard for the first time may be empty, and is wanted all the same.
+        self.is_stale |= complete && !self.round.has_translated();
+        let has_news = self.mirror.has_news() | std::mem::take(&mut self.has_news);
+        if complete && self.is_stale && self.next_round <= Instant::now() {
+            self.translate();
+        } else if has_news {
+            self.tell_troubles();
+        }
+    }
+
+    fn take(&mut self, happening: Happening) {
+        match &happening {
+            Happening::Trouble { kind, reason, lasts } => {
+                self.troubles.insert(*kind, (reason.clone(), Instant::now() + *lasts));
+                self.has_news = true;
+            }
+            Happening::Seen(seen) => self.is_well(seen.key.kind),
+            Happening::Listed(kind) | Happening::Absent(kind) => self.is_well(*kind),
+            Happening::Listing(_) | Happening::Gone(_) => {}
+        }
+        let changed = self.mirror.take(&happening, &mut self.round.in_force);
+        if !changed.is_empty() {
+            self.is_stale = true;
+            self.unsaved.get_or_insert_with(Instant::now);
+        }
+        if let Happening::Seen(seen) = happening {
+            let (key, listed) = (seen.key, seen.listed);
+            if let Some(observed) = seen.observed {
+                self.writer.tell(Message::Observed { key, observed, listed });
+            }
+            return;
+        }
+        for key in changed {
+            self.writer.tell(Message::Gone(key));
+        }
+    }
+
+    fn is_well(&mut self, kind: Kind) {
+        self.has_news |= self.troubles.remove(&kind).is_some();
+    }
+
+    fn translate(&mut self) {
+        if !self.mirror.is_complete() {
+            // After a restart: what is in force is served already, and what is missing may follow.
+            self.next_round = Instant::now() + BATCH;
+            return;
+        }
+        let start = Instant::now();
+        self.is_stale = false;
+        self.round.translate();
+        self.conclude();
+        let took = start.elapsed();
+        self.next_round = Instant::now() + took.max(BATCH);
+    }
+
+    /// Writes status and report, where they changed.
+    fn conclude(&mut self) {
+        self.tell_troubles();
+        self.wish();
+    }
+
+    fn wish(&mut self) {
+        if !self.mirror.is_complete() {
+            return;
+        }
+        self.wish_again = Some(Instant::now() + ASK_AGAIN);
+        if let Some((statuses, classes_in_use)) = self.round.wish() {
+            self.wish_again = None;
+            let is_fresh = !self.is_stale;
+            self.writer.tell(Message::Want(Wish { statuses, classes_in_use, is_fresh }));
+        }
+    }
+
+    /// What is wrong with the API server and with objects of it.
+    fn tell_troubles(&mut self) {
+        let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (kind, (reason, _)) in &self.troubles {
+            by_reason.entry(reason).or_default().push(kind.as_str());
+        }
+        let mut findings = self.mirror.findings(&self.round.in_force);
+        findings.extend(by_reason.into_iter().map(|(reason, kinds)| Finding {
+            file: self.url.clone(),
+            place: None,
+            severity: Severity::Error,
+            object: None,
+            message: format!(
+                "{} cannot be watched: {reason}; what was last good stays in force",
+                kinds.join(", ")
+            ),
+        }));
+        self.round.source_troubles = findings;
+        self.round.report_api_server(self.told());
+        self.round.conclude();
+    }
+
+    fn told(&self) -> ApiServer {
+        let written = self.writer.told();
+        ApiServer {
+            url: self.url.clone(),
+            connected: self.troubles.is_empty() && self.mirror.is_complete(),
+            leader: self.leads.borrow().now(),
+            status_writes: written.writes,
+            status_trouble: written.trouble,
+        }
+    }
+
+    fn beat(&mut self) {
+        let now = Instant::now();
+        let before = self.troubles.len();
+        self.troubles.retain(|_, (_, until)| *until > now);
+        if self.troubles.len() != before || self.round.api_server() != Some(&self.told()) {
+            self.tell_troubles();
+        }
+        let due = self.unsaved.is_some_and(|since| since + SAVE_AFTER <= now);
+        if due && self.saving.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.saving = Some(self.save());
+        }
+        self.round.beat();
+    }
+
+    /// Saves the objects in force, on a thread that may wait for the disk.
+    fn save(&mut self) -> JoinHandle<()> {
+        self.unsaved = None;
+        let in_force = &self.round.in_force;
+        let keys = in_force.origins.keys();
+        let objects: Vec<Object> = keys.filter_map(|key| in_force.objects.get(key)).collect();
+        let file = self.file.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = mirror::save(&objects, &file) {
+                warn!(%error, "the last good objects are not kept");
+            }
+        })
+    }
+
+    async fn save_now(&mut self) {
+        if let Some(saving) = self.saving.take() {
+            let _ = saving.await; // a panic of that thread has been printed
+        }
+        if self.unsaved.is_some() {
+            let _ = self.save().await;
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The control process on a folder: when it is read, and what is kept of it.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tracing::{info, warn};
+
+use super::round::{Round, now};
+use super::{Desk, Paths, StartError, beat, take};
+use crate::finding::{Finding, Severity};
+use crate::source::folder::{self, Change, Settle, Texts, Watch};
+use crate::store::Store;
+
+/// Without a change, the folder is looked at this often: events may get lost.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// While the folder cannot be watched or read, it is tried this often.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// Runs until a signal ends it.
+pub(super) async fn run(paths: &Paths, desk: Desk) -> Result<(), StartError> {
+    let Desk { mut terminate, mut interrupt, mut hang_up, publisher, mut events } = desk;
+    let mut reading = Reading::new(&paths.config_dir);
+    let mut round = Round::new(paths, None, publisher);
+    let mut kept = Kept::load(paths);
+    info!(config_dir = %paths.config_dir.display(), "control process started");
+    reading.look(&mut kept, &mut round);
+    let mut beat = beat();
+    loop {
+        let wake = tokio::time::Instant::from_std(reading.next_look());
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => {
+                info!("SIGHUP: every file is read anew");
+                kept.store.forget_texts();
+                reading.look(&mut kept, &mut round);
+            }
+            Some(event) = events.recv() => take(event, &mut events, &mut round),
+            Some(change) = reading.changes.recv() => reading.note(change),
+            () = tokio::time::sleep_until(wake) => reading.look(&mut kept, &mut round),
+            () = round.overdue() => round.time_passed(),
+            _ = beat.tick() => round.beat(),
+        }
+    }
+    info!("control process ends; the data plane goes on with what it has");
+    Ok(())
+}
+
+/// The files as they were last good, and where they are saved.
+struct Kept {
+    store: Store,
+    file: PathBuf,
+    folder: String,
+}
+
+impl Kept {
+    fn load(paths: &Paths) -> Self {
+        let file = paths.state_dir.join("objects.json");
+        let store = Store::load(&file).unwrap_or_else(|error| {
+            warn!(%error, "the last good objects are lost");
+            Store::default()
+        });
+        Self { store, file, folder: paths.config_dir.display().to_string() }
+    }
+
+    /// Takes in what the folder holds.
+    fn read(&mut self, texts: Texts, round: &mut Round) {
+        let recovered = !std::mem::take(&mut round.source_troubles).is_empty();
+        let changed = self.store.update(texts);
+        if changed || recovered || !round.has_translated() {
+            self.translate(round);
+            if let Err(error) = self.store.save(&self.file) {
+                warn!(%error, "the last good objects are not kept");
+            }
+        }
+        round.conclude();
+    }
+
+    /// The folder cannot be read: what was last good stays in force.
+    fn unreadable(&mut self, error: &io::Error, round: &mut Round) {
+        let message = format!("cannot be read: {error}: the last good objects stay in force");
+        round.source_troubles = vec![Finding {
+            file: self.folder.clone(),
+            place: None,
+            severity: Severity::Error,
+            object: None,
+            message,
+        }];
+        if !round.has_translated() && !self.store.is_empty() {
+            self.translate(round);
+        }
+        round.conclude();
+    }
+
+    fn translate(&mut self, round: &mut Round) {
+        round.in_force = self.store.in_force(&now());
+        round.translate();
+    }
+}
+
+/// When the folder is read.
+struct Reading {
+    folder: PathBuf,
+    watch: Option<Watch>,
+    /// Device and inode of the folder that is watched: another may have taken its name.
+    watched: Option<(u64, u64)>,
+    changes: UnboundedReceiver<Change>,
+    settle: Settle,
+    looked: Instant,
+    readable: bool,
+}
+
+impl Reading {
+    fn new(folder: &Path) -> Self {
+        let (_, changes) = unbounded_channel();
+        let (settle, looked) = (Settle::default(), Instant::now());
+        Self {
+            folder: folder.to_owned(),
+            watch: None,
+            watched: None,
+            changes,
+            settle,
+            looked,
+            readable: true,
+        }
+    }
+
+    fn note(&mut self, change: Change) {
+        self.settle.note(change, Instant::now());
+    }
+
+    fn next_look(&self) -> Instant {
+        let well = self.readable && self.watch.is_some();
+        let regular = self.looked + if well { LOOK_AGAIN } else { TRY_AGAIN };
+        self.settle.due().map_or(regular, |due| due.min(regular))
+    }
+
+    /// Watches first, then reads, so that no change falls in between.
+    fn look(&mut self, kept: &mut Kept, round: &mut Round) {
+        self.settle.clear();
+        self.looked = Instant::now();
+        self.ensure_watch();
+        match folder::read(&self.folder) {
+            Ok(texts) => {
+                self.readable = true;
+                kept.read(texts, round);
+            }
+            Err(error) => {
+                self.readable = false;
+                self.watch = None; // it may watch a folder that was replaced
+                kept.unreadable(&error, round);
+            }
+        }
+    }
+
+    fn ensure_watch(&mut self) {
+        let now = std::fs::metadata(&self.folder).ok().map(|folder| (folder.dev(), folder.ino()));
+        if self.watch.is_some() && now == self.watched {
+            return;
+        }
+        let (changes_in, changes) = unbounded_channel();
+        match Watch::start(&self.folder, changes_in) {
+            Ok(watch) => (self.watch, self.watched, self.changes) = (Some(watch), now, changes),
+            Err(error) if self.readable => {
+                warn!(folder = %self.folder.display(), %error, "not watched: read every second instead");
+            }
+            Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! Statuses on their way to the API server.
+//!
+//! ```text
+//!  what is wanted ──┐
+//!  what is observed ┴─► difference ─► pace ─► at most 8 requests at once ─► API server
+//!                          ▲                              │ what it answered
+//!                          └──────────────────────────────┘
+//! ```
+//!
+//! Only the newest wanted status of an object counts: what waits is the name of an object, never a status, and the
+//! `difference` is looked for when its turn comes. So nothing is written that is there already, whoever wrote it,
+//! and nothing queues up while the API server is away. Only the leader writes; when it no longer leads, requests
+//! under way are given up.
+
+mod difference;
+mod pace;
+mod request;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, warn};
+
+use super::Statuses;
+use crate::backoff::Backoff;
+use crate::lease::Leads;
+use crate::object::{Kind, ObjectKey};
+use crate::source::cluster::Observed;
+use difference::Wanted;
+use pace::Pace;
+use request::Outcome;
+
+/// Requests under way at once.
+const MOST_REQUESTS: usize = 8;
+/// The pauses of an object whose status cannot be written.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// What is wanted of all objects.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// Every object of ours with its status.
+    pub statuses: Arc<Statuses>,
+    /// The classes that Gateways use.
+    pub classes_in_use: BTreeSet<String>,
+    /// Whether everything that was told before has been judged.
+    pub is_fresh: bool,
+}
+
+/// What the writer is told.
+#[derive(Debug)]
+pub enum Message {
+    /// This is wanted now.
+    Want(Wish),
+    /// An object is now so.
+    Observed {
+        /// Which.
+        key: ObjectKey,
+        /// What the API server has.
+        observed: Observed,
+        /// Whether a list said so: it is right even if its resourceVersion is lower.
+        listed: bool,
+    },
+    /// An object is gone.
+    Gone(ObjectKey),
+}
+
+/// What the writer has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Requests that changed something.
+    pub writes: u64,
+    /// Objects whose status could not be written yet.
+    pub failing: usize,
+    /// The last reason.
+    pub trouble: Option<String>,
+}
+
+/// The writer's task. Dropping it ends it, and its requests.
+#[derive(Debug)]
+pub struct StatusWriter {
+    messages: UnboundedSender<Message>,
+    told: watch::Receiver<Told>,
+    _task: JoinSet<()>,
+}
+
+impl StatusWriter {
+    /// Starts it.
+    #[must_use]
+    pub fn start(client: Client, leads: watch::Receiver<Leads>) -> Self {
+        let (messages, inbox) = unbounded_channel();
+        let (tell, told) = watch::channel(Told::default());
+        let mut task = JoinSet::new();
+        task.spawn(Desk::new(client, leads, tell).run(inbox));
+        Self { messages, told, _task: task }
+    }
+
+    /// Tells it something.
+    pub fn tell(&self, message: Message) {
+        // It ends only with us.
+        let _ = self.messages.send(message);
+    }
+
+    /// What it has done.
+    #[must_use]
+    pub fn told(&self) -> Told {
+        self.told.borrow().clone()
+    }
+}
+
+/// Everything the writer knows.
+struct Desk {
+    client: Client,
+    leads: watch::Receiver<Leads>,
+    tell: watch::Sender<Told>,
+    leading: bool,
+    wish: Option<Wish>,
+    observed: BTreeMap<ObjectKey, Observed>,
+    /// Observed since everything was judged.
+    unjudged: BTreeSet<ObjectKey>,
+    /// Objects to look at, by time and by name.
+    due: BTreeSet<(Instant, ObjectKey)>,
+    when: BTreeMap<ObjectKey, Instant>,
+    paces: BTreeMap<ObjectKey, Pace>,
+    failing: BTreeMap<ObjectKey, (Backoff, Instant)>,
+    busy: BTreeSet<ObjectKey>,
+    requests: JoinSet<(ObjectKey, Outcome)>,
+    done: Told,
+}
+
+impl Desk {
+    fn new(client: Client, leads: watch::Receiver<Leads>, tell: watch::Sender<Told>) -> Self {
+        Self {
+            client,
+            leads,
+            tell,
+            leading: false,
+            wish: None,
+            observed: BTreeMap::new(),
+            unjudged: BTreeSet::new(),
+            due: BTreeSet::new(),
+            when: BTreeMap::new(),
+            paces: BTreeMap::new(),
+            failing: BTreeMap::new(),
+            busy: BTreeSet::new(),
+            requests: JoinSet::new(),
+            done: Told::default(),
+        }
+    }
+
+    async fn run(mut self, mut inbox: UnboundedReceiver<Message>) {
+        loop {
+            let leads = *self.leads.borrow_and_update();
+            if leads.now() {
+                self.lead();
+            } else {
+                self.stop_requests();
+            }
+            let next = self.next_due().filter(|_| leads.now());
+            let ends = leads.until();
+            tokio::select! {
+                message = inbox.recv() => match message {
+                    Some(message) => self.hear(message),
+                    None => return,
+                },
+                Some(ended) = self.requests.join_next() => {
+                    if let Ok((key, outcome)) = ended {
+                        self.conclude(key, outcome);
+                    }
+                }
+                changed = self.leads.changed() => {
+                    if changed.is_err() {
+                        return; // the process ends
+                    }
+                }
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+                () = sleep_until(ends.unwrap_or_else(Instant::now)), if leads.now() && ends.is_some() => {}
+            }
+        }
+    }
+
+    fn hear(&mut self, message: Message) {
+        match message {
+            Message::Want(wish) => self.want(wish),
+            Message::Observed { key, observed, listed } => {
+                self.unjudged.insert(key.clone());
+                if listed || self.is_newer(&key, &observed) {
+                    self.observed.insert(key.clone(), observed);
+                    self.look_at(key);
+                }
+            }
+            Message::Gone(key) => self.forget(&key),
+        }
+    }
+
+    /// Watches lag behind the answers to our own writes.
+    fn is_newer(&self, key: &ObjectKey, observed: &Observed) -> bool {
+        let Some(known) = self.observed.get(key).filter(|known| known.uid == observed.uid) else {
+            return true;
+        };
+        let number = |observed: &Observed| observed.resource_version.parse::<u64>().ok();
+        match (number(known), number(observed)) {
+            (Some(known), Some(new)) => new >= known,
+            _ => true,
+        }
+    }
+
+    fn want(&mut self, wish: Wish) {
+        let before = self.wish.take().unwrap_or_default();
+        let mut changed: BTreeSet<ObjectKey> = differing(&before.statuses, &wish.statuses);
+        let classes = before.classes_in_use.symmetric_difference(&wish.classes_in_use);
+        changed.extend(classes.map(|name| ObjectKey::cluster(Kind::GatewayClass, name)));
+        if wish.is_fresh {
+            changed.extend(std::mem::take(&mut self.unjudged));
+        }
+        self.wish = Some(wish);
+        for key in changed {
+            self.look_at(key);
+        }
+    }
+
+    fn forget(&mut self, key: &ObjectKey) {
+        self.observed.remove(key);
+        self.unjudged.remove(key);
+        self.paces.remove(key);
+        self.failing.remove(key);
+        if let Some(at) = self.when.remove(key) {
+            self.due.remove(&(at, key.clone()));
+        }
+        self.publish();
+    }
+
+    /// Whoever begins to lead looks at everything: another wrote until now, or nobody.
+    fn lead(&mut self) {
+        if !std::mem::replace(&mut self.leading, true) {
+            let keys: Vec<_> = self.observed.keys().cloned().collect();
+            keys.into_iter().for_each(|key| self.look_at(key));
+        }
+        self.send_due();
+    }
+
+    /// Looks at an object as soon as its pace, or its last failure, allows.
+    fn look_at(&mut self, key: ObjectKey) {
+        let now = Instant::now();
+        let pace = self.paces.get(&key).map_or(now, Pace::next);
+        let failed = self.failing.get(&key).map_or(now, |(_, until)| *until);
+        let at = now.max(pace).max(failed);
+        if let Some(before) = self.when.insert(key.clone(), at) {
+            self.due.remove(&(before, key.clone()));
+        }
+        self.due.insert((at, key));
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let has_room = self.requests.len() < MOST_REQUESTS;
+        self.due.first().filter(|_| has_room).map(|(at, _)| *at)
+    }
+
+    fn send_due(&mut self) {
+        while self.next_due().is_some_and(|at| at <= Instant::now()) {
+            let Some((_, key)) = self.due.pop_first() else { return };
+            self.when.remove(&key);
+            // Of a busy object, the answer is looked at anyway.
+            if self.busy.contains(&key) {
+                continue;
+            }
+            let Some(write) = self.difference(&key) else {
+                self.failing.remove(&key);
+                continue;
+            };
+            self.busy.insert(key.clone());
+            let client = self.client.clone();
+            self.requests.spawn(async move {
+                let outcome = request::send(client, &key, &write).await;
+                (key, outcome)
+            });
+        }
+    }
+
+    fn difference(&self, key: &ObjectKey) -> Option<difference::Write> {
+        let wish = self.wish.as_ref()?;
+        let wanted = Wanted {
+            object: wish.statuses.get(key),
+            is_judged: !self.unjudged.contains(key),
+            is_in_use: wish.classes_in_use.contains(&key.name),
+        };
+        difference::next(key, wanted, self.observed.get(key)?)
+    }
+
+    fn conclude(&mut self, key: ObjectKey, outcome: Outcome) {
+        self.busy.remove(&key);
+        let now = Instant::now();
+        match outcome {
+            Outcome::Written(observed) => {
+                debug!(object = %key, "status written");
+                self.done.writes += 1;
+                self.paces
+                    .entry(key.clone())
+                    .and_modify(|p| p.step(now))
+                    .or_insert(Pace::begin(now));
+                self.take_answer(&key, observed);
+                self.api_server_answers(&key);
+            }
+            Outcome::Conflict(observed) => {
+                self.take_answer(&key, observed);
+                self.fail(&key, None);
+            }
+            Outcome::Gone => {
+                self.forget(&key);
+                return;
+            }
+            Outcome::Failed(reason) => self.fail(&key, Some(reason)),
+        }
+        self.look_at(key);
+        self.publish();
+    }
+
+    fn take_answer(&mut self, key: &ObjectKey, observed: Observed) {
+        if self.is_newer(key, &observed) {
+            self.observed.insert(key.clone(), observed);
+        }
+    }
+
+    fn fail(&mut self, key: &ObjectKey, reason: Option<String>) {
+        let first = || (Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), Instant::now());
+        let (backoff, until) = self.failing.entry(key.clone()).or_insert_with(first);
+        *until = Instant::now() + backoff.pause();
+        if let Some(reason) = reason {
+            let reason = format!("{key}: {reason}");
+            if self.done.trouble.as_ref() != Some(&reason) {
+                warn!(%reason, "status not written: it is tried again");
+            }
+            self.done.trouble = Some(reason);
+        }
+    }
+
+    /// A write went well: whoever failed before need not wait any longer.
+    fn api_server_answers(&mut self, key: &ObjectKey) {
+        self.failing.remove(key);
+        let waiting: Vec<_> = self.failing.keys().cloned().collect();
+        for key in waiting {
+            if let Some((_, until)) = self.failing.get_mut(&key) {
+                *until = Instant::now().min(*until);
+            }
+            self.look_at(key);
+        }
+    }
+
+    /// Gives up what is under way: someone else may lead now.
+    fn stop_requests(&mut self) {
+        self.leading = false;
+        if !self.busy.is_empty() {
+            self.requests = JoinSet::new(); // dropping the old one aborts its tasks
+            self.busy.clear();
+        }
+    }
+
+    fn publish(&mut self) {
+        self.done.failing = self.failing.len();
+        if self.failing.is_empty() {
+            self.done.trouble = None;
+        }
+        self.tell.send_if_modified(|told| {
+            let changed = *told != self.done;
+            told.clone_from(&self.done);
+            changed
+        });
+    }
+}
+
+/// The objects whose status is not the same in both.
+fn differing(one: &Statuses, other: &Statuses) -> BTreeSet<ObjectKey> {
+    let changed = other.iter().filter(|(key, object)| one.get(key) != Some(object));
+    let gone = one.keys().filter(|key| !other.contains_key(key));
+    changed.map(|(key, _)| key).chain(gone).cloned().collect()
+}

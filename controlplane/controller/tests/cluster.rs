@@ -1,0 +1,330 @@
+//! The control process on an API server that does what real ones do on their worst days.
+
+mod api_server;
+mod data_plane;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use api_server::ApiServer;
+use data_plane::DataPlane;
+use penstock_controlplane::controller::{self, Cluster, Paths};
+use serde_json::{Value, json};
+
+const OURS: &str = "penstock.dev/gateway-controller";
+
+struct Appliance {
+    _root: tempfile::TempDir,
+    paths: Paths,
+}
+
+impl Appliance {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        fs::create_dir(path("run")).unwrap();
+        let paths = Paths {
+            config_dir: PathBuf::new(),
+            run_dir: path("run"),
+            state_dir: path("state"),
+            dataplane_socket: path("run").join("dataplane.sock"),
+        };
+        Self { _root: root, paths }
+    }
+
+    fn report(&self) -> Value {
+        let text = fs::read(self.paths.run_dir.join("controlplane.json")).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// Whether something that is refused says so.
+    fn tells(&self, text: &str) -> bool {
+        self.report()["refused"].to_string().contains(text)
+    }
+
+    async fn while_running(&self, server: &ApiServer, scenario: impl Future<Output = ()>) {
+        let cluster = Cluster {
+            client: server.client(),
+            url: "https://api".into(),
+            lease_namespace: "penstock-system".into(),
+        };
+        tokio::select! {
+            ended = controller::run_on_cluster(self.paths.clone(), cluster) => panic!("it ended: {ended:?}"),
+            done = tokio::time::timeout(Duration::from_secs(40), scenario) => done.expect("in time"),
+        }
+    }
+}
+
+async fn until(promise: &str, condition: impl Fn() -> bool) {
+    for _ in 0..3000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("not in time: {promise}");
+}
+
+fn class() -> Value {
+    json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": "penstock"},
+        "spec": {"controllerName": OURS}})
+}
+
+fn gateway(name: &str, ports: &[Value]) -> Value {
+    let listener = |port: &Value| json!({"name": format!("l{port}").replace('"', ""), "protocol": "TCP", "port": port});
+    let listeners: Vec<_> = ports.iter().map(listener).collect();
+    json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": name, "namespace": "default"},
+        "spec": {"gatewayClassName": "penstock", "addresses": [{"value": "192.0.2.10"}], "listeners": listeners}})
+}
+
+fn route(parent: &str) -> Value {
+    json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "TCPRoute", "metadata": {"name": "r", "namespace": "default"},
+        "spec": {"parentRefs": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": parent}],
+            "rules": [{"backendRefs": [{"name": "s", "port": 80}]}]}})
+}
+
+fn cluster() -> ApiServer {
+    let server = ApiServer::new();
+    server.put("gatewayclasses", class());
+    server.put("gateways", gateway("web", &[json!(80)]));
+    server
+}
+
+fn programmed(server: &ApiServer, name: &str) -> bool {
+    let Some(gateway) = server.get("gateways", "default", name) else { return false };
+    let conditions = gateway["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let generation = &gateway["metadata"]["generation"];
+    conditions.iter().any(|c| {
+        c["type"] == "Programmed" && c["status"] == "True" && c["observedGeneration"] == *generation
+    })
+}
+
+/// Whatever the API server does, the next change arrives.
+#[tokio::test]
+async fn watches_survive_every_mood_of_an_api_server() {
+    type Mood = (&'static str, fn(&ApiServer));
+    let moods: &[Mood] = &[
+        ("nothing", |_| {}),
+        ("watches are closed", ApiServer::close_watches),
+        ("a watch is too old: 410", |s| {
+            s.compact(false);
+            s.close_watches();
+        }),
+        ("a watch is too old, said in an event", |s| {
+            s.compact(true);
+            s.close_watches();
+        }),
+        ("429 and 500 to the next watches", |s| {
+            s.fail("gateways", &[429, 500]);
+            s.close_watches();
+        }),
+        ("a broken connection", |s| {
+            s.fail("gateways", &[0]);
+            s.close_watches();
+        }),
+        ("only bookmarks", |s| (0..5).for_each(|_| s.bookmark("gateways"))),
+    ];
+    let (appliance, server) = (Appliance::new(), cluster());
+    let plane = DataPlane::start(&appliance.paths);
+    appliance
+        .while_running(&server, async {
+            until("the first", || plane.listeners() == 1 && programmed(&server, "web")).await;
+            for (index, (mood, act)) in moods.iter().enumerate() {
+                act(&server);
+                let ports: Vec<_> = (0..index + 2).map(|port| json!(80 + port)).collect();
+                server.put("gateways", gateway("web", &ports));
+                until(mood, || plane.listeners() == index + 2 && programmed(&server, "web")).await;
+            }
+            server.delete("gateways", "default", "web");
+            until("a deletion", || plane.listeners() == 0).await;
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_server_without_streaming_lists_is_asked_for_pages() {
+    let (appliance, server) = (Appliance::new(), cluster());
+    server.no_streaming();
+    let plane = DataPlane::start(&appliance.paths);
+    appliance.while_running(&server, until("listed", || plane.listeners() == 1)).await;
+}
+
+#[tokio::test]
+async fn an_object_that_does_not_decode_is_one_finding_and_stays_as_it_was() {
+    let (appliance, server) = (Appliance::new(), cluster());
+    server.put("gateways", gateway("bad", &[json!("x")]));
+    let plane = DataPlane::start(&appliance.paths);
+    appliance
+        .while_running(&server, async {
+            until("the good one serves", || plane.listeners() == 1).await;
+            until("the bad one is told", || {
+                appliance.tells("invalid type") && appliance.tells("The object is refused")
+            })
+            .await;
+            server.put("gateways", gateway("web", &[json!("y")]));
+            until("the last good one stays", || {
+                appliance.tells("The last good one stays in force")
+            })
+            .await;
+            assert_eq!(plane.listeners(), 1);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_kind_that_is_not_installed_is_looked_for_again() {
+    let (appliance, server) = (Appliance::new(), cluster());
+    server.uninstall("udproutes", true);
+    let plane = DataPlane::start(&appliance.paths);
+    appliance
+        .while_running(&server, async {
+            until("the others serve", || plane.listeners() == 1).await;
+            until("it is said", || {
+                appliance.tells("UDPRoute of gateway.networking.k8s.io/v1: install its CRD")
+            })
+            .await;
+            server.uninstall("udproutes", false);
+            until("it is found", || !appliance.tells("install its CRD")).await;
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_gone_costs_nothing_but_staleness() {
+    let (appliance, server) = (Appliance::new(), cluster());
+    let plane = DataPlane::start(&appliance.paths);
+    appliance
+        .while_running(&server, async {
+            until("all is well", || {
+                programmed(&server, "web") && appliance.report()["api_server"]["connected"] == true
+            })
+            .await;
+            server.is_gone(true);
+            until("it is told", || appliance.report()["api_server"]["connected"] == false).await;
+            until("it is saved", || appliance.paths.state_dir.join("cluster.json").exists()).await;
+            assert_eq!(plane.listeners(), 1);
+        })
+        .await;
+    let commits = plane.commits().len();
+    appliance
+        .while_running(&server, async {
+            until("a restart serves on", || {
+                appliance.report()["objects"] == 2 && appliance.report()["connected"] == true
+            })
+            .await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            assert_eq!(plane.commits().len(), commits, "and tells the data plane nothing new");
+            server.is_gone(false);
+            server.put("gateways", gateway("web", &[json!(80), json!(81)]));
+            until("it catches up", || plane.listeners() == 2 && programmed(&server, "web")).await;
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_status_is_written_once_and_not_again_after_a_restart() {
+    let (appliance, server) = (Appliance::new(), cluster());
+    let _plane = DataPlane::start(&appliance.paths);
+    let settled = async {
+        until("written", || programmed(&server, "web")).await;
+        until("the class is kept", || server.writes("gatewayclasses").len() == 2).await;
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+    };
+    appliance.while_running(&server, settled).await;
+    let bodies: Vec<_> = server.writes("gateways").into_iter().map(|write| write.body).collect();
+    assert_eq!(bodies.len(), 1, "{bodies:#?}");
+    let class = server.get("gatewayclasses", "", "penstock").unwrap();
+    assert_eq!(
+        class["metadata"]["finalizers"],
+        json!(["gateway-exists-finalizer.gateway.networking.k8s.io"])
+    );
+    let before = (server.writes("gateways").len(), server.writes("gatewayclasses").len());
+    let again = async {
+        until("it leads again", || appliance.report()["api_server"]["leader"] == true).await;
+        tokio::time::sleep(Duration::from_millis(3000)).await;
+    };
+    appliance.while_running(&server, again).await;
+    assert_eq!((server.writes("gateways").len(), server.writes("gatewayclasses").len()), before);
+}
+
+/// A box that has never seen the cluster, and a pool whose first address is another.
+#[tokio::test]
+async fn the_address_that_a_gateway_has_stays_its_own() {
+    let (appliance, server) = (Appliance::new(), ApiServer::new());
+    let mut web = gateway("web", &[json!(80)]);
+    web["spec"]["addresses"] = json!([]);
+    web["status"] = json!({"addresses": [{"type": "IPAddress", "value": "192.0.2.2"}]});
+    server.put("gatewayclasses", class());
+    server.put("gateways", web);
+    server.put(
+        "addresspools",
+        json!({"apiVersion": "penstock.dev/v1alpha1", "kind": "AddressPool",
+        "metadata": {"name": "lan"}, "spec": {"addresses": ["192.0.2.0/29"]}}),
+    );
+    let _plane = DataPlane::start(&appliance.paths);
+    appliance
+        .while_running(&server, async {
+            until("it serves", || programmed(&server, "web")).await;
+            let addresses =
+                &server.get("gateways", "default", "web").unwrap()["status"]["addresses"];
+            assert_eq!(*addresses, json!([{"type": "IPAddress", "value": "192.0.2.2"}]));
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn entries_of_other_controllers_are_untouched() {
+    let (appliance, server) = (Appliance::new(), cluster());
+    let entry = |controller: &str, parent: &str| {
+        json!({"controllerName": controller, "future": {"a": 1}, "conditions": [],
+        "parentRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": parent}})
+    };
+    let mut tcp = route("web");
+    tcp["status"] = json!({"parents": [entry("b.example/c", "web"), entry(OURS, "gone"), entry("a.example/c", "web")]});
+    server.put("tcproutes", tcp);
+    let plane = DataPlane::start(&appliance.paths);
+    let parents = || server.get("tcproutes", "default", "r").unwrap()["status"]["parents"].clone();
+    appliance
+        .while_running(&server, async {
+            until("ours for a parent that went is gone, ours for another there", || {
+                let parents = parents();
+                parents[0] == entry("b.example/c", "web")
+                    && parents[1] == entry("a.example/c", "web")
+                    && parents[2]["controllerName"] == OURS
+                    && parents[2]["parentRef"]["name"] == "web"
+            })
+            .await;
+            assert_eq!(server.writes("tcproutes").len(), 1);
+            server.fail("tcproutes", &[409, 500]);
+            let mut next = route("elsewhere");
+            next["status"] = json!({"parents": parents()});
+            server.put("tcproutes", next);
+            until("after a conflict and a failure, ours is removed", || {
+                parents().as_array().map(Vec::len) == Some(2)
+            })
+            .await;
+            assert_eq!(plane.listeners(), 1);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn who_does_not_hold_the_lease_forwards_and_writes_nothing() {
+    let (appliance, server) = (Appliance::new(), cluster());
+    let renewed = "2026-01-01T00:00:00.000000Z";
+    server.put("leases", json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": "penstock-controlplane", "namespace": "penstock-system"},
+        "spec": {"holderIdentity": "another", "leaseDurationSeconds": 5, "renewTime": renewed, "leaseTransitions": 3}}));
+    let plane = DataPlane::start(&appliance.paths);
+    appliance
+        .while_running(&server, async {
+            until("it forwards", || plane.listeners() == 1).await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            assert_eq!(server.writes("gateways").len(), 0);
+            until("it takes a Lease that is not renewed", || programmed(&server, "web")).await;
+            let lease = server.get("leases", "penstock-system", "penstock-controlplane").unwrap();
+            assert_eq!(lease["spec"]["leaseTransitions"], 4);
+        })
+        .await;
+}
