@@ -47,12 +47,13 @@ impl Desk {
         waited.unwrap_or_else(PoisonError::into_inner).newest.take()
     }
 
-    /// What could not be saved is next again, unless there is something newer, or no time.
-    fn put_back(&self, generation: u64, state: Arc<State>) {
+    /// What could not be saved is next again, unless there is something newer, or no time. Whether there is time.
+    fn put_back(&self, generation: u64, state: Arc<State>) -> bool {
         let mut order = self.order();
         if !order.stop {
             order.newest.get_or_insert((generation, state));
         }
+        !order.stop
     }
 
     fn rest(&self, time: Duration) {
@@ -90,10 +91,12 @@ fn save_until_stopped(desk: &Desk, file: &StateFile) {
                 rest_after(begin.elapsed())
             }
             Err(error) => {
-                if !std::mem::replace(&mut failing, true) {
+                let again = desk.put_back(generation, state);
+                if !again {
+                    tracing::warn!(generation, %error, "state not saved before the end: a restart serves an older one");
+                } else if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(generation, %error, "state not saved: until it is, tried each second, a restart would serve an older one");
                 }
-                desk.put_back(generation, state);
                 LONGEST_REST
             }
         };
@@ -138,13 +141,13 @@ mod tests {
     #[test]
     fn what_is_put_back_is_next_unless_there_is_something_newer_or_no_time() {
         let (desk, state) = (Desk::default(), Arc::<State>::default);
-        desk.put_back(7, state());
+        assert!(desk.put_back(7, state()));
         assert_eq!(desk.next(), Some((7, state())));
         desk.order().newest = Some((8, state()));
-        desk.put_back(7, state());
+        assert!(desk.put_back(7, state()));
         assert_eq!(desk.next(), Some((8, state())));
         desk.order().stop = true;
-        desk.put_back(8, state());
+        assert!(!desk.put_back(8, state()), "it will not be tried again, and that is said");
         assert_eq!(desk.next(), None);
     }
 
