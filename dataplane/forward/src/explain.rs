@@ -9,6 +9,7 @@ use crate::flow::{Direction, FlowInfo, FlowKey};
 use crate::group::Pick;
 use crate::journey::Headers;
 use crate::next_hop::route;
+use crate::pin::is_nobodys;
 use crate::snapshot::{Listener, Snapshot};
 use crate::{
     BackendId, DropReason, Exit, Forwarder, ListenerSlot, NextHopKey, PortIdx, PuntClass, Tick,
@@ -83,6 +84,9 @@ impl Forwarder<'_> {
             return Explanation::Elsewhere(next);
         }
         match class {
+            Class::Listener(_) if is_nobodys(key, snapshot) => {
+                Explanation::Dropped(DropReason::Martian)
+            }
             Class::Listener(listener) => new_flow(key, listener, snapshot),
             Class::FullNatReply => Explanation::Dropped(DropReason::NoFlow),
             Class::Departed(exit) | Class::DnatReply(exit) | Class::Leave(exit) => {

@@ -112,6 +112,23 @@ fn what_is_the_boxs_own_leaves_for_the_kernel() {
     assert_eq!(told, Explanation::Punted(PuntClass::Management));
 }
 
+/// Nor is a backend told for them, though Maglev has one.
+#[test]
+fn what_can_be_nobodys_begins_nothing() {
+    for (source, listener) in [
+        ("0.0.0.0:40000", VIP),
+        ("127.0.0.1:40000", VIP),
+        ("224.0.0.1:40000", VIP),
+        ("203.0.113.7:0", VIP),
+        (VIP, VIP),
+        ("203.0.113.7:0", "192.0.2.11:80"),
+    ] {
+        let mut lb = TestLb::with(LISTENERS);
+        let told = explained(&mut lb, WorkerIdx(0), &tcp(source, listener, SYN));
+        assert_eq!(told, Explanation::Dropped(DropReason::Martian), "{source} to {listener}");
+    }
+}
+
 #[test]
 fn pages_tell_every_flow_once() {
     let mut lb =
