@@ -7,14 +7,16 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 
+use penstock_dataplane::clock::Clock;
 use penstock_dataplane::config::Config;
 use penstock_dataplane::edge::Edge;
 use penstock_dataplane::exception::PuntOutbox;
 use penstock_dataplane::handover::HandOver;
 use penstock_dataplane::hold::Hold;
-use penstock_dataplane::inspect;
+use penstock_dataplane::inspect::{self, Desk, Inspector, Probe};
 use penstock_dataplane::path::{Path, Transmit, WorkerPort};
 use penstock_dataplane::pieces::Pieces;
 use penstock_dataplane::published::Published;
@@ -24,12 +26,13 @@ use penstock_dpdk::{
     Eal, Granted, Mbuf, MbufBurst, Mempool, MempoolConfig, Port, PortConfig, RxQueue, TxQueue,
     VlanTcis,
 };
+use penstock_feed::inspect::{Answer, PacketExit, PacketFilter, Question, ask};
 use penstock_forward::testing::{
     BOX_MAC, Family, TestLb, TestPacket, arp_who_has, fib_of, fragmented,
 };
 use penstock_forward::wire::tcp::{ACK, SYN};
 use penstock_forward::{
-    self as forward, CacheLine, DropReason, Exit, FlowMemory, Forwarder, MacAddr, PortIdx,
+    self as forward, BURST, CacheLine, DropReason, Exit, FlowMemory, Forwarder, MacAddr, PortIdx,
     PuntClass, Tag, Tags, WORKER_COLUMNS, WorkerIdx,
 };
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -72,7 +75,9 @@ fn behind_its_edge_a_port_has_whole_frames_without_tags() {
         site.chains_are_put_together(&short);
         site.jumbo_frames_pass();
         site.a_burst_of_many_kinds_parts_in_order();
+        site.a_whole_burst_finds_room_beside_what_is_to_be_sent();
     }
+    site.a_whole_burst_is_watched();
     site.close();
     assert_eq!((packets.in_use(), short.in_use()), (0, 0), "every mbuf went back");
 }
@@ -97,10 +102,11 @@ struct Site {
     outside: (RxQueue, TxQueue),
     punted: Vec<Consumer<Mbuf>>,
     from_kernel: Producer<Mbuf>,
+    watching: Option<(Desk, Probe)>,
     pool: Mempool,
     statistics: Statistics,
     port: Port,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Site {
@@ -118,7 +124,7 @@ impl Site {
         let (punt, punted) = PuntOutbox::new();
         let (from_kernel, to_send) = RingBuffer::new(8);
         let (unresolved, _) = RingBuffer::new(8);
-        let (_, _, tracer) = inspect::desk_and_probe();
+        let (desk, probe, tracer) = inspect::desk_and_probe();
         let path = Path {
             ports: vec![WorkerPort {
                 rx: Some(rx.remove(0)),
@@ -148,10 +154,11 @@ impl Site {
             outside: (rx.remove(0), tx.remove(0)),
             punted,
             from_kernel,
+            watching: Some((desk, probe)),
             pool: pool.clone(),
             statistics,
             port,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -195,8 +202,11 @@ impl Site {
         assert!(burst.is_empty(), "the ring has room");
         self.path.take_packets(&mut self.forwarder, &published, self.lb.now);
         self.path.flush();
-        self.outside.0.receive(&mut burst);
-        burst.drain().collect()
+        let mut left = Vec::new();
+        while self.outside.0.receive(&mut burst) > 0 {
+            left.extend(burst.drain());
+        }
+        left
     }
 
     /// The bytes of what leaves when a frame comes.
@@ -308,6 +318,79 @@ impl Site {
         let passed = self.pass(twice);
         let passed: Vec<_> = passed.iter().map(|mbuf| mbuf.data().to_vec()).collect();
         assert_eq!(passed, expected, "all of them sent");
+    }
+
+    /// As many SYNs as a burst holds, each of a connection of its own.
+    fn whole_burst(&self) -> Vec<Vec<u8>> {
+        let ports = (42_000..).take(BURST);
+        ports.map(|port| self.syn(port, FULL_NAT_VIP).bytes()).collect()
+    }
+
+    /// Whether none, half, all but one, or all of its places are taken: what waits is sent first, and nothing is lost.
+    fn a_whole_burst_finds_room_beside_what_is_to_be_sent(&mut self) {
+        for waiting in [0, 1, BURST / 2, BURST - 1, BURST] {
+            self.begin(self.family);
+            self.tag(None, false, false);
+            let asks = arp_who_has(Ipv4Addr::new(192, 0, 2, 10));
+            for _ in 0..waiting {
+                let mbuf = self.mbuf(&asks);
+                self.path.ports[0].sending.push(mbuf).unwrap();
+            }
+            let syns = self.whole_burst();
+            let mut expected = vec![asks; waiting];
+            expected.extend(syns.iter().map(|syn| self.expected(syn)));
+            let mbufs: Vec<_> = syns.iter().map(|syn| self.mbuf(syn)).collect();
+            let lost = self.drops(DropReason::TransmitFull);
+            let left: Vec<_> = self.pass(mbufs).iter().map(|mbuf| mbuf.data().to_vec()).collect();
+            assert_eq!(left, expected, "{waiting} wait");
+            assert_eq!(self.drops(DropReason::TransmitFull), lost);
+        }
+    }
+
+    /// Each of its packets is told, in order, and leaves as if nobody watched.
+    fn a_whole_burst_is_watched(&mut self) {
+        self.begin(Family::V4);
+        self.tag(None, false, false);
+        let (desk, mut probe) = self.watching.take().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let run = self.folder.path().to_owned();
+        let inspector = Inspector::open(&run, vec![desk], Clock::new(2_000_000_000)).unwrap();
+        let inspector = inspector.start(Arc::clone(&stop)).unwrap();
+        let watch = Question::Watch {
+            filter: Box::new(PacketFilter::default()),
+            count: BURST as u64,
+            limit_ms: 20_000,
+            frame_bytes: 2048,
+        };
+        let asker = thread::spawn(move || ask(&run, &watch).unwrap().map(Result::unwrap).collect());
+        let snapshot = self.lb.snapshot.clone();
+        let mut answer = |site: &mut Self| {
+            let (tracer, now) = (&mut site.path.tracer, site.lb.now);
+            probe.answer_one(&site.forwarder, &snapshot, tracer, now);
+            thread::yield_now();
+        };
+        while !self.path.tracer.is_watching() {
+            answer(self);
+        }
+        let syns = self.whole_burst();
+        let expected: Vec<_> = syns.iter().map(|syn| self.expected(syn)).collect();
+        let mbufs: Vec<_> = syns.iter().map(|syn| self.mbuf(syn)).collect();
+        let left: Vec<_> = self.pass(mbufs).iter().map(|mbuf| mbuf.data().to_vec()).collect();
+        assert_eq!(left, expected, "as if nobody watched");
+        while !asker.is_finished() {
+            answer(self);
+        }
+        stop.store(true, Relaxed);
+        inspector.join().unwrap();
+        let mut answers: Vec<Answer> = asker.join().unwrap();
+        let last = answers.pop();
+        assert!(matches!(last, Some(Answer::Watched { told: 64, .. })), "{last:?}");
+        for ((answer, came), left) in answers.iter().zip(&syns).zip(&expected) {
+            let Answer::Packet(packet) = answer else { panic!("{answer:?}") };
+            assert_eq!((&packet.arrived.bytes, &packet.exit), (came, &PacketExit::Sent(0)));
+            assert_eq!(packet.left.as_ref().map(|frame| &frame.bytes), Some(left));
+        }
+        assert_eq!(answers.len(), BURST);
     }
 
     fn other_tags_are_refused(&mut self) {
