@@ -60,8 +60,9 @@ signal_recorded() {
 # What somebody started by `lab exec` and left behind.
 in_namespaces() {
   local host
-  for host in "${HOSTS[@]}"; do
-    [[ ! -e /run/netns/$LAB-$host ]] || ip netns pids "$LAB-$host"
+  for host in $(existing_hosts); do
+    # A pod may go while we look.
+    ip netns pids "$LAB-$host" 2>/dev/null || true
   done
 }
 

@@ -100,10 +100,15 @@ remove_mounts() {
 
 # The data plane may configure its interfaces, and nothing else; the control process nothing at all.
 start_penstock() {
-  local as=(--regid=penstock --clear-groups --no-new-privs)
-  config=${config:+$(readlink -f "$config")}
-  copy_examples
-  check_config_readable
+  local as=(--regid=penstock --clear-groups --no-new-privs) source
+  if [[ -n $cluster ]]; then
+    source=(--kubeconfig "$DIR/cluster/penstock-controlplane.kubeconfig")
+  else
+    config=${config:+$(readlink -f "$config")}
+    copy_examples
+    check_config_readable
+    source=(--config-dir "$config")
+  fi
   mount_hugepages
   dataplane_config >"$DIR/dataplane.yaml"
   export LAB DIR
@@ -114,7 +119,7 @@ start_penstock() {
   start penstock-controlplane -- \
     ip netns exec "$LAB-box" setpriv --reuid="$CONTROLPLANE_USER" "${as[@]}" \
     --inh-caps=-all --ambient-caps=-all --bounding-set=-all \
-    "$BIN/penstock-controlplane" --config-dir "$config" --run-dir "$DIR/run" \
+    "$BIN/penstock-controlplane" "${source[@]}" --run-dir "$DIR/run" \
     --state-dir "$DIR/state/controlplane"
   must 20 "the data plane's port is plugged in" penstock-dataplane -- port_plugged_in
   must 20 "the data plane acknowledged the configuration" \

@@ -7,6 +7,16 @@
 #
 # The same by IPv6: 2001:db8:10::/64 and 2001:db8:11::/64, the last number as above, in decimal digits.
 #
+# With a cluster (`lab up --cluster`) there is one host more, node: 10.10.0.20 on the LAN. Behind it are
+# its pods, each a namespace $LAB-pod-N with the address .N of
+#
+#   pods        10.10.2.0/24     the bridge of node .1, pods from .10; the box's routes go by way of node
+#   management  10.10.3.0/24     node .1, box .2, client1 .11: how the API server is reached, and nothing
+#                                else; the ends of this bridge do not reach each other
+#   VIPs        10.10.4.0/24     routed to the box by router: what the AddressPool holds
+#
+# and pods by IPv6 from 2001:db8:12::/64. So what clients want of a pod has one way: through the box's port.
+#
 # Replies of full NAT go to the SNAT address on the LAN; those of DNAT go to the client, and so take
 # the backends' default route, which is the box.
 
@@ -15,6 +25,10 @@ BACKENDS=(backend1 backend2 backend3 backend4)
 HOSTS=(box fabric router "${CLIENTS[@]}" "${BACKENDS[@]}")
 BOX_ADDRESS=10.10.0.2
 LAN6=2001:db8:10:: CLIENTS6=2001:db8:11::
+NODE_ADDRESS=10.10.0.20 NODE_ADDRESS6=2001:db8:10::20
+PODS=10.10.2.0/24 PODS6=2001:db8:12::
+API_ADDRESS=10.10.3.1
+POOL=10.10.4.0/24
 
 in_host() {
   local host=$1
@@ -112,15 +126,60 @@ route_by_kernel() {
   address box pst0 "${LAN6}2/64"
   ip -n "$LAB-box" route add 10.10.1.0/24 via 10.10.0.1
   ip -n "$LAB-box" route add "$CLIENTS6/64" via "${LAN6}1"
+  route_to_pods
   for number in 11 12 13 14; do
     ip -n "$LAB-router" route add "10.10.0.$number/32" via "$BOX_ADDRESS"
+  done
+}
+
+# The cluster's node, its pods' bridge and the management network.
+build_cluster_topology() {
+  local host
+  add_host node
+  forwards node
+  wire node fabric lan
+  address node eth0 "$NODE_ADDRESS/24"
+  address node eth0 "$NODE_ADDRESS6/64"
+  default_route node "$BOX_ADDRESS"
+  default_route node "${LAN6}2"
+  bridge node pods
+  address node pods 10.10.2.1/24
+  address node pods "${PODS6}1/64"
+  bridge node management
+  address node management "$API_ADDRESS/24"
+  for host in box client1; do
+    wire "$host" node management management
+    ip -n "$LAB-node" link set "$host" type bridge_slave isolated on
+  done
+  address box management 10.10.3.2/24
+  address client1 management 10.10.3.11/24
+  ip -n "$LAB-router" route add "$POOL" via "$BOX_ADDRESS"
+}
+
+# The box's way to pods, if there is a cluster. Its interface to the LAN must be there.
+route_to_pods() {
+  [[ -e /run/netns/$LAB-node ]] || return 0
+  ip -n "$LAB-box" route replace "$PODS" via "$NODE_ADDRESS"
+  ip -n "$LAB-box" route replace "$PODS6/64" via "$NODE_ADDRESS6"
+}
+
+is_host() {
+  [[ " ${HOSTS[*]} node " == *" $1 "* || $1 =~ ^pod-[0-9]+$ ]]
+}
+
+# Those hosts that there are, pods among them.
+existing_hosts() {
+  local path host
+  for path in "/run/netns/$LAB"-*; do
+    host=${path#"/run/netns/$LAB-"}
+    [[ ! -e $path ]] || ! is_host "$host" || echo "$host"
   done
 }
 
 # Interfaces, bridges and wires go with the namespaces they are in.
 remove_namespaces() {
   local host
-  for host in "${HOSTS[@]}"; do
-    [[ ! -e /run/netns/$LAB-$host ]] || ip netns delete "$LAB-$host"
+  for host in $(existing_hosts); do
+    ip netns delete "$LAB-$host"
   done
 }
