@@ -247,10 +247,14 @@ apply_manifests() {
     [[ ${file##*/} == kustomization.yaml ]] || files+=(-f "$file")
   done
   apply "${files[@]}" -f "$ROOT/deploy/kubernetes/addresspools.yaml"
-  kubectl wait --for=condition=Established crd --all --timeout=30s >>"$DIR/log/manifests.log" 2>&1 ||
-    fail "the CRDs are not served: $(tail -n 3 "$DIR/log/manifests.log")"
+  must 30 "the CRDs are served" kube-apiserver -- crds_served
   for file in "$ROOT"/deploy/kubernetes/*.yaml; do apply -f "$file"; done
   address_pool | apply -f -
+}
+
+# Asked anew, since `wait` gives up on a CRD that has no conditions yet.
+crds_served() {
+  kubectl wait --for=condition=Established crd --all --timeout=5s >/dev/null 2>&1
 }
 
 apply() {
