@@ -7,6 +7,8 @@
 
 CLUSTER_CACHE=${PENSTOCK_CLUSTER_CACHE:-/var/cache/penstock-lab/cluster}
 CLUSTER_MODULES=(kube etcd coredns lab)
+# Which of the programs pods may name as their image.
+IMAGES=(echo-basic coredns)
 KUBERNETES=v1.36.3
 API_PORT=6443
 KUBELET_PORT=10250
@@ -75,7 +77,6 @@ build_cluster_programs() {
     # Of two labs that want the same, the second waits, and then has it.
     (flock 8 && build_into_cache "$module" "$folder") 8>"$CLUSTER_CACHE/lock" 9>&- ||
       fail "the cluster's $module could not be built; the errors are above"
-    link_programs "$folder"
   done
   find "$CLUSTER_CACHE" -mindepth 1 -maxdepth 1 -type d -mtime +30 -exec rm -rf {} +
 }
@@ -93,23 +94,17 @@ build_into_cache() {
   touch "$folder"
 }
 
-cluster_is_cached() {
-  local module
-  command -v go >/dev/null || return 1
-  for module in "${CLUSTER_MODULES[@]}"; do
-    [[ -d $(module_folder "$module") ]] || return 1
-  done
-}
-
 # All programs by their names in one folder, and the images' in another.
-link_programs() {
-  local program
+link_cluster_programs() {
+  local module program
   mkdir -p "$BIN/images"
-  for program in "$1"/*; do
-    ln -sfn "$program" "$BIN/${program##*/}"
-    case ${program##*/} in
-      echo-basic | coredns) ln -sfn "$program" "$BIN/images/${program##*/}" ;;
-    esac
+  for module in "${CLUSTER_MODULES[@]}"; do
+    for program in "$(module_folder "$module")"/*; do
+      ln -sfn "$program" "$BIN/${program##*/}"
+    done
+  done
+  for program in "${IMAGES[@]}"; do
+    ln -sfn "$(readlink "$BIN/$program")" "$BIN/images/$program"
   done
 }
 

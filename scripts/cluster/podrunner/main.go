@@ -108,8 +108,11 @@ func run(arguments []string) error {
 	if err != nil {
 		return err
 	}
-	if err := removeStale(o.prefix); err != nil {
+	if err := removeStale(&o); err != nil {
 		return err
+	}
+	if err := os.RemoveAll(o.state); err != nil {
+		return fmt.Errorf("--state %s: %w", o.state, err)
 	}
 	r := newRunner(o, client)
 	go keepNode(ctx, o, client)

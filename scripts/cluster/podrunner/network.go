@@ -65,18 +65,14 @@ func detach(o *options, number int) error {
 	return command("", "ip", "netns", "delete", namespaceName(o.prefix, number))
 }
 
-// removeStale removes the namespaces that an earlier run of ours left when it was killed. Their
-// processes have ended with it.
-func removeStale(prefix string) error {
-	entries, err := os.ReadDir("/run/netns")
-	if err != nil && !os.IsNotExist(err) {
-		return err
-	}
-	for _, entry := range entries {
-		if !strings.HasPrefix(entry.Name(), prefix) {
+// removeStale removes the namespaces and wires that an earlier run of ours left when it was killed.
+// Their processes have ended with it.
+func removeStale(o *options) error {
+	for number := numberFirst; number <= numberLast; number++ {
+		if _, err := os.Stat(namespacePath(o.prefix, number)); err != nil {
 			continue
 		}
-		if err := command("", "ip", "netns", "delete", entry.Name()); err != nil {
+		if err := detach(o, number); err != nil {
 			return err
 		}
 	}

@@ -19,7 +19,6 @@ func podStatus(pod *corev1.Pod, containers []corev1.ContainerStatus, started met
 		Phase:              phase(pod.Spec.RestartPolicy, containers),
 		StartTime:          &started,
 		ContainerStatuses:  containers,
-		QOSClass:           corev1.PodQOSBestEffort,
 	}
 	ready, reason := corev1.ConditionTrue, ""
 	for _, c := range containers {

@@ -19,12 +19,14 @@
 //! | `leak`        | ten thousand connections leave nothing behind                                  |
 //! | `odd`         | packets that no host sends, built by Scapy, end as promised                     |
 //! | `pmtu`        | what a router says of packets that do not fit reaches their sender             |
+//! | `cluster`     | objects from an API server and real pods; `scripts/test cluster` alone runs it  |
 //!
 //! `network` is the lab as a value, `site` the Gateway API objects that a test puts in the folder,
 //! `counters` what the programs say about themselves.
 
 mod change;
 mod churn;
+mod cluster;
 mod companion;
 mod counters;
 mod dsr;

@@ -35,6 +35,11 @@ impl Lab {
         Self::build(&["up", "--no-penstock"])
     }
 
+    /// Builds the lab with a Kubernetes cluster, whose objects Penstock reads.
+    pub(crate) fn with_cluster() -> Self {
+        Self::build(&["up", "--cluster"])
+    }
+
     fn build(arguments: &[&str]) -> Self {
         // A test that failed has taken its lab down: the next one may begin all the same.
         let turn = ONE_LAB.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,6 +61,18 @@ impl Lab {
     /// If it fails; with all that it said.
     pub(crate) fn on(&self, host: &str, command: &[&str]) -> String {
         text(&succeed(script(&[&["exec", host], command].concat())))
+    }
+
+    /// What a command on a host says, or nothing if it fails.
+    pub(crate) fn try_on(&self, host: &str, command: &[&str]) -> Option<String> {
+        let output = script(&[&["exec", host], command].concat());
+        output.status.success().then(|| text(&output))
+    }
+
+    /// What the names of its namespaces begin with, before the hosts'.
+    pub(crate) fn name(&self) -> &str {
+        let folder = self.directory.file_name().and_then(|name| name.to_str());
+        folder.and_then(|name| name.strip_suffix("-lab")).expect("it is called NAME-lab")
     }
 
     /// Runs `penstock-lab-peer` on a host to its end, and reads its report.
