@@ -192,7 +192,10 @@ impl Round {
                 self.progress.refused = None;
                 self.report.generation = generation;
                 self.report.digest = digest.to_string();
-                info!(generation, %digest, ?kind, records, "published");
+                match kind {
+                    PublishedKind::Nothing => debug!(generation, %digest, "nothing to publish"),
+                    _ => info!(generation, %digest, ?kind, records, "published"),
+                }
             }
             Event::Refused { reason, errors } => {
                 error!(%reason, objects = errors.len(), "the data plane did not take the state");
