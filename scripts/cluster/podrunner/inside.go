@@ -116,10 +116,11 @@ func joinNetwork(path string) error {
 	return nil
 }
 
-// asNobody runs what follows with no right but that to bind the ports below 1024.
+// asNobody runs what follows with no right but that to bind the ports below 1024. The kernel forgets
+// the signal at our end when a process changes its user (prctl(2), PR_SET_PDEATHSIG), so it is said again.
 func asNobody() []string {
 	return []string{
-		"/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs",
+		"/usr/bin/setpriv", "--pdeathsig=KILL", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs",
 		"--inh-caps=-all,+net_bind_service", "--ambient-caps=-all,+net_bind_service",
 		"--bounding-set=-all,+net_bind_service", "--",
 	}

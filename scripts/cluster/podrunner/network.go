@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 )
 
 // attach makes the network namespace of a pod and wires it to the bridge, offloads off: a frame is
@@ -65,15 +68,36 @@ func detach(o *options, number int) error {
 	return command("", "ip", "netns", "delete", namespaceName(o.prefix, number))
 }
 
-// removeStale removes the namespaces and wires that an earlier run of ours left when it was killed.
-// Their processes have ended with it.
+// removeStale removes the namespaces and wires that an earlier run of ours left when it was killed, and
+// kills what still runs in them: a container that had just begun may not yet be bound to die with us.
 func removeStale(o *options) error {
 	for number := numberFirst; number <= numberLast; number++ {
 		if _, err := os.Stat(namespacePath(o.prefix, number)); err != nil {
 			continue
 		}
+		if err := killAll(namespaceName(o.prefix, number)); err != nil {
+			return err
+		}
 		if err := detach(o, number); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// killAll kills the processes of a namespace; without its name nobody would find them any more.
+func killAll(namespace string) error {
+	said, err := exec.Command("ip", "netns", "pids", namespace).Output()
+	if err != nil {
+		return fmt.Errorf("ip netns pids %s: %w", namespace, err)
+	}
+	for _, text := range strings.Fields(string(said)) {
+		pid, err := strconv.Atoi(text)
+		if err != nil {
+			return fmt.Errorf("ip netns pids %s says %q: %w", namespace, text, err)
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("kill %d of %s: %w", pid, namespace, err)
 		}
 	}
 	return nil
