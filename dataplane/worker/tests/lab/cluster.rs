@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -135,10 +135,7 @@ fn pods_serve_both_families_are_restarted_and_leave_nothing() {
 
     let pods = get(&lab, &["pods", "--selector", "app=web"]);
     let pod = pods["items"][0]["metadata"]["name"].as_str().expect("a name");
-    let id = container(&lab, pod, "http")["containerID"].clone();
-    let pid = id.as_str().and_then(|id| id.strip_prefix("process://")).expect("a process");
-    let pid = Pid::from_raw(pid.parse().expect("a pid")).expect("a pid is not 0");
-    kill_process(pid, Signal::KILL).expect("kill");
+    kill_process(process(&container(&lab, pod, "http")), Signal::KILL).expect("kill");
     wait_for("the container is ready again", LIMIT, || {
         let it = container(&lab, pod, "http");
         (it["restartCount"] == 1 && it["ready"] == true).then_some(())
@@ -178,9 +175,14 @@ fn clients_reach_pods_through_a_vip_of_the_pool_and_all_goes_after_kills() {
     seen.dedup();
     assert_eq!(seen.len(), 2, "both pods answered: {seen:?}");
 
+    let containers = containers(&lab);
+    assert_eq!(containers.len(), 4, "two containers of two pods: {containers:?}");
     for name in ["podrunner", "etcd", "kube-apiserver", "kube-controller-manager"] {
         lab.kill(name);
     }
+    wait_for("containers end with the pod runner", LIMIT, || {
+        containers.iter().all(|pid| test_kill_process(*pid).is_err()).then_some(())
+    });
     wait_for("two pods are ready again, by new processes", LIMIT, || {
         let pods = lab.try_on("client1", &["kubectl", "get", "pods", "-o", "json"])?;
         let pods: Value = serde_json::from_str(&pods).ok()?;
@@ -198,6 +200,23 @@ fn clients_reach_pods_through_a_vip_of_the_pool_and_all_goes_after_kills() {
         lab.kill(name);
     }
     // `Lab` takes it down as it is now, and fails if anything is left.
+}
+
+/// The processes of all containers of the pods.
+fn containers(lab: &Lab) -> Vec<Pid> {
+    let pods = get(lab, &["pods", "--selector", "app=web"]);
+    let pods = pods["items"].as_array().cloned().unwrap_or_default();
+    let statuses = pods
+        .iter()
+        .flat_map(|pod| pod["status"]["containerStatuses"].as_array().into_iter().flatten());
+    statuses.map(process).collect()
+}
+
+/// The process that a container's status names.
+fn process(status: &Value) -> Pid {
+    let id = status["containerID"].as_str();
+    let pid = id.and_then(|id| id.strip_prefix("process://")).expect("a process");
+    Pid::from_raw(pid.parse().expect("a pid")).expect("a pid is not 0")
 }
 
 /// The names of all network namespaces.
