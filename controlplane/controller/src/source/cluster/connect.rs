@@ -8,8 +8,11 @@ use kube::{Client, Config};
 
 /// A connection that is not there after this is tried again.
 const CONNECT: Duration = Duration::from_secs(5);
-/// A connection that is silent for so long is dead: a watch hears a bookmark a minute.
-const SILENCE: Duration = Duration::from_secs(100);
+/// A watch is closed by the API server after so many seconds, and goes on where it ended.
+pub(super) const WATCH_SECONDS: u32 = 80;
+/// A connection that is silent for so long is dead. Bookmarks would come about once a minute, but of a kind in which
+/// nothing ever happened none does, and then only the end of its watch is heard.
+const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 20);
 
 /// How we may reach the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]

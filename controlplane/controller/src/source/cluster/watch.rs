@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info};
 
 use super::Happening;
-use super::connect::chain;
+use super::connect::{WATCH_SECONDS, chain};
 use super::raw::{Raw, resource};
 use crate::backoff::{Backoff, jitter};
 use crate::object::Kind;
@@ -65,11 +65,8 @@ pub(super) async fn watch(client: Client, kind: Kind, out: Sender<Happening>) {
 }
 
 fn config(kind: Kind, streaming: bool) -> Config {
-    let config = if streaming {
-        Config::default().streaming_lists()
-    } else {
-        Config::default().page_size(500)
-    };
+    let config = Config::default().timeout(WATCH_SECONDS);
+    let config = if streaming { config.streaming_lists() } else { config.page_size(500) };
     match selector(kind) {
         Some(fields) => config.fields(fields),
         None => config,
