@@ -17,21 +17,23 @@ prepare_files() {
   install -d -o "$CONTROLPLANE_USER" -g penstock -m 0700 "$DIR/state/controlplane"
 }
 
-# Builds what the lab runs and copies it to where every user can run it.
+# Builds what the lab runs, unless it is given ready.
 build_programs() {
-  local programs=(penstock-lab-peer) packages=(penstock-bench) from=${PENSTOCK_BIN_DIR-}
-  if [[ $penstock == yes ]]; then
-    programs+=(penstock-dataplane penstock-controlplane penstock)
-    packages+=(penstock-dataplane penstock-controlplane penstock)
-  fi
-  if [[ -z $from ]]; then
-    from=$(cd "$ROOT" && cargo metadata --no-deps --format-version 1 |
-      sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/$profile
-    # Under `cargo test` these are the test's, and `ring` is built anew for each other value of them.
-    (unset "${!CARGO_PKG_@}" "${!CARGO_MANIFEST_@}" && cd "$ROOT" &&
-      cargo build --quiet --locked --profile "$profile" "${packages[@]/#/--package=}") 9>&- ||
-      fail "the build failed; its errors are above"
-  fi
+  local packages=(penstock-bench)
+  [[ -z ${PENSTOCK_BIN_DIR-} ]] || return 0
+  [[ $penstock == no ]] || packages+=(penstock-dataplane penstock-controlplane penstock)
+  # Under `cargo test` these are the test's, and `ring` is built anew for each other value of them.
+  (unset "${!CARGO_PKG_@}" "${!CARGO_MANIFEST_@}" && cd "$ROOT" &&
+    cargo build --quiet --locked --profile "$profile" "${packages[@]/#/--package=}") 9>&- ||
+    fail "the build failed; its errors are above"
+}
+
+# Copies it to where every user can run it.
+install_programs() {
+  local programs=(penstock-lab-peer) from=${PENSTOCK_BIN_DIR-}
+  [[ $penstock == no ]] || programs+=(penstock-dataplane penstock-controlplane penstock)
+  [[ -n $from ]] || from=$(cd "$ROOT" && cargo metadata --no-deps --format-version 1 |
+    sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/$profile
   install -m 755 "${programs[@]/#/$from/}" "$BIN" || fail "$from has not all of ${programs[*]}"
 }
 
