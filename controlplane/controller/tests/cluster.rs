@@ -1,43 +1,20 @@
 //! The control process on an API server that does what real ones do on their worst days.
 
 mod api_server;
+mod appliance;
 mod data_plane;
 
-use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use api_server::ApiServer;
+use appliance::Appliance;
 use data_plane::DataPlane;
-use penstock_controlplane::controller::{self, Cluster, Paths};
+use penstock_controlplane::controller::{self, Cluster};
 use serde_json::{Value, json};
 
 const OURS: &str = "penstock.dev/gateway-controller";
 
-struct Appliance {
-    _root: tempfile::TempDir,
-    paths: Paths,
-}
-
 impl Appliance {
-    fn new() -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let path = |name: &str| root.path().join(name);
-        fs::create_dir(path("run")).unwrap();
-        let paths = Paths {
-            config_dir: PathBuf::new(),
-            run_dir: path("run"),
-            state_dir: path("state"),
-            dataplane_socket: path("run").join("dataplane.sock"),
-        };
-        Self { _root: root, paths }
-    }
-
-    fn report(&self) -> Value {
-        let text = fs::read(self.paths.run_dir.join("controlplane.json")).unwrap_or_default();
-        serde_json::from_slice(&text).unwrap_or_default()
-    }
-
     /// Whether something that is refused says so.
     fn tells(&self, text: &str) -> bool {
         self.report()["refused"].to_string().contains(text)

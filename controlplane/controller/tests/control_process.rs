@@ -1,5 +1,6 @@
 //! The control process as a whole: a real folder, a real ring, a data plane that only says yes or no.
 
+mod appliance;
 mod data_plane;
 
 use std::fs;
@@ -9,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use appliance::Appliance;
 use data_plane::DataPlane;
-use penstock_controlplane::controller::{self, Paths};
+use penstock_controlplane::controller;
 use serde_json::Value;
 
 const CLASS: &str = "apiVersion: gateway.networking.k8s.io/v1
@@ -34,27 +36,7 @@ spec:
     )
 }
 
-/// Folders of one test, gone with it.
-struct Appliance {
-    _root: tempfile::TempDir,
-    paths: Paths,
-}
-
 impl Appliance {
-    fn new() -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let path = |name: &str| root.path().join(name);
-        fs::create_dir(path("config")).unwrap();
-        fs::create_dir(path("run")).unwrap();
-        let paths = Paths {
-            config_dir: path("config"),
-            run_dir: path("run"),
-            state_dir: path("state"),
-            dataplane_socket: path("run").join("dataplane.sock"),
-        };
-        Self { _root: root, paths }
-    }
-
     fn config(&self, name: &str) -> PathBuf {
         self.paths.config_dir.join(name)
     }
@@ -64,11 +46,6 @@ impl Appliance {
         let beside = self.config(&format!(".{name}.tmp"));
         fs::write(&beside, text).unwrap();
         fs::rename(beside, self.config(name)).unwrap();
-    }
-
-    fn report(&self) -> Value {
-        let text = fs::read(self.paths.run_dir.join("controlplane.json")).unwrap_or_default();
-        serde_json::from_slice(&text).unwrap_or_default()
     }
 
     fn status(&self, kind_and_name: &str) -> Option<String> {
