@@ -23,6 +23,25 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace(path, bytes, true).map_err(|error| named(path, &error))
 }
 
+/// What `decode` makes of the bytes at `path`; the default if nothing was saved there yet.
+///
+/// # Errors
+/// The file system's, or [`io::ErrorKind::InvalidData`] for a file that is not ours: both with the path.
+pub(crate) fn read<T: Default>(
+    path: &Path,
+    decode: impl FnOnce(&[u8]) -> Result<T, String>,
+) -> io::Result<T> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(T::default()),
+        Err(error) => return Err(named(path, &error)),
+    };
+    decode(&bytes).map_err(|fault| {
+        let message = format!("{}: {fault}: remove it to start anew", path.display());
+        io::Error::new(io::ErrorKind::InvalidData, message)
+    })
+}
+
 fn replace(path: &Path, bytes: &[u8], durably: bool) -> io::Result<()> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let mut hidden = OsString::from(".");

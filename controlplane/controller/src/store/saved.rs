@@ -50,17 +50,7 @@ impl Store {
     /// # Errors
     /// The file system's, or [`io::ErrorKind::InvalidData`] for a file that is not ours: both with the path.
     pub fn load(path: &Path) -> io::Result<Self> {
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => {
-                return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())));
-            }
-        };
-        decode(&bytes).map_err(|fault| {
-            let message = format!("{}: {fault}: remove it to start anew", path.display());
-            io::Error::new(io::ErrorKind::InvalidData, message)
-        })
+        whole_file::read(path, decode)
     }
 
     /// Saves the store at `path`, whole or not at all. Costs two syncs of the disk.
