@@ -57,8 +57,14 @@ pub(crate) fn check(object: &Object) -> Checked {
         Object::Service(service) => check_service(service),
         Object::EndpointSlice(slice) => check_slice(slice),
         Object::TlsRoute(route) => check_tls_route(&route.spec),
-        Object::HttpRoute(route) => check_http_route(&route.spec),
-        Object::GrpcRoute(route) => check_grpc_route(&route.spec),
+        Object::HttpRoute(route) => {
+            let HTTPRouteSpec { parent_refs, hostnames, rules } = &route.spec;
+            check_l7_route(parent_refs, hostnames, rules.iter().map(|rule| &*rule.backend_refs))
+        }
+        Object::GrpcRoute(route) => {
+            let GRPCRouteSpec { parent_refs, hostnames, rules } = &route.spec;
+            check_l7_route(parent_refs, hostnames, rules.iter().map(|rule| &*rule.backend_refs))
+        }
         Object::ListenerSet(set) => check_listeners(&set.spec.listeners),
         Object::GatewayClass(_)
         | Object::ReferenceGrant(_)
@@ -146,24 +152,18 @@ fn check_tls_route(route: &TLSRouteSpec) -> Checked {
     check_l4_rules(&route.rules)
 }
 
-fn check_http_route(route: &HTTPRouteSpec) -> Checked {
-    check_parents(&route.parent_refs)?;
-    count("spec.hostnames", route.hostnames.len(), &HOSTNAMES)?;
-    check_hostnames(&route.hostnames)?;
-    count("spec.rules", route.rules.len(), &HTTP_RULES)?;
-    for (index, rule) in route.rules.iter().enumerate() {
-        check_http_backends(index, &rule.backend_refs)?;
-    }
-    Ok(())
-}
-
-fn check_grpc_route(route: &GRPCRouteSpec) -> Checked {
-    check_parents(&route.parent_refs)?;
-    count("spec.hostnames", route.hostnames.len(), &HOSTNAMES)?;
-    check_hostnames(&route.hostnames)?;
-    count("spec.rules", route.rules.len(), &HTTP_RULES)?;
-    for (index, rule) in route.rules.iter().enumerate() {
-        check_http_backends(index, &rule.backend_refs)?;
+/// An HTTPRoute or a GRPCRoute; `rules` are the backends of each.
+fn check_l7_route<'a>(
+    parents: &[ParentReference],
+    hostnames: &[String],
+    rules: impl ExactSizeIterator<Item = &'a [HTTPBackendRef]>,
+) -> Checked {
+    check_parents(parents)?;
+    count("spec.hostnames", hostnames.len(), &HOSTNAMES)?;
+    check_hostnames(hostnames)?;
+    count("spec.rules", rules.len(), &HTTP_RULES)?;
+    for (index, backends) in rules.enumerate() {
+        check_http_backends(index, backends)?;
     }
     Ok(())
 }

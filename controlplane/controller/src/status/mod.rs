@@ -23,7 +23,7 @@ use penstock_gateway_types::{
     ListenerStatus, ParentReference, PolicyStatus, RouteParentStatus, RouteStatus,
 };
 
-use crate::object::{Kind, NamespacedName, Object, ObjectKey, Objects};
+use crate::object::{Kind, Object, ObjectKey, Objects};
 use crate::translate::{
     AncestorVerdict, CONTROLLER_NAME, GatewayVerdict, L7, ListenerSetVerdict, ListenerVerdict,
     ParentVerdict, SUPPORTED_FEATURES, Translation, Verdict,
@@ -201,35 +201,17 @@ fn route(
     answers: &[ParentVerdict],
     stamp: &Stamp<'_>,
 ) -> Option<Object> {
-    let name = NamespacedName::new(&key.namespace, &key.name);
-    match key.kind {
-        Kind::TcpRoute => {
-            let mut route = (**objects.tcp_routes.get(&name)?).clone();
-            route.status = Some(route_status(answers, route.metadata.generation, stamp, key));
-            Some(Object::TcpRoute(Arc::new(route)))
-        }
-        Kind::UdpRoute => {
-            let mut route = (**objects.udp_routes.get(&name)?).clone();
-            route.status = Some(route_status(answers, route.metadata.generation, stamp, key));
-            Some(Object::UdpRoute(Arc::new(route)))
-        }
-        Kind::TlsRoute => {
-            let mut route = (**objects.tls_routes.get(&name)?).clone();
-            route.status = Some(route_status(answers, route.metadata.generation, stamp, key));
-            Some(Object::TlsRoute(Arc::new(route)))
-        }
-        Kind::HttpRoute => {
-            let mut route = (**objects.http_routes.get(&name)?).clone();
-            route.status = Some(route_status(answers, route.metadata.generation, stamp, key));
-            Some(Object::HttpRoute(Arc::new(route)))
-        }
-        Kind::GrpcRoute => {
-            let mut route = (**objects.grpc_routes.get(&name)?).clone();
-            route.status = Some(route_status(answers, route.metadata.generation, stamp, key));
-            Some(Object::GrpcRoute(Arc::new(route)))
-        }
-        _ => None,
+    let mut object = objects.get(key)?;
+    let status = Some(route_status(answers, object.metadata().generation, stamp, key));
+    match &mut object {
+        Object::TcpRoute(route) => Arc::make_mut(route).status = status,
+        Object::UdpRoute(route) => Arc::make_mut(route).status = status,
+        Object::TlsRoute(route) => Arc::make_mut(route).status = status,
+        Object::HttpRoute(route) => Arc::make_mut(route).status = status,
+        Object::GrpcRoute(route) => Arc::make_mut(route).status = status,
+        _ => return None,
     }
+    Some(object)
 }
 
 fn route_status(
@@ -273,19 +255,13 @@ pub fn conditions(object: &Object) -> Vec<(String, &Condition)> {
         Object::Gateway(gateway) => {
             if let Some(status) = &gateway.status {
                 found.extend(status.conditions.iter().map(under(String::new())));
-                for listener in &status.listeners {
-                    let part = format!("listener {}", listener.name);
-                    found.extend(listener.conditions.iter().map(under(part)));
-                }
+                found.extend(of_listeners(&status.listeners));
             }
         }
         Object::ListenerSet(set) => {
             if let Some(status) = &set.status {
                 found.extend(status.conditions.iter().map(under(String::new())));
-                for listener in &status.listeners {
-                    let part = format!("listener {}", listener.name);
-                    found.extend(listener.conditions.iter().map(under(part)));
-                }
+                found.extend(of_listeners(&status.listeners));
             }
         }
         Object::BackendTlsPolicy(policy) => {
@@ -303,6 +279,13 @@ pub fn conditions(object: &Object) -> Vec<(String, &Condition)> {
         _ => {}
     }
     found
+}
+
+fn of_listeners(listeners: &[ListenerStatus]) -> impl Iterator<Item = (String, &Condition)> {
+    listeners.iter().flat_map(|listener| {
+        let part = format!("listener {}", listener.name);
+        listener.conditions.iter().map(move |condition| (part.clone(), condition))
+    })
 }
 
 fn parents(status: Option<&RouteStatus>) -> Vec<(String, &Condition)> {

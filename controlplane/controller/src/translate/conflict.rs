@@ -58,13 +58,7 @@ fn among_siblings(plans: &[Plan<'_>], one: usize) -> Option<Conflict> {
 
 /// A listener that shares a port with another protocol cannot be saved by a name.
 fn strongest(reasons: impl Iterator<Item = &'static str>) -> Option<&'static str> {
-    let mut found = None;
-    for reason in reasons {
-        if found != Some("ProtocolConflict") {
-            found = Some(reason);
-        }
-    }
-    found
+    reasons.max_by_key(|reason| *reason == "ProtocolConflict")
 }
 
 /// The conflict of a listener of a ListenerSet with those that came first. Nothing is told of whose they are:

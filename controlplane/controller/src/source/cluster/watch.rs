@@ -75,7 +75,7 @@ fn config(kind: Kind, streaming: bool) -> Config {
 
 /// Which objects of a kind, if not all: of Secrets only those that hold certificates.
 fn selector(kind: Kind) -> Option<&'static str> {
-    (kind.as_str() == "Secret").then_some("type=kubernetes.io/tls")
+    (kind == Kind::Secret).then_some("type=kubernetes.io/tls")
 }
 
 async fn follow(

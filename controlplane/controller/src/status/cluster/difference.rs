@@ -50,9 +50,9 @@ enum Shape {
 }
 
 fn shape(kind: Kind) -> Shape {
-    match kind.as_str() {
-        "GatewayClass" | "Gateway" | "ListenerSet" => Shape::Own,
-        "BackendTLSPolicy" => Shape::Shared { list: "ancestors", reference: "ancestorRef" },
+    match kind {
+        Kind::GatewayClass | Kind::Gateway | Kind::ListenerSet => Shape::Own,
+        Kind::BackendTlsPolicy => Shape::Shared { list: "ancestors", reference: "ancestorRef" },
         _ => Shape::Shared { list: "parents", reference: "parentRef" },
     }
 }
