@@ -9,20 +9,22 @@ use zerocopy::little_endian::{U16, U64};
 
 use crate::digest::Digest;
 use crate::encode::{
-    IPPROTO_TCP, IPPROTO_UDP, MODE_DNAT, MODE_FULL_NAT, MODE_GUE, MODE_GUE_VARIANT_0, MODE_IPIP,
-    MODE_L2_DSR, MSS_CLAMP_AUTO, MSS_CLAMP_OFF, ON_EXHAUSTION_DROP, ON_EXHAUSTION_ICMP,
-    ON_EXHAUSTION_RESET, ON_REMOVAL_EXPIRE, ON_REMOVAL_KEEP, ON_REMOVAL_RESET, ON_UNKNOWN_DROP,
-    ON_UNKNOWN_RESET,
+    CLIENTS_INSECURE_FALLBACK, CLIENTS_REQUIRED, CLIENTS_UNKNOWN, IPPROTO_TCP, IPPROTO_UDP,
+    MODE_DNAT, MODE_FULL_NAT, MODE_GUE, MODE_GUE_VARIANT_0, MODE_IPIP, MODE_L2_DSR, MSS_CLAMP_AUTO,
+    MSS_CLAMP_OFF, ON_EXHAUSTION_DROP, ON_EXHAUSTION_ICMP, ON_EXHAUSTION_RESET, ON_REMOVAL_EXPIRE,
+    ON_REMOVAL_KEEP, ON_REMOVAL_RESET, ON_UNKNOWN_DROP, ON_UNKNOWN_RESET, SPEAKS_HTTP,
+    SPEAKS_HTTPS,
 };
 use crate::model::{
-    Affinity, Change, Listener, Member, Mode, MssClamp, Name, NextHop, ObjectError, ObjectId,
-    ObjectKind, OnExhaustion, OnRemoval, OnUnknown, Policies, PortRange, Protocol,
+    Affinity, Change, ClientMode, Clients, Hostname, L7Listener, Listener, Member, Mode, MssClamp,
+    Name, NextHop, ObjectError, ObjectId, ObjectKind, OnExhaustion, OnRemoval, OnUnknown, Pem,
+    PemId, Policies, PortRange, Protocol, Secret, Speaks, Tls, limits,
 };
 use crate::record::{
     AckBody, AckErrorBody, AckRecord, Address, Begin, BeginBody, Commit, CommitBody, FEED_VERSION,
-    Fixed, GroupBody, HEADER_BYTES, Header, Kind, ListenerBody, MAX_MESSAGE_BYTES,
-    MAX_RECORD_BYTES, MemberBody, NextHopBody, Record, RemoveMemberBody, RemoveNextHopBody,
-    SnatAddressBody,
+    Fixed, GroupBody, HEADER_BYTES, Header, Kind, L7ListenerBody, ListenerBody, MAX_MESSAGE_BYTES,
+    MAX_RECORD_BYTES, MemberBody, NextHopBody, PemBody, PemPartBody, Record, RemoveMemberBody,
+    RemoveNextHopBody, SnatAddressBody, VipBody,
 };
 
 /// Why bytes are no record of this version.
@@ -172,6 +174,21 @@ impl<'a> Body<'a> {
                 let part: RemoveNextHopBody = self.fixed()?;
                 Change::RemoveNextHop { address: self.address(part.address)? }
             }
+            Kind::Vip => Change::PutVip { address: self.vip()? },
+            Kind::RemoveVip => Change::RemoveVip { address: self.vip()? },
+            Kind::L7Listener => self.l7_listener()?,
+            Kind::RemoveL7Listener => Change::RemoveL7Listener { name: self.name()? },
+            Kind::Pem => Change::PutPem { pem: self.pem()? },
+            Kind::RemovePem => Change::RemovePem { pem: self.pem()? },
+            Kind::PemPart => {
+                let part: PemPartBody = self.fixed()?;
+                let (pem, index) = (PemId::from_bits(part.pem.get()), part.index.get());
+                if !(1..=Pem::PART_BYTES).contains(&self.rest.len()) {
+                    return Err(self.wrong_length());
+                }
+                let part = Secret::new(self.take(self.rest.len())?);
+                Change::PutPemPart { pem, index, part }
+            }
             Kind::Begin | Kind::Commit | Kind::AckError | Kind::Ack => {
                 return Err(DecodeError::Kind { found: self.kind as u8 });
             }
@@ -237,6 +254,61 @@ impl<'a> Body<'a> {
         })
     }
 
+    fn vip(&mut self) -> Result<IpAddr, DecodeError> {
+        let part: VipBody = self.fixed()?;
+        self.address(part.address)
+    }
+
+    fn pem(&mut self) -> Result<PemId, DecodeError> {
+        let part: PemBody = self.fixed()?;
+        Ok(PemId::from_bits(part.pem.get()))
+    }
+
+    fn l7_listener(&mut self) -> Result<Change, DecodeError> {
+        let part: L7ListenerBody = self.fixed()?;
+        let address = SocketAddr::new(self.address(part.address)?, part.port.get());
+        let mode = match part.clients {
+            CLIENTS_UNKNOWN => None,
+            CLIENTS_REQUIRED => Some(ClientMode::Required),
+            CLIENTS_INSECURE_FALLBACK => Some(ClientMode::InsecureFallback),
+            other => return Err(self.value("clients", &other)),
+        };
+        let authorities = PemId::from_bits(part.authorities.get());
+        if mode.is_none() && authorities.to_bits() != 0 {
+            return Err(self.value("authorities", &"a number that nobody asks for"));
+        }
+        let name = self.name_of(part.name_length)?;
+        let hostname = match part.hostname_length.get() {
+            0 => None,
+            length => Some(self.hostname_of(length)?),
+        };
+        let certificates = self.pems(part.certificates.get())?;
+        let speaks = match part.speaks {
+            SPEAKS_HTTP if certificates.is_empty() && mode.is_none() => Speaks::Http,
+            SPEAKS_HTTPS => {
+                let clients = mode.map(|mode| Clients { authorities, mode });
+                Speaks::Https(Tls { certificates, clients })
+            }
+            other => return Err(self.value("speaks", &other)),
+        };
+        Ok(Change::PutL7Listener { name, listener: L7Listener { address, hostname, speaks } })
+    }
+
+    fn hostname_of(&mut self, length: u16) -> Result<Hostname, DecodeError> {
+        let bytes = self.take(length.into())?;
+        let text = std::str::from_utf8(bytes).map_err(|bad| self.value("hostname", &bad))?;
+        Hostname::new(text).map_err(|bad| self.value("hostname", &bad))
+    }
+
+    fn pems(&mut self, count: u16) -> Result<Vec<PemId>, DecodeError> {
+        let count = usize::from(count);
+        if count > limits::CERTIFICATES {
+            return Err(self.value("certificates", &count));
+        }
+        let (numbers, _) = self.take(count * size_of::<u128>())?.as_chunks();
+        Ok(numbers.iter().map(|bits| PemId::from_bits(u128::from_le_bytes(*bits))).collect())
+    }
+
     fn policies(&self, part: &ListenerBody) -> Result<Policies, DecodeError> {
         let on_removal = match (part.on_removal, part.grace_ms.get()) {
             (ON_REMOVAL_KEEP, 0) => OnRemoval::Keep,
@@ -283,6 +355,8 @@ impl<'a> Body<'a> {
             2 => ObjectKind::Group,
             3 => ObjectKind::SnatPool,
             4 => ObjectKind::NextHop,
+            5 => ObjectKind::Vip,
+            6 => ObjectKind::L7Listener,
             other => return Err(self.value("object", &other)),
         };
         let name = self.name_of(part.name_length)?;

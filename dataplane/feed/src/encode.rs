@@ -9,13 +9,15 @@ use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64, U128};
 
 use crate::model::{
-    Affinity, Change, Listener, Member, Mode, MssClamp, Name, NextHop, ObjectError, ObjectId,
-    ObjectKind, OnExhaustion, OnRemoval, OnUnknown, Protocol,
+    Affinity, Change, ClientMode, Hostname, L7Listener, Listener, Member, Mode, MssClamp, Name,
+    NextHop, ObjectError, ObjectId, ObjectKind, OnExhaustion, OnRemoval, OnUnknown, PemId,
+    Protocol, Secret, Speaks, limits,
 };
 use crate::record::{
     AckBody, AckErrorBody, AckRecord, Address, BeginBody, CommitBody, FEED_VERSION, Fixed,
-    GroupBody, HEADER_BYTES, Header, Kind, ListenerBody, MAX_MESSAGE_BYTES, MemberBody,
-    NextHopBody, Record, RemoveMemberBody, RemoveNextHopBody, SnatAddressBody,
+    GroupBody, HEADER_BYTES, Header, Kind, L7ListenerBody, ListenerBody, MAX_MESSAGE_BYTES,
+    MemberBody, NextHopBody, PemBody, PemPartBody, Record, RemoveMemberBody, RemoveNextHopBody,
+    SnatAddressBody, VipBody,
 };
 
 /// Appends `record` with header and padding.
@@ -104,6 +106,19 @@ pub(crate) fn change_body(change: &Change, out: &mut Vec<u8>) -> Kind {
             fixed(out, &RemoveNextHopBody { address: Address::from(*address) });
             Kind::RemoveNextHop
         }
+        Change::PutVip { address } => vip_body(*address, out),
+        Change::RemoveVip { address } => {
+            vip_body(*address, out);
+            Kind::RemoveVip
+        }
+        Change::PutL7Listener { name, listener } => l7_listener_body(name, listener, out),
+        Change::RemoveL7Listener { name } => named(Kind::RemoveL7Listener, name, out),
+        Change::PutPem { pem } => pem_body(*pem, out),
+        Change::RemovePem { pem } => {
+            pem_body(*pem, out);
+            Kind::RemovePem
+        }
+        Change::PutPemPart { pem, index, part } => pem_part_body(*pem, *index, part, out),
     }
 }
 
@@ -206,6 +221,57 @@ pub(crate) fn next_hop_body(address: IpAddr, next_hop: NextHop, out: &mut Vec<u8
     Kind::NextHop
 }
 
+pub(crate) fn vip_body(address: IpAddr, out: &mut Vec<u8>) -> Kind {
+    fixed(out, &VipBody { address: Address::from(address) });
+    Kind::Vip
+}
+
+pub(crate) fn l7_listener_body(name: &Name, listener: &L7Listener, out: &mut Vec<u8>) -> Kind {
+    let (speaks, tls) = match &listener.speaks {
+        Speaks::Http => (SPEAKS_HTTP, None),
+        Speaks::Https(tls) => (SPEAKS_HTTPS, Some(tls)),
+    };
+    // More are refused by `State::check`, which both ends ask: no record has more.
+    let certificates = tls.map_or(&[][..], |tls| &tls.certificates);
+    let certificates = &certificates[..certificates.len().min(limits::CERTIFICATES)];
+    let clients = tls.and_then(|tls| tls.clients);
+    let hostname = listener.hostname.as_ref().map_or("", Hostname::as_str);
+    fixed(
+        out,
+        &L7ListenerBody {
+            address: Address::from(listener.address.ip()),
+            port: U16::new(listener.address.port()),
+            speaks,
+            clients: match clients.map(|clients| clients.mode) {
+                None => CLIENTS_UNKNOWN,
+                Some(ClientMode::Required) => CLIENTS_REQUIRED,
+                Some(ClientMode::InsecureFallback) => CLIENTS_INSECURE_FALLBACK,
+            },
+            authorities: U128::new(clients.map_or(0, |clients| clients.authorities.to_bits())),
+            name_length: name_length(name),
+            hostname_length: U16::new(hostname.len() as u16),
+            certificates: U16::new(certificates.len() as u16),
+        },
+    );
+    text(out, name);
+    out.extend_from_slice(hostname.as_bytes());
+    for pem in certificates {
+        out.extend_from_slice(&pem.to_bits().to_le_bytes());
+    }
+    Kind::L7Listener
+}
+
+pub(crate) fn pem_body(pem: PemId, out: &mut Vec<u8>) -> Kind {
+    fixed(out, &PemBody { pem: U128::new(pem.to_bits()) });
+    Kind::Pem
+}
+
+pub(crate) fn pem_part_body(pem: PemId, index: u16, part: &Secret, out: &mut Vec<u8>) -> Kind {
+    fixed(out, &PemPartBody { pem: U128::new(pem.to_bits()), index: U16::new(index) });
+    out.extend_from_slice(part.bytes());
+    Kind::PemPart
+}
+
 fn ack_error(error: &ObjectError, out: &mut Vec<u8>) -> Kind {
     let ObjectId { kind, name } = &error.object;
     let object = match kind {
@@ -213,6 +279,8 @@ fn ack_error(error: &ObjectError, out: &mut Vec<u8>) -> Kind {
         ObjectKind::Group => 2,
         ObjectKind::SnatPool => 3,
         ObjectKind::NextHop => 4,
+        ObjectKind::Vip => 5,
+        ObjectKind::L7Listener => 6,
     };
     fixed(out, &AckErrorBody { object, name_length: name_length(name) });
     text(out, name);
@@ -243,6 +311,11 @@ pub(crate) fn cut(message: &str) -> &str {
     &message[..message.floor_char_boundary(MAX_MESSAGE_BYTES)]
 }
 
+pub(crate) const SPEAKS_HTTP: u8 = 1;
+pub(crate) const SPEAKS_HTTPS: u8 = 2;
+pub(crate) const CLIENTS_UNKNOWN: u8 = 0;
+pub(crate) const CLIENTS_REQUIRED: u8 = 1;
+pub(crate) const CLIENTS_INSECURE_FALLBACK: u8 = 2;
 pub(crate) const IPPROTO_TCP: u8 = 6;
 pub(crate) const IPPROTO_UDP: u8 = 17;
 pub(crate) const MODE_FULL_NAT: u8 = 1;

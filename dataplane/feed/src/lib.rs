@@ -19,6 +19,8 @@
 //! * [`model`]: what can be said. Values are checked when they are made, the whole by
 //!   [`State::check`], on both ends. [`Change`] is the difference of two states, a record each, and
 //!   [`Touched`] the names in it, for who builds of the state.
+//!   A state is for one [`Tier`]: the data plane and the L7 tier each have a socket, a ring and a file of
+//!   their own, carried by the same code, and neither takes the other's objects.
 //! * `record`, `encode`, `decode`: the bytes, and a decoder that takes any. `digest`: 128 bits for a whole
 //!   state, kept up at the cost of what changed, as `relations` are, by which a change is checked.
 //!   `tracked`: a state with both and its limits.
@@ -73,9 +75,9 @@ pub use decode::{DecodeError, decode, record_bytes};
 pub use digest::Digest;
 pub use encode::encode;
 pub use model::{
-    Affinity, BadName, BadPortRange, Change, Group, Listener, Map, Member, Mode, MssClamp, Name,
-    NextHop, ObjectError, ObjectId, ObjectKind, OnExhaustion, OnRemoval, OnUnknown, Policies,
-    PortRange, Protocol, SnatPool, State, Touched,
+    Affinity, BadName, BadPortRange, Change, Group, L7, L7Listener, Listener, Map, Member, Mode,
+    MssClamp, Name, NextHop, ObjectError, ObjectId, ObjectKind, OnExhaustion, OnRemoval, OnUnknown,
+    Policies, PortRange, Protocol, SnatPool, State, Tier, Touched,
 };
 pub use producer::{ConnectError, Disconnected, Producer, PublishError, Published, PublishedKind};
 pub use record::{

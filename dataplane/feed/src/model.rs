@@ -14,6 +14,7 @@ mod change;
 mod check;
 pub(crate) mod faults;
 mod join;
+mod l7;
 mod name;
 mod policy;
 mod touched;
@@ -30,6 +31,10 @@ use crate::digest::Digest;
 
 pub use change::Change;
 pub use join::join;
+pub use l7::{
+    BadHostname, ClientMode, Clients, Hostname, L7, L7Listener, Pem, PemId, Secret, Speaks, Tier,
+    Tls,
+};
 pub use name::{BadName, Name};
 pub use policy::{MssClamp, OnExhaustion, OnRemoval, OnUnknown, Policies};
 pub use touched::Touched;
@@ -48,6 +53,16 @@ pub mod limits {
     pub const SNAT_ADDRESSES: usize = 16_384;
     /// Next-hop hints in a state.
     pub const NEXT_HOPS: usize = 65_536;
+    /// VIPs of the L7 tier in a state.
+    pub const VIPS: usize = 16_384;
+    /// Listeners of the L7 tier in a state.
+    pub const L7_LISTENERS: usize = 16_384;
+    /// Certificates of a listener of the L7 tier: as many as Gateway API lets it name.
+    pub const CERTIFICATES: usize = 64;
+    /// Certificates and authorities in a state.
+    pub const PEMS: usize = 16_384;
+    /// Parts of all of them together: some 96 MiB.
+    pub const PEM_PARTS: usize = 65_536;
 }
 
 /// An ordered map that shares with its copies what has changed in neither. A copy costs a reference
@@ -69,16 +84,22 @@ pub struct State {
     pub snat_pools: Map<Name, SnatPool>,
     /// Backend addresses that are reached by a gateway the kernel's routes do not know.
     pub next_hops: Map<IpAddr, NextHop>,
+    /// VIPs that the data plane keeps on a companion for the L7 tier, whether or not it has a listener there.
+    pub vips: Map<IpAddr, ()>,
+    /// What the L7 tier must know; a state for a data plane has none of it, and one for the L7 tier nothing else.
+    pub l7: L7,
 }
 
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { listeners, groups, snat_pools, next_hops } = self; // the maps themselves would show their nodes
+        let Self { listeners, groups, snat_pools, next_hops, vips, l7 } = self; // the maps themselves would show their nodes
         f.debug_struct("State")
             .field("listeners", &listeners.iter().collect::<BTreeMap<_, _>>())
             .field("groups", &groups.iter().collect::<BTreeMap<_, _>>())
             .field("snat_pools", &snat_pools.iter().collect::<BTreeMap<_, _>>())
             .field("next_hops", &next_hops.iter().collect::<BTreeMap<_, _>>())
+            .field("vips", &vips.keys().collect::<BTreeSet<_>>())
+            .field("l7", l7)
             .finish()
     }
 }
@@ -336,6 +357,10 @@ pub enum ObjectKind {
     SnatPool,
     /// A [`NextHop`], named by its backend address.
     NextHop,
+    /// A VIP of the L7 tier, named by its address.
+    Vip,
+    /// An [`L7Listener`].
+    L7Listener,
 }
 
 impl fmt::Display for ObjectKind {
@@ -345,6 +370,8 @@ impl fmt::Display for ObjectKind {
             ObjectKind::Group => "group",
             ObjectKind::SnatPool => "SNAT pool",
             ObjectKind::NextHop => "next hop",
+            ObjectKind::Vip => "VIP",
+            ObjectKind::L7Listener => "L7 listener",
         })
     }
 }

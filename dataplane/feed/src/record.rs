@@ -18,7 +18,7 @@ use crate::digest::Digest;
 use crate::model::{Change, ObjectError};
 
 /// The version of the encoding and of the hand-shake. Both ends must speak the same.
-pub const FEED_VERSION: u8 = 3;
+pub const FEED_VERSION: u8 = 4;
 
 /// The largest record with its header and padding: a listener with three of the longest names fits.
 pub const MAX_RECORD_BYTES: usize = 2048;
@@ -108,6 +108,13 @@ kinds! {
     RemoveSnatAddress = 25,
     NextHop = 26,
     RemoveNextHop = 27,
+    Vip = 28,
+    RemoveVip = 29,
+    L7Listener = 48,
+    RemoveL7Listener = 49,
+    Pem = 50,
+    RemovePem = 51,
+    PemPart = 52,
     AckError = 64,
     Ack = 65,
 }
@@ -148,6 +155,18 @@ fixed_parts! {
     SnatAddressBody { address: Address }
     NextHopBody { address: Address, via: Address }
     RemoveNextHopBody { address: Address }
+    /// Put and remove alike.
+    VipBody { address: Address }
+    /// Followed by the names of the listener and (unless its length is 0) of its host, and the numbers of its
+    /// certificates. `authorities` is zero unless `clients` asks for certificates.
+    L7ListenerBody {
+        address: Address, port: U16, speaks: u8, clients: u8, authorities: U128,
+        name_length: U16, hostname_length: U16, certificates: U16,
+    }
+    /// Put and remove alike.
+    PemBody { pem: U128 }
+    /// Followed by the part.
+    PemPartBody { pem: U128, index: U16 }
     /// Followed by the object's name and the message.
     AckErrorBody { object: u8, name_length: U16 }
     /// Followed by the reason of the refusal, if `refused` is 1.
@@ -162,6 +181,17 @@ const _: () = assert!(HEADER_BYTES == 8);
 const _: () = assert!(
     HEADER_BYTES + size_of::<ListenerBody>() + 3 * crate::model::Name::MAX_BYTES
         <= MAX_RECORD_BYTES
+);
+const _: () = assert!(
+    HEADER_BYTES
+        + size_of::<L7ListenerBody>()
+        + crate::model::Name::MAX_BYTES
+        + crate::model::Hostname::MAX_BYTES
+        + crate::model::limits::CERTIFICATES * size_of::<U128>()
+        <= MAX_RECORD_BYTES
+);
+const _: () = assert!(
+    HEADER_BYTES + size_of::<PemPartBody>() + crate::model::Pem::PART_BYTES <= MAX_RECORD_BYTES
 );
 const _: () = assert!(
     HEADER_BYTES + size_of::<AckErrorBody>() + crate::model::Name::MAX_BYTES + MAX_MESSAGE_BYTES

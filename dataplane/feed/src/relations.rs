@@ -52,10 +52,16 @@ impl Relations {
             let via = state.next_hops.get(to);
             via.is_none_or(|hint| faults::of(*to).or_else(|| faults::of(hint.via)).is_none())
         };
+        let vip = |at: &IpAddr| !state.vips.contains_key(at) || faults::of(*at).is_none();
+        // Few, and told seldom: all of them are looked at.
+        let l7 =
+            || (touched.l7_listeners.is_empty() && touched.pems.is_empty()) || state.l7.is_sound();
         touched.listeners.iter().all(listener)
             && touched.groups.iter().all(group)
             && touched.snat_pools.iter().all(pool)
             && touched.next_hops.iter().all(hint)
+            && touched.vips.iter().all(vip)
+            && l7()
     }
 
     fn holds(&self, state: &State, name: &Name, listener: &Listener) -> bool {

@@ -26,7 +26,7 @@ use rustix::net::{
 
 use crate::ack::{Ack, Refused};
 use crate::digest::Digest;
-use crate::model::{ObjectError, State, Touched};
+use crate::model::{ObjectError, State, Tier, Touched};
 use crate::record::FEED_VERSION;
 use crate::session::{Hello, Received, receive_from_producer};
 use crate::state_file::{Saver, StateFile, StateFileError};
@@ -117,6 +117,19 @@ impl Server {
     /// # Errors
     /// [`BindError`], each variant with the path and the next move.
     pub fn bind(path: &Path, allowed_uids: &[u32], store: StateFile) -> Result<Self, BindError> {
+        Self::bind_tier(Tier::L4, path, allowed_uids, store)
+    }
+
+    /// The same for the objects of `tier`. A producer that sends others loses its connection.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub fn bind_tier(
+        tier: Tier,
+        path: &Path,
+        allowed_uids: &[u32],
+        store: StateFile,
+    ) -> Result<Self, BindError> {
         let (generation, state) = load(&store)?;
         let io_error =
             |action| move |source: io::Error| BindError::Io { path: path.into(), action, source };
@@ -127,7 +140,7 @@ impl Server {
             .map_err(|errno| io_error("watch it")(errno.into()))?;
         let saver =
             Saver::start(store).map_err(io_error("start the thread that saves the state"))?;
-        let transactions = Transactions::new(generation, state);
+        let transactions = Transactions::new(generation, state).of_tier(tier);
         let unacknowledged = VecDeque::from([(generation, transactions.digest())]);
         Ok(Self {
             path: path.into(),
@@ -363,7 +376,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.end("the data plane is ending");
+        self.end("this end is ending");
         let _ = fs::remove_file(&self.path); // if someone was faster, it is gone, as it should be
     }
 }

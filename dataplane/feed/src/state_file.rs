@@ -4,7 +4,7 @@
 //!   "PNSTK-ST" | format version | 0 | generation | digest | length of the records | checksum
 //!   records, as in the ring: what leads from nothing to the state
 //! ```
-//! A save goes to a file beside it, is synced, renamed over the old one, and the directory is
+//! Only its owner can read it. A save goes to a file beside it, is synced, renamed over the old one, and the directory is
 //! synced: after a power cut there is the old file or the new one. A load checks the checksum, the
 //! records, the limits, the digest, and [`State::check`]; a file that fails any of it is refused by
 //! name and moved aside to `NAME.damaged`, where a person can look at it.
@@ -13,6 +13,7 @@ mod saver;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -136,6 +137,7 @@ impl StateFile {
             .write(true)
             .create(true)
             .truncate(true)
+            .mode(0o600) // the L7 tier's holds keys
             .open(&temporary)
             .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()));
         written.map_err(|source| self.error(&temporary, "write it", source))?;

@@ -7,11 +7,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use crate::digest::Digest;
 use crate::encode;
 use crate::model::{
-    Change, Group, Listener, Map, Member, Name, NextHop, ObjectError, SnatPool, State, Touched,
-    limits,
+    Change, Group, L7Listener, Listener, Map, Member, Name, NextHop, ObjectError, Pem, PemId,
+    Secret, SnatPool, State, Touched, limits,
 };
 use crate::record::Kind;
 use crate::relations::Relations;
@@ -24,7 +26,8 @@ pub(crate) struct Tracked {
     relations: Relations,
     members: usize,
     snat_addresses: usize,
-    scratch: Vec<u8>, // one record's body, kept to save an allocation a record
+    pem_parts: usize,
+    scratch: Zeroizing<Vec<u8>>, // one record's body, kept to save an allocation a record
 }
 
 /// Why a change cannot be applied.
@@ -36,6 +39,8 @@ pub(crate) enum ApplyError {
     NoGroup { group: Name },
     #[error("an address for SNAT pool {pool}, which does not exist")]
     NoPool { pool: Name },
+    #[error("part {index} of pem {:032x}, which is not there or does not end before it", pem.to_bits())]
+    NoPem { pem: PemId, index: u16 },
 }
 
 impl Tracked {
@@ -44,6 +49,7 @@ impl Tracked {
         let mut tracked = Self {
             members: state.groups.values().map(|group| group.members.len()).sum(),
             snat_addresses: state.snat_pools.values().map(|pool| pool.addresses.len()).sum(),
+            pem_parts: state.l7.pems.values().map(|pem| pem.parts().len()).sum(),
             ..Self::default()
         };
         for (name, listener) in &state.listeners {
@@ -61,6 +67,18 @@ impl Tracked {
         }
         for (address, next_hop) in &state.next_hops {
             tracked.add(|out| encode::next_hop_body(*address, *next_hop, out));
+        }
+        for address in state.vips.keys() {
+            tracked.add(|out| encode::vip_body(*address, out));
+        }
+        for (name, listener) in &state.l7.listeners {
+            tracked.add(|out| encode::l7_listener_body(name, listener, out));
+        }
+        for (id, pem) in &state.l7.pems {
+            tracked.add(|out| encode::pem_body(*id, out));
+            for (index, part) in (0..).zip(pem.parts()) {
+                tracked.add(|out| encode::pem_part_body(*id, index, part, out));
+            }
         }
         tracked.state = state;
         tracked
@@ -91,12 +109,21 @@ impl Tracked {
     /// Takes over the groups of `old` that are equal to ours, so that the next diff, and whoever
     /// compares `Arc`s, sees at a glance that they did not change.
     pub(crate) fn share_unchanged(&mut self, old: &State) {
+        self.share_unchanged_pems(old);
         let groups = &mut self.state_mut().groups;
         let equal = |(name, group): (&Name, &Arc<Group>)| groups.get(name) == Some(group);
         let equal: Vec<_> =
             old.groups.iter().filter(|(name, group)| equal((*name, *group))).collect();
         for (name, group) in equal {
             groups.insert_mut(name.clone(), Arc::clone(group));
+        }
+    }
+
+    fn share_unchanged_pems(&mut self, old: &State) {
+        for (id, pem) in &old.l7.pems {
+            if self.state.l7.pems.get(id) == Some(pem) {
+                self.state_mut().l7.pems.insert_mut(*id, Arc::clone(pem));
+            }
         }
     }
 
@@ -141,6 +168,78 @@ impl Tracked {
                 }
                 Ok(())
             }
+            Change::PutVip { address } => self.put_vip(address),
+            Change::RemoveVip { address } => {
+                if take(&mut self.state_mut().vips, &address).is_some() {
+                    self.subtract(|out| encode::vip_body(address, out));
+                }
+                Ok(())
+            }
+            Change::PutL7Listener { name, listener } => self.put_l7_listener(name, listener),
+            Change::RemoveL7Listener { name } => {
+                self.remove_l7_listener(&name);
+                Ok(())
+            }
+            Change::PutPem { pem } => self.put_pem(pem),
+            Change::PutPemPart { pem, index, part } => self.put_pem_part(pem, index, part),
+            Change::RemovePem { pem } => {
+                self.remove_pem(pem);
+                Ok(())
+            }
+        }
+    }
+
+    fn put_vip(&mut self, address: IpAddr) -> Result<(), ApplyError> {
+        room_for_key(&self.state.vips, &address, "VIPs of the L7 tier", limits::VIPS)?;
+        if !self.state.vips.contains_key(&address) {
+            self.add(|out| encode::vip_body(address, out));
+            self.state_mut().vips.insert_mut(address, ());
+        }
+        Ok(())
+    }
+
+    fn put_l7_listener(&mut self, name: Name, listener: L7Listener) -> Result<(), ApplyError> {
+        let listeners = &self.state.l7.listeners;
+        room_for_key(listeners, &name, "L7 listeners", limits::L7_LISTENERS)?;
+        self.remove_l7_listener(&name);
+        self.add(|out| encode::l7_listener_body(&name, &listener, out));
+        self.state_mut().l7.listeners.insert_mut(name, listener);
+        Ok(())
+    }
+
+    fn remove_l7_listener(&mut self, name: &Name) {
+        let Some(old) = take(&mut self.state_mut().l7.listeners, name) else { return };
+        self.subtract(|out| encode::l7_listener_body(name, &old, out));
+    }
+
+    fn put_pem(&mut self, pem: PemId) -> Result<(), ApplyError> {
+        room_for_key(&self.state.l7.pems, &pem, "certificates and authorities", limits::PEMS)?;
+        if !self.state.l7.pems.contains_key(&pem) {
+            self.add(|out| encode::pem_body(pem, out));
+            self.state_mut().l7.pems.insert_mut(pem, Arc::default());
+        }
+        Ok(())
+    }
+
+    fn put_pem_part(&mut self, id: PemId, index: u16, part: Secret) -> Result<(), ApplyError> {
+        if !self.state.l7.pems.get(&id).is_some_and(|pem| pem.takes(index, &part)) {
+            return Err(ApplyError::NoPem { pem: id, index });
+        }
+        room_for(self.pem_parts + 1, "parts of certificates", limits::PEM_PARTS)?;
+        self.pem_parts += 1;
+        self.add(|out| encode::pem_part_body(id, index, &part, out));
+        if let Some(pem) = self.state_mut().l7.pems.get_mut(&id) {
+            Arc::make_mut(pem).push(part);
+        }
+        Ok(())
+    }
+
+    fn remove_pem(&mut self, id: PemId) {
+        let Some(pem) = take(&mut self.state_mut().l7.pems, &id) else { return };
+        self.pem_parts -= pem.parts().len();
+        self.subtract(|out| encode::pem_body(id, out));
+        for (index, part) in (0..).zip(Pem::parts(&pem)) {
+            self.subtract(|out| encode::pem_part_body(id, index, part, out));
         }
     }
 

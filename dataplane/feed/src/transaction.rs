@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use crate::digest::Digest;
-use crate::model::{ObjectError, State, Touched, limits};
+use crate::model::{ObjectError, State, Tier, Touched, limits};
 use crate::record::{Begin, Commit, Record};
 use crate::tracked::{ApplyError, Tracked};
 
@@ -26,7 +26,11 @@ pub const MAX_CHANGES: u64 = 2
         + limits::MEMBERS
         + limits::SNAT_POOLS
         + limits::SNAT_ADDRESSES
-        + limits::NEXT_HOPS) as u64;
+        + limits::NEXT_HOPS
+        + limits::VIPS
+        + limits::L7_LISTENERS
+        + limits::PEMS
+        + limits::PEM_PARTS) as u64;
 
 /// What a record led to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +71,14 @@ pub enum ProtocolError {
     /// A record that only the other direction has.
     #[error("an acknowledgement from a producer")]
     WrongDirection,
+    /// A change for another process.
+    #[error("an object of the {theirs}, this is the {ours}: connect to the other socket")]
+    Tier {
+        /// Whose it is.
+        theirs: Tier,
+        /// Who got it.
+        ours: Tier,
+    },
     /// A transaction of another connection.
     #[error("a transaction of epoch {theirs}, this connection is epoch {ours}")]
     Epoch {
@@ -80,6 +92,7 @@ pub enum ProtocolError {
 /// The committed state and the transaction that may replace it.
 #[derive(Debug)]
 pub struct Transactions {
+    tier: Tier,
     generation: u64,
     committed: Tracked,
     touched: Touched, // by commits since they were last asked for
@@ -106,7 +119,14 @@ impl Transactions {
     /// Starts from `state`, committed under `generation`, which passes [`State::check`].
     pub fn new(generation: u64, state: Arc<State>) -> Self {
         let touched = Touched::between(&State::default(), &state);
-        Self { generation, committed: Tracked::of(state), touched, progress: Progress::None }
+        let (tier, committed) = (Tier::default(), Tracked::of(state));
+        Self { tier, generation, committed, touched, progress: Progress::None }
+    }
+
+    /// The same for the objects of `tier`; without it they are the data plane's.
+    #[must_use]
+    pub fn of_tier(self, tier: Tier) -> Self {
+        Self { tier, ..self }
     }
 
     /// The last committed state.
@@ -146,6 +166,9 @@ impl Transactions {
             }
             Record::Begin(begin) => Ok(self.begin(begin)),
             Record::AckError(_) | Record::Ack(_) => Err(ProtocolError::WrongDirection),
+            Record::Change(change) if change.tier() != self.tier => {
+                Err(ProtocolError::Tier { theirs: change.tier(), ours: self.tier })
+            }
             Record::Change(change) => match &mut self.progress {
                 Progress::None => Err(ProtocolError::NoTransaction { record: "change" }),
                 Progress::Refused => Ok(Outcome::Open),

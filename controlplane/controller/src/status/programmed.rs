@@ -122,7 +122,7 @@ impl Programmed<'_> {
         errors.iter().find(|error| match error.object.kind {
             ObjectKind::Listener => error.object.name == *name,
             ObjectKind::Group => Some(&error.object.name) == group,
-            ObjectKind::SnatPool | ObjectKind::NextHop => false,
+            ObjectKind::SnatPool | ObjectKind::NextHop | ObjectKind::Vip | ObjectKind::L7Listener => false,
         })
     }
 

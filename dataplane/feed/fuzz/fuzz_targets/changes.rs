@@ -6,20 +6,29 @@ use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use penstock_feed::transaction::{Outcome, Transactions};
+use penstock_feed::model::{Pem, PemId, Tier};
 use penstock_feed::{Begin, Change, Commit, Record, State, Touched, decode};
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut transactions = Transactions::new(0, Arc::default());
+    let mut tiers = [Tier::L4, Tier::L7].map(|tier| (tier, Transactions::new(0, Arc::default()).of_tier(tier)));
     let (mut changes, mut rest) = (Vec::new(), bytes);
     while let Ok((record, after)) = decode(rest) {
         rest = after;
         match record {
             Record::Change(change) => changes.push(change),
-            _ => run(&mut transactions, std::mem::take(&mut changes)),
+            _ => run_both(&mut tiers, std::mem::take(&mut changes)),
         }
     }
-    run(&mut transactions, changes);
+    run_both(&mut tiers, changes);
 });
+
+/// Each tier gets the changes that are its own.
+fn run_both(tiers: &mut [(Tier, Transactions); 2], changes: Vec<Change>) {
+    let (l4, l7) = changes.into_iter().partition(|change| change.tier() == Tier::L4);
+    for ((_, transactions), changes) in tiers.iter_mut().zip([l4, l7]) {
+        run(transactions, changes);
+    }
+}
 
 fn run(transactions: &mut Transactions, changes: Vec<Change>) {
     let before = State::clone(transactions.state());
@@ -43,6 +52,9 @@ fn run(transactions: &mut Transactions, changes: Vec<Change>) {
     assert!(differing.groups.is_subset(&touched.groups));
     assert!(differing.snat_pools.is_subset(&touched.snat_pools));
     assert!(differing.next_hops.is_subset(&touched.next_hops));
+    assert!(differing.vips.is_subset(&touched.vips));
+    assert!(differing.l7_listeners.is_subset(&touched.l7_listeners));
+    assert!(differing.pems.is_subset(&touched.pems));
 }
 
 /// Makes a change by another way than the feed's; `None` if what it changes is not there.
@@ -80,6 +92,29 @@ fn apply(state: &mut State, change: Change) -> Option<()> {
         }
         C::PutNextHop { address, next_hop } => state.next_hops.insert_mut(address, next_hop),
         C::RemoveNextHop { address } => _ = state.next_hops.remove_mut(&address),
+        C::PutVip { address } => state.vips.insert_mut(address, ()),
+        C::RemoveVip { address } => _ = state.vips.remove_mut(&address),
+        C::PutL7Listener { name, listener } => state.l7.listeners.insert_mut(name, listener),
+        C::RemoveL7Listener { name } => _ = state.l7.listeners.remove_mut(&name),
+        C::PutPem { pem } => {
+            let held = state.l7.pems.get(&pem).cloned().unwrap_or_default();
+            state.l7.pems.insert_mut(pem, held);
+        }
+        C::PutPemPart { pem, index, part } => append(state, pem, index, part.bytes())?,
+        C::RemovePem { pem } => _ = state.l7.pems.remove_mut(&pem),
     }
+    Some(())
+}
+
+/// The text with the part at its end, if the part begins where it ends.
+fn append(state: &mut State, pem: PemId, index: u16, part: &[u8]) -> Option<()> {
+    let held = state.l7.pems.get_mut(&pem)?;
+    let mut text = held.text();
+    let begins = usize::from(index) * Pem::PART_BYTES;
+    if begins != text.len() || begins >= Pem::MAX_PARTS * Pem::PART_BYTES {
+        return None;
+    }
+    text.extend_from_slice(part);
+    *held = Arc::new(Pem::new(&text)?);
     Some(())
 }

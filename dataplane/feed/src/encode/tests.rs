@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::decode::{decode, record_bytes};
 use crate::digest::Digest;
-use crate::model::{Affinity, Policies, PortRange};
+use crate::model::{Affinity, Clients, Pem, Policies, PortRange, Tls};
 use crate::record::{Begin, Commit, MAX_RECORD_BYTES};
 
 fn name(text: &str) -> Name {
@@ -36,6 +36,41 @@ fn any_policies() -> impl Strategy<Value = Policies> {
             mss_clamp,
         },
     )
+}
+
+fn any_l7_change() -> impl Strategy<Value = Change> {
+    let id = || any::<u128>().prop_map(PemId::from_bits);
+    let hostname = prop::option::of("(\\*\\.)?[a-z]{1,9}(\\.[a-z0-9]{1,9}){0,3}");
+    let clients = prop::option::of((id(), any::<bool>()));
+    let certificates = prop::collection::vec(id(), 0..=limits::CERTIFICATES);
+    let tls = prop::option::of((certificates, clients));
+    let address = any::<(IpAddr, u16)>().prop_map(SocketAddr::from);
+    let listener = (any_name(), address, hostname, tls);
+    let listener = listener.prop_map(|(name, address, hostname, tls)| {
+        let speaks = tls.map_or(Speaks::Http, |(certificates, clients)| {
+            let mode = |insecure| match insecure {
+                true => ClientMode::InsecureFallback,
+                false => ClientMode::Required,
+            };
+            let clients = clients
+                .map(|(authorities, insecure)| Clients { authorities, mode: mode(insecure) });
+            Speaks::Https(Tls { certificates, clients })
+        });
+        let hostname = hostname.map(|text| Hostname::new(&text).unwrap());
+        Change::PutL7Listener { name, listener: L7Listener { address, hostname, speaks } }
+    });
+    let part = prop::collection::vec(any::<u8>(), 1..=Pem::PART_BYTES);
+    prop_oneof![
+        listener,
+        any_name().prop_map(|name| Change::RemoveL7Listener { name }),
+        id().prop_map(|pem| Change::PutPem { pem }),
+        id().prop_map(|pem| Change::RemovePem { pem }),
+        (id(), any::<u16>(), part).prop_map(|(pem, index, part)| Change::PutPemPart {
+            pem,
+            index,
+            part: Secret::new(&part)
+        }),
+    ]
 }
 
 fn any_change() -> impl Strategy<Value = Change> {
@@ -81,6 +116,9 @@ fn any_change() -> impl Strategy<Value = Change> {
         any::<(IpAddr, IpAddr)>()
             .prop_map(|(address, via)| Change::PutNextHop { address, next_hop: NextHop { via } }),
         any::<IpAddr>().prop_map(|address| Change::RemoveNextHop { address }),
+        any::<IpAddr>().prop_map(|address| Change::PutVip { address }),
+        any::<IpAddr>().prop_map(|address| Change::RemoveVip { address }),
+        any_l7_change(),
     ]
 }
 
@@ -93,8 +131,14 @@ fn any_record() -> impl Strategy<Value = Record> {
     let commit = any::<(u64, u128, u64)>().prop_map(|(generation, digest, changes)| {
         Record::Commit(Commit { generation, digest: Digest::from_bits(digest), changes })
     });
-    static KINDS: [ObjectKind; 4] =
-        [ObjectKind::Listener, ObjectKind::Group, ObjectKind::SnatPool, ObjectKind::NextHop];
+    static KINDS: [ObjectKind; 6] = [
+        ObjectKind::Listener,
+        ObjectKind::Group,
+        ObjectKind::SnatPool,
+        ObjectKind::NextHop,
+        ObjectKind::Vip,
+        ObjectKind::L7Listener,
+    ];
     let error = (prop::sample::select(&KINDS[..]), any_name(), ".{0,40}").prop_map(
         |(kind, name, message)| {
             Record::AckError(ObjectError { object: ObjectId { kind, name }, message })
@@ -166,9 +210,9 @@ fn a_wrong_byte_is_named() {
             "another version",
             0,
             9,
-            "a record of version 9, this end speaks feed 3: upgrade the older of the two",
+            "a record of version 9, this end speaks feed 4: upgrade the older of the two",
         ),
-        ("an unknown kind", 1, 200, "kind 200 is no record of feed 3"),
+        ("an unknown kind", 1, 200, "kind 200 is no record of feed 4"),
         (
             "something in the reserved bytes",
             3,
@@ -264,13 +308,13 @@ fn a_message_too_long_is_cut_between_characters() {
     assert_eq!(error.message, message[..1023]);
 }
 
-/// The bytes of feed version 3, so that no release changes them unawares.
+/// The bytes of feed version 4, so that no release changes them unawares.
 #[test]
 fn the_encoding_is_this() {
     assert_eq!(
         a_member(),
         [
-            &[3, 20, 0, 0, 29, 0, 0, 0][..],
+            &[4, 20, 0, 0, 29, 0, 0, 0][..],
             &[4, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
             &[80, 0, 7, 0, 0, 0, 1],
             b"group\0\0\0",

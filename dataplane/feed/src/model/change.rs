@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Group, Listener, Map, Member, Name, NextHop, SnatPool, State, join};
+use super::{
+    Group, L7Listener, Listener, Map, Member, Name, NextHop, Pem, PemId, Secret, SnatPool, State,
+    Tier, join,
+};
 
 /// One change of a [`State`], the size of what changed: a member of a group of a thousand is told
 /// alone. Each is one record of the encoding.
@@ -34,6 +37,35 @@ pub enum Change {
     PutNextHop { address: IpAddr, next_hop: NextHop },
     /// Removes the hint for a backend address.
     RemoveNextHop { address: IpAddr },
+    /// Adds a VIP of the L7 tier, or leaves it as it is.
+    PutVip { address: IpAddr },
+    /// Removes a VIP of the L7 tier.
+    RemoveVip { address: IpAddr },
+    /// Adds or replaces a listener of the L7 tier.
+    PutL7Listener { name: Name, listener: L7Listener },
+    /// Removes a listener of the L7 tier.
+    RemoveL7Listener { name: Name },
+    /// Adds a pem without parts, or leaves an existing one as it is.
+    PutPem { pem: PemId },
+    /// Appends the part number `index` to a pem that exists and has as many.
+    PutPemPart { pem: PemId, index: u16, part: Secret },
+    /// Removes a pem with all its parts.
+    RemovePem { pem: PemId },
+}
+
+impl Change {
+    /// Whose it is.
+    #[must_use]
+    pub const fn tier(&self) -> Tier {
+        match self {
+            Self::PutL7Listener { .. }
+            | Self::RemoveL7Listener { .. }
+            | Self::PutPem { .. }
+            | Self::PutPemPart { .. }
+            | Self::RemovePem { .. } => Tier::L7,
+            _ => Tier::L4,
+        }
+    }
 }
 
 pub(super) fn diff(old: &State, new: &State) -> Vec<Change> {
@@ -99,6 +131,45 @@ fn removals(old: &State, new: &State, changes: &mut Vec<Change>) {
             changes.push(Change::RemoveNextHop { address: *address });
         }
     }
+    for (address, _, after) in changed(&old.vips, &new.vips) {
+        if after.is_none() {
+            changes.push(Change::RemoveVip { address: *address });
+        }
+    }
+    l7_removals(old, new, changes);
+}
+
+fn l7_removals(old: &State, new: &State, changes: &mut Vec<Change>) {
+    for (name, _, after) in changed(&old.l7.listeners, &new.l7.listeners) {
+        if after.is_none() {
+            changes.push(Change::RemoveL7Listener { name: name.clone() });
+        }
+    }
+    for (pem, before, after) in changed(&old.l7.pems, &new.l7.pems) {
+        if before.is_some() && before != after {
+            changes.push(Change::RemovePem { pem: *pem });
+        }
+    }
+}
+
+fn l7_additions(old: &State, new: &State, changes: &mut Vec<Change>) {
+    for (pem, before, after) in changed(&old.l7.pems, &new.l7.pems) {
+        if let Some(after) = after.filter(|_| before != after) {
+            pem_additions(*pem, after, changes);
+        }
+    }
+    for (name, before, after) in changed(&old.l7.listeners, &new.l7.listeners) {
+        if let Some(listener) = after.filter(|_| before != after) {
+            changes.push(Change::PutL7Listener { name: name.clone(), listener: listener.clone() });
+        }
+    }
+}
+
+fn pem_additions(pem: PemId, new: &Pem, changes: &mut Vec<Change>) {
+    changes.push(Change::PutPem { pem });
+    for (index, part) in (0..).zip(new.parts()) {
+        changes.push(Change::PutPemPart { pem, index, part: part.clone() });
+    }
 }
 
 fn additions(old: &State, new: &State, changes: &mut Vec<Change>) {
@@ -118,6 +189,12 @@ fn additions(old: &State, new: &State, changes: &mut Vec<Change>) {
             changes.push(Change::PutNextHop { address: *address, next_hop: *next_hop });
         }
     }
+    for (address, before, _) in changed(&old.vips, &new.vips) {
+        if before.is_none() {
+            changes.push(Change::PutVip { address: *address });
+        }
+    }
+    l7_additions(old, new, changes);
 }
 
 fn group_additions(name: &Name, old: Option<&Group>, new: &Group, changes: &mut Vec<Change>) {

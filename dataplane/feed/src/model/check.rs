@@ -10,6 +10,8 @@ pub(super) fn check(state: &State) -> Vec<ObjectError> {
     references(state, &mut errors);
     overlaps(state, &mut errors);
     addresses(state, &mut errors);
+    vips(state, &mut errors);
+    errors.extend(super::l7::check(&state.l7));
     errors
 }
 
@@ -94,6 +96,14 @@ fn addresses(state: &State, errors: &mut Vec<ObjectError>) {
                 &name,
                 format!("{address} via {} {fault}", next_hop.via),
             );
+        }
+    }
+}
+
+fn vips(state: &State, errors: &mut Vec<ObjectError>) {
+    for address in state.vips.keys() {
+        if let (Some(fault), Ok(name)) = (faults::of(*address), Name::new(&address.to_string())) {
+            refuse(errors, ObjectKind::Vip, &name, format!("{address} {fault}"));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::change::{changed, changed_groups};
-use super::{Change, Name, State};
+use super::{Change, Name, PemId, State};
 
 /// The names of objects that were added, changed or removed; or put again as they were, which does no
 /// harm. What is built of a state is built anew for these alone.
@@ -18,6 +18,12 @@ pub struct Touched {
     pub snat_pools: BTreeSet<Name>,
     /// Of next-hop hints, the backend addresses.
     pub next_hops: BTreeSet<IpAddr>,
+    /// Of VIPs of the L7 tier.
+    pub vips: BTreeSet<IpAddr>,
+    /// Of listeners of the L7 tier.
+    pub l7_listeners: BTreeSet<Name>,
+    /// Of pems.
+    pub pems: BTreeSet<PemId>,
 }
 
 impl Touched {
@@ -28,11 +34,17 @@ impl Touched {
         let groups = changed_groups(old, new);
         let pools = changed(&old.snat_pools, &new.snat_pools);
         let hints = changed(&old.next_hops, &new.next_hops);
+        let vips = changed(&old.vips, &new.vips);
+        let l7_listeners = changed(&old.l7.listeners, &new.l7.listeners);
+        let pems = changed(&old.l7.pems, &new.l7.pems);
         Self {
             listeners: listeners.filter_map(|(name, a, b)| differing(a != b, name)).collect(),
             groups: groups.filter_map(|(name, a, b)| differing(a != b, name)).collect(),
             snat_pools: pools.filter_map(|(name, a, b)| differing(a != b, name)).collect(),
             next_hops: hints.filter_map(|(at, a, b)| (a != b).then_some(*at)).collect(),
+            vips: vips.filter_map(|(at, a, b)| (a != b).then_some(*at)).collect(),
+            l7_listeners: l7_listeners.filter_map(|(name, a, b)| differing(a != b, name)).collect(),
+            pems: pems.filter_map(|(id, a, b)| (a != b).then_some(*id)).collect(),
         }
     }
 
@@ -58,6 +70,15 @@ impl Touched {
             C::PutNextHop { address, .. } | C::RemoveNextHop { address } => {
                 self.next_hops.insert(*address);
             }
+            C::PutVip { address } | C::RemoveVip { address } => {
+                self.vips.insert(*address);
+            }
+            C::PutL7Listener { name, .. } | C::RemoveL7Listener { name } => {
+                self.l7_listeners.insert(name.clone());
+            }
+            C::PutPem { pem } | C::PutPemPart { pem, .. } | C::RemovePem { pem } => {
+                self.pems.insert(*pem);
+            }
         }
     }
 
@@ -67,6 +88,9 @@ impl Touched {
         self.groups.extend(later.groups);
         self.snat_pools.extend(later.snat_pools);
         self.next_hops.extend(later.next_hops);
+        self.vips.extend(later.vips);
+        self.l7_listeners.extend(later.l7_listeners);
+        self.pems.extend(later.pems);
     }
 
     /// Whether nothing was touched.
@@ -75,5 +99,8 @@ impl Touched {
             && self.groups.is_empty()
             && self.snat_pools.is_empty()
             && self.next_hops.is_empty()
+            && self.vips.is_empty()
+            && self.l7_listeners.is_empty()
+            && self.pems.is_empty()
     }
 }

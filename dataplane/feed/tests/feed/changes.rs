@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use penstock_feed::transaction::{Outcome, Transactions};
 use penstock_feed::{
-    Affinity, Begin, Change, Commit, Group, Listener, Member, Mode, Name, NextHop, Policies,
+    Affinity, Begin, Change, Commit, Group, L7, Listener, Member, Mode, Name, NextHop, Policies,
     PortRange, Protocol, Record, SnatPool, State, Touched,
 };
 use proptest::prelude::*;
@@ -21,6 +21,7 @@ struct Plain {
     groups: BTreeMap<Name, Group>,
     snat_pools: BTreeMap<Name, SnatPool>,
     next_hops: BTreeMap<IpAddr, NextHop>,
+    vips: BTreeMap<IpAddr, ()>,
 }
 
 impl Plain {
@@ -52,6 +53,9 @@ impl Plain {
             }
             C::PutNextHop { address, next_hop } => drop(self.next_hops.insert(address, next_hop)),
             C::RemoveNextHop { address } => drop(self.next_hops.remove(&address)),
+            C::PutVip { address } => _ = self.vips.insert(address, ()),
+            C::RemoveVip { address } => _ = self.vips.remove(&address),
+            other => panic!("{other:?} is the L7 tier's: l7.rs"),
         }
         true
     }
@@ -64,6 +68,8 @@ impl Plain {
             groups: groups.collect(),
             snat_pools: self.snat_pools.clone().into_iter().collect(),
             next_hops: self.next_hops.clone().into_iter().collect(),
+            vips: self.vips.clone().into_iter().collect(),
+            l7: L7::default(),
         }
     }
 }
@@ -125,6 +131,8 @@ fn any_change() -> impl Strategy<Value = Change> {
         1 => (any_address(), any_address())
             .prop_map(|(address, via)| C::PutNextHop { address, next_hop: NextHop { via } }),
         1 => any_address().prop_map(|address| C::RemoveNextHop { address }),
+        1 => any_address().prop_map(|address| C::PutVip { address }),
+        1 => any_address().prop_map(|address| C::RemoveVip { address }),
     ]
 }
 

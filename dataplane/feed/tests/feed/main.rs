@@ -3,6 +3,7 @@
 mod changes;
 mod hostile;
 mod kills;
+mod l7;
 mod seeds;
 mod session;
 mod support;

@@ -5,10 +5,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use penstock_feed::model::{ClientMode, Clients, Hostname, Pem, PemId, Speaks, Tls};
 use penstock_feed::state_file::encode_file;
 use penstock_feed::{
-    AckRecord, Begin, Commit, Digest, MssClamp, NextHop, ObjectError, ObjectId, ObjectKind,
-    OnExhaustion, OnRemoval, OnUnknown, Policies, Record, SnatPool, State, encode,
+    AckRecord, Begin, Commit, Digest, L7Listener, MssClamp, NextHop, ObjectError, ObjectId,
+    ObjectKind, OnExhaustion, OnRemoval, OnUnknown, Policies, Record, SnatPool, State, encode,
 };
 
 use crate::support::{a_state, name};
@@ -17,6 +18,7 @@ fn a_rich_state() -> Arc<State> {
     let mut state = State::clone(&a_state(2));
     let addresses = [[10, 0, 2, 10].into(), "2001:db8::1".parse().unwrap()].into();
     state.snat_pools.insert_mut(name("pool"), SnatPool { addresses });
+    state.vips.insert_mut([192, 0, 2, 11].into(), ());
     state.next_hops.insert_mut([10, 0, 0, 1].into(), NextHop { via: [10, 0, 2, 1].into() });
     let listener = state.listeners.get_mut("default/web/http").unwrap();
     listener.snat_pool = Some(name("pool"));
@@ -26,6 +28,21 @@ fn a_rich_state() -> Arc<State> {
         on_unknown: OnUnknown::Reset,
         mss_clamp: MssClamp::Most { bytes: 1400 },
     };
+    Arc::new(state)
+}
+
+fn a_state_of_the_l7_tier() -> Arc<State> {
+    let mut state = State::default();
+    let [certificate, authorities] = [1, 2].map(PemId::from_bits);
+    state.l7.pems.insert_mut(certificate, Arc::new(Pem::new(&[b'c'; 1600]).unwrap()));
+    state.l7.pems.insert_mut(authorities, Arc::new(Pem::new(b"a").unwrap()));
+    let clients = Some(Clients { authorities, mode: ClientMode::InsecureFallback });
+    let listener = L7Listener {
+        address: "[2001:db8::1]:443".parse().unwrap(),
+        hostname: Some(Hostname::new("*.example.com").unwrap()),
+        speaks: Speaks::Https(Tls { certificates: vec![certificate], clients }),
+    };
+    state.l7.listeners.insert_mut(name("default/web/https"), listener);
     Arc::new(state)
 }
 
@@ -71,7 +88,13 @@ fn seeds_of_the_fuzz_targets_are_of_this_version() {
     let both = [snapshot.clone(), delta.clone(), emptied.clone()].concat();
     let changes: Vec<_> =
         snapshot.iter().filter(|record| matches!(record, Record::Change(_))).cloned().collect();
+    let l7 = a_state_of_the_l7_tier();
+    let of_l7 =
+        [transaction(1, None, &l7), transaction(2, Some((1, &l7)), &State::default())].concat();
     for (target, seed, expected) in [
+        ("decode", "l7", bytes(&of_l7)),
+        ("changes", "l7", bytes(&of_l7)),
+        ("state_file", "l7_file", encode_file(7, &l7)),
         ("decode", "snapshot", bytes(&snapshot)),
         ("decode", "delta", bytes(&delta)),
         ("decode", "emptied", bytes(&emptied)),

@@ -138,7 +138,7 @@ fn another_version_is_refused_in_words_and_disturbs_nobody() {
     let text = String::from_utf8_lossy(&message[16..]).into_owned();
     assert_eq!(
         text,
-        "the data plane speaks feed 3, the control process 9: upgrade the older of the two"
+        "the data plane speaks feed 4, the control process 9: upgrade the older of the two"
     );
     assert_eq!(server.epoch(), 1);
     assert!(server.connected_peer().is_some());

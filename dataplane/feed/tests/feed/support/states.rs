@@ -57,7 +57,8 @@ pub(crate) fn any_state() -> impl Strategy<Value = Arc<State>> {
     let pools = btree_map(0..3_u8, btree_set(any_address(), 0..3), 0..3);
     let hops = btree_map(any_address(), any_address(), 0..3);
     let listeners = vec((0..6_u8, any::<[bool; 3]>(), any::<prop::sample::Index>()), 0..5);
-    (groups, pools, hops, listeners).prop_map(|(groups, pools, hops, listeners)| {
+    let vips = btree_set(any_address(), 0..3);
+    (groups, pools, hops, listeners, vips).prop_map(|(groups, pools, hops, listeners, vips)| {
         let mut state = State::default();
         for (n, group) in groups {
             state.groups.insert_mut(name(&format!("group/{n}")), Arc::new(group));
@@ -65,6 +66,7 @@ pub(crate) fn any_state() -> impl Strategy<Value = Arc<State>> {
         for (n, addresses) in pools {
             state.snat_pools.insert_mut(name(&format!("pool/{n}")), SnatPool { addresses });
         }
+        state.vips = vips.into_iter().map(|address| (address, ())).collect();
         state.next_hops =
             hops.into_iter().map(|(address, via)| (address, NextHop { via })).collect();
         for (n, [udp, dnat, pool], group) in listeners {
