@@ -53,6 +53,10 @@ struct Arguments {
     #[arg(long, value_name = "SOCKET")]
     dataplane_socket: Option<PathBuf>,
 
+    /// The L7 tier's socket [default: RUN_DIR/l7.sock].
+    #[arg(long, value_name = "SOCKET")]
+    l7_socket: Option<PathBuf>,
+
     /// What to log: error, warn, info or debug, also by module.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     log: String,
@@ -112,6 +116,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     };
     let socket = arguments.dataplane_socket;
     let paths = Paths {
+        l7_socket: arguments.l7_socket.unwrap_or_else(|| arguments.run_dir.join("l7.sock")),
         dataplane_socket: socket.unwrap_or_else(|| arguments.run_dir.join("dataplane.sock")),
         config_dir: arguments.config_dir,
         run_dir: arguments.run_dir,

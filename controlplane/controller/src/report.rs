@@ -40,6 +40,8 @@ pub struct Report {
     pub connected: bool,
     /// Why it is not, or why it did not take the last state.
     pub trouble: Option<String>,
+    /// How we stand with the L7 tier.
+    pub l7: L7Tier,
     /// How many objects are in force.
     pub objects: usize,
     /// How many things are refused, or not served as written.
@@ -50,6 +52,20 @@ pub struct Report {
     pub refused: Vec<Refused>,
     /// How often the data plane was told something, by how much: `nothing`, `delta`, `snapshot`.
     pub publishes: BTreeMap<&'static str, u64>,
+}
+
+/// How we stand with the L7 tier.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct L7Tier {
+    /// Whether it is connected.
+    pub connected: bool,
+    /// The generation that it was told last; 0 before the first.
+    pub generation: u64,
+    /// The generation that it acknowledged last; 0 before the first.
+    pub acknowledged: u64,
+    /// Why it is not connected, or why it did not take the last state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// How we stand with the API server.

@@ -368,3 +368,72 @@ async fn a_directory_that_cannot_be_used_is_named_with_its_flag() {
     let error = controller::run(paths).await.unwrap_err().to_string();
     assert!(error.contains("/proc/nowhere") && error.contains("--state-dir"), "{error}");
 }
+
+fn http_gateway(name: &str, port: u16) -> String {
+    gateway(name, port).replace("name: tcp, protocol: TCP", "name: http, protocol: HTTP")
+}
+
+#[tokio::test]
+async fn an_http_listener_is_programmed_when_both_have_acknowledged() {
+    let appliance = Appliance::new();
+    fs::write(appliance.config("a.yaml"), CLASS.to_owned() + &http_gateway("web", 80)).unwrap();
+    let plane = DataPlane::start(&appliance.paths);
+    appliance
+        .while_running(async {
+            let pending = Some(("False".to_owned(), "Pending".to_owned()));
+            until(|| appliance.report()["acknowledged"] == 1).await;
+            until(|| appliance.programmed("web") == pending).await;
+            let vips = |commits: Vec<data_plane::Commit>| commits.last().unwrap().1.vips.size();
+            assert_eq!((plane.listeners(), vips(plane.commits())), (0, 1), "a VIP and no more");
+
+            let l7 = DataPlane::start_l7(&appliance.paths, &[]);
+            until(|| appliance.is_programmed("web")).await;
+            let told = l7.commits().last().unwrap().1.clone();
+            assert_eq!((told.l7.listeners.size(), told.vips.size()), (1, 0));
+            assert_eq!(appliance.report()["l7"]["acknowledged"], 1);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn what_the_l7_tier_cannot_serve_is_said_of_that_listener_alone() {
+    let appliance = Appliance::new();
+    let both = CLASS.to_owned() + &http_gateway("web", 80) + &http_gateway("other", 81);
+    fs::write(appliance.config("a.yaml"), both).unwrap();
+    let _plane = DataPlane::start(&appliance.paths);
+    let _l7 = DataPlane::start_l7(&appliance.paths, &["default/web/http"]);
+    appliance
+        .while_running(async {
+            until(|| appliance.is_programmed("other")).await;
+            until(|| appliance.programmed("web").is_some_and(|(status, _)| status == "False"))
+                .await;
+            let said = appliance.status("Gateway/default/web").unwrap();
+            assert!(said.contains("no port has this VIP"), "{said}");
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn listeners_of_the_data_plane_do_not_notice_an_l7_tier_that_comes_and_goes() {
+    let appliance = Appliance::new();
+    let both = CLASS.to_owned() + &gateway("tcp", 80) + &http_gateway("http", 81);
+    fs::write(appliance.config("a.yaml"), both).unwrap();
+    let plane = DataPlane::start(&appliance.paths);
+    appliance
+        .while_running(async {
+            until(|| appliance.is_programmed("tcp")).await;
+            let l7 = DataPlane::start_l7(&appliance.paths, &[]);
+            until(|| appliance.is_programmed("http")).await;
+            drop(l7);
+            until(|| appliance.report()["l7"]["connected"] == false).await;
+            fs::write(appliance.config("b.yaml"), gateway("more", 82)).unwrap();
+            until(|| appliance.is_programmed("more")).await;
+            assert!(appliance.is_programmed("tcp") && plane.listeners() == 2);
+
+            let l7 = DataPlane::start_l7(&appliance.paths, &[]);
+            until(|| appliance.report()["l7"]["connected"] == true).await;
+            until(|| appliance.is_programmed("http")).await;
+            assert_eq!(l7.commits().len(), 0, "what it kept is what is wanted: nothing was sent");
+        })
+        .await;
+}

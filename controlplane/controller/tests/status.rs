@@ -117,6 +117,11 @@ fn programmed_follows_what_the_data_plane_says() {
     }
 }
 
+fn object_error(kind: ObjectKind, name: &str) -> ObjectError {
+    let object = ObjectId { kind, name: name.try_into().unwrap() };
+    ObjectError { object, message: "for a reason".into() }
+}
+
 #[test]
 fn a_listener_of_the_l7_tier_waits_for_the_l7_tier() {
     let with_http = |port| {
@@ -142,8 +147,32 @@ fn a_listener_of_the_l7_tier_waits_for_the_l7_tier() {
         (
             "it has it, and the data plane has nothing",
             Progress { l7: said(Some(&web)).l7, ..Progress::default() },
-            "True",
-            "the L7 tier serves",
+            "False",
+            "the data plane has not acknowledged 10.10.0.100 yet",
+        ),
+        (
+            "the data plane cannot keep its VIP",
+            Progress {
+                errors: vec![object_error(ObjectKind::Vip, "10.10.0.100")],
+                ..said(Some(&web))
+            },
+            "False",
+            "VIP 10.10.0.100: for a reason",
+        ),
+        (
+            "the L7 tier cannot serve it",
+            Progress {
+                l7_errors: vec![object_error(ObjectKind::L7Listener, "default/web/page")],
+                ..said(Some(&web))
+            },
+            "False",
+            "L7 listener default/web/page: for a reason",
+        ),
+        (
+            "the L7 tier has gone",
+            Progress { l7_lost: true, ..said(Some(&web)) },
+            "Unknown",
+            "out of reach",
         ),
     ] {
         let statuses = statuses(&web, &progress, 1, &Statuses::new());

@@ -45,10 +45,11 @@ pub struct Cluster {
 
 /// Runs until a signal ends it.
 pub(super) async fn run(paths: &Paths, cluster: Cluster, desk: Desk) -> Result<(), StartError> {
-    let Desk { mut terminate, mut interrupt, mut hang_up, publisher, mut events } = desk;
+    let Desk { mut terminate, mut interrupt, mut hang_up, publishers, mut events, mut l7_events } =
+        desk;
     let identity = Identity::open(&paths.state_dir)?;
     let mut watches = cluster::watch_all(&cluster.client);
-    let mut work = Work::new(paths, &cluster, &identity, publisher);
+    let mut work = Work::new(paths, &cluster, &identity, publishers);
     info!(api_server = %cluster.url, identity = identity.name(), "control process started");
     work.begin();
     let mut beat = beat();
@@ -61,7 +62,11 @@ pub(super) async fn run(paths: &Paths, cluster: Cluster, desk: Desk) -> Result<(
                 watches = cluster::watch_all(&cluster.client);
             }
             Some(event) = events.recv() => {
-                take(event, &mut events, &mut work.round);
+                take(event, &mut events, &mut work.round, Round::hear);
+                work.wish();
+            }
+            Some(event) = l7_events.recv() => {
+                take(event, &mut l7_events, &mut work.round, Round::hear_l7);
                 work.wish();
             }
             Some(happening) = watches.happenings.recv() => {
@@ -113,7 +118,7 @@ impl Work {
         paths: &Paths,
         cluster: &Cluster,
         identity: &Identity,
-        publisher: crate::publish::Publisher,
+        publishers: super::Publishers,
     ) -> Self {
         let (lead, leads) = watch::channel(Leads::default());
         let candidate =
@@ -122,7 +127,7 @@ impl Work {
         tasks.spawn(candidate.run(lead));
         let told = ApiServer { url: cluster.url.clone(), ..ApiServer::default() };
         Self {
-            round: Round::new(paths, Some(told), publisher),
+            round: Round::new(paths, Some(told), publishers),
             mirror: Mirror::default(),
             writer: StatusWriter::start(cluster.client.clone(), leads.clone()),
             leads,

@@ -20,9 +20,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// Runs until a signal ends it.
 pub(super) async fn run(paths: &Paths, desk: Desk) -> Result<(), StartError> {
-    let Desk { mut terminate, mut interrupt, mut hang_up, publisher, mut events } = desk;
+    let Desk { mut terminate, mut interrupt, mut hang_up, publishers, mut events, mut l7_events } =
+        desk;
     let mut reading = Reading::new(&paths.config_dir);
-    let mut round = Round::new(paths, None, publisher);
+    let mut round = Round::new(paths, None, publishers);
     let mut kept = Kept::load(paths);
     info!(config_dir = %paths.config_dir.display(), "control process started");
     reading.look(&mut kept, &mut round);
@@ -37,7 +38,10 @@ pub(super) async fn run(paths: &Paths, desk: Desk) -> Result<(), StartError> {
                 kept.store.forget_texts();
                 reading.look(&mut kept, &mut round);
             }
-            Some(event) = events.recv() => take(event, &mut events, &mut round),
+            Some(event) = events.recv() => take(event, &mut events, &mut round, Round::hear),
+            Some(event) = l7_events.recv() => {
+                take(event, &mut l7_events, &mut round, Round::hear_l7);
+            }
             Some(change) = reading.changes.recv() => reading.note(change),
             () = tokio::time::sleep_until(wake) => reading.look(&mut kept, &mut round),
             () = round.overdue() => round.time_passed(),

@@ -42,6 +42,8 @@ pub struct Paths {
     pub state_dir: PathBuf,
     /// The data plane's socket.
     pub dataplane_socket: PathBuf,
+    /// The L7 tier's.
+    pub l7_socket: PathBuf,
 }
 
 /// Why the control process cannot start.
@@ -85,8 +87,15 @@ struct Desk {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
-    publisher: Publisher,
+    publishers: Publishers,
     events: UnboundedReceiver<Event>,
+    l7_events: UnboundedReceiver<Event>,
+}
+
+/// The ways to who is told what to do.
+struct Publishers {
+    dataplane: Publisher,
+    l7: Publisher,
 }
 
 impl Desk {
@@ -94,14 +103,24 @@ impl Desk {
         usable(&paths.run_dir, "--run-dir")?;
         usable(&paths.state_dir, "--state-dir")?;
         let (events_in, events) = unbounded_channel();
-        let socket = paths.dataplane_socket.clone();
-        let target = Target { socket, memory: memory(&paths.state_dir) };
+        let (l7_events_in, l7_events) = unbounded_channel();
+        let target = |name, socket: &PathBuf, file| {
+            let memory = memory(&paths.state_dir.join(file));
+            Target { name, socket: socket.clone(), memory }
+        };
+        let dataplane = target("publish", &paths.dataplane_socket, "published");
+        let l7 = target("publish-l7", &paths.l7_socket, "published-l7");
+        let publishers = Publishers {
+            dataplane: Publisher::start(dataplane, events_in)?,
+            l7: Publisher::start(l7, l7_events_in)?,
+        };
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
-            publisher: Publisher::start(target, events_in)?,
+            publishers,
             events,
+            l7_events,
         })
     }
 }
@@ -113,11 +132,16 @@ fn beat() -> Interval {
     beat
 }
 
-/// Takes every event that waits, then writes once.
-fn take(first: Event, more: &mut UnboundedReceiver<Event>, round: &mut Round) {
-    round.hear(first);
+/// Takes every event that waits, by `hear`, then writes once.
+fn take(
+    first: Event,
+    more: &mut UnboundedReceiver<Event>,
+    round: &mut Round,
+    hear: fn(&mut Round, Event),
+) {
+    hear(round, first);
     while let Ok(event) = more.try_recv() {
-        round.hear(event);
+        hear(round, event);
     }
     round.conclude();
 }
@@ -129,7 +153,7 @@ fn usable(path: &Path, flag: &'static str) -> Result<(), StartError> {
     std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe)).map_err(fail)
 }
 
-fn memory(state_dir: &Path) -> Option<StateFile> {
-    let opened = StateFile::open(state_dir.join("published"));
+fn memory(file: &Path) -> Option<StateFile> {
+    let opened = StateFile::open(file);
     opened.inspect_err(|error| warn!(%error, "published states are not kept")).ok()
 }

@@ -5,17 +5,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use penstock_feed::PublishedKind;
+use penstock_feed::{PublishedKind, State};
 use penstock_gateway_types::Time;
 use penstock_gateway_types::k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::Paths;
+use super::{Paths, Publishers};
 use crate::finding::{Finding, Severity};
 use crate::object::{NamespacedName, Object, ObjectKey};
-use crate::publish::{Event, Publisher};
-use crate::report::{ApiServer, Report, ReportFile};
+use crate::publish::{Event, l7_state};
+use crate::report::{ApiServer, L7Tier, Report, ReportFile};
 use crate::status::files::StatusFiles;
 use crate::status::{self, Progress, RefusedState, Stamp, Statuses};
 use crate::store::InForce;
@@ -31,10 +31,15 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Everything between the sources and the files we write.
 pub(super) struct Round {
-    publisher: Publisher,
+    publishers: Publishers,
     /// The objects in force, as the source has them.
     pub(super) in_force: InForce,
     translation: Translation,
+    /// What the L7 tier is told of that, and whether it was.
+    l7_wanted: Arc<State>,
+    l7_told: bool,
+    /// Since when the L7 tier is away; `None` also while nobody needs it.
+    l7_away_since: Option<Instant>,
     /// What each Gateway has: it stays its own.
     held: BTreeMap<NamespacedName, Vec<IpAddr>>,
     /// Until then the publisher wants nothing: an empty state in ignorance would end every connection.
@@ -76,7 +81,11 @@ fn held(statuses: &Statuses) -> BTreeMap<NamespacedName, Vec<IpAddr>> {
 
 impl Round {
     /// Writes as `paths` says. `api_server`: where objects come from, if not from a folder.
-    pub(super) fn new(paths: &Paths, api_server: Option<ApiServer>, publisher: Publisher) -> Self {
+    pub(super) fn new(
+        paths: &Paths,
+        api_server: Option<ApiServer>,
+        publishers: Publishers,
+    ) -> Self {
         let report = Report {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION"),
@@ -91,6 +100,7 @@ impl Round {
             digest: String::new(),
             connected: false,
             trouble: None,
+            l7: L7Tier::default(),
             objects: 0,
             errors: 0,
             warnings: 0,
@@ -100,9 +110,12 @@ impl Round {
         let status_files = StatusFiles::open(&paths.run_dir);
         let statuses = status_files.statuses();
         Self {
-            publisher,
+            publishers,
             in_force: InForce::default(),
             translation: Translation::default(),
+            l7_wanted: Arc::default(),
+            l7_told: false,
+            l7_away_since: Some(Instant::now()),
             translated: false,
             progress: Progress::default(),
             unsettled_since: None,
@@ -132,16 +145,34 @@ impl Round {
         let (objects, listeners) =
             (self.in_force.objects.len(), self.translation.state.listeners.size());
         info!(objects, listeners, "translated");
-        self.publisher.want(Arc::clone(&self.translation.state));
+        self.publishers.dataplane.want(Arc::clone(&self.translation.state));
+        self.want_l7();
+    }
+
+    /// Wants of the L7 tier what is new; its certificates are looked at if something may be.
+    fn want_l7(&mut self) {
+        let wanted = l7_state(&self.translation.l7);
+        if *wanted != *self.l7_wanted || !self.l7_told {
+            self.l7_told = true;
+            self.l7_wanted = wanted;
+            self.publishers.l7.want(Arc::clone(&self.l7_wanted));
+        }
+    }
+
+    /// Whether the L7 tier owes no word.
+    fn l7_is_settled(&self) -> bool {
+        let read = self.progress.l7.as_ref().is_some_and(|read| **read == *self.translation.l7);
+        read || self.translation.l7.is_empty() || self.l7_away_since.is_some()
     }
 
     /// Whether the data plane owes no word on what we want, or owes it for too long.
     fn is_settled(&self) -> bool {
         let wanted = &self.translation.state;
         let known = self.progress.acknowledged.as_ref();
-        self.progress.refused.is_some()
+        let forwarded = self.progress.refused.is_some()
             || self.away_since.is_some()
-            || known.is_some_and(|known| Arc::ptr_eq(known, wanted) || known == wanted)
+            || known.is_some_and(|known| Arc::ptr_eq(known, wanted) || known == wanted);
+        (forwarded && self.l7_is_settled())
             || self.unsettled_since.is_some_and(|since| since.elapsed() > PATIENCE)
     }
 
@@ -206,9 +237,51 @@ impl Round {
                 info!(generation, refused = errors.len(), "acknowledged");
                 self.report.acknowledged = generation;
                 self.report.trouble = None;
-                let l7 = self.progress.l7.take();
                 let acknowledged = Some(state);
-                self.progress = Progress { acknowledged, errors, refused: None, lost: false, l7 };
+                let of_l7 = std::mem::take(&mut self.progress);
+                self.progress =
+                    Progress { acknowledged, errors, refused: None, lost: false, ..of_l7 };
+            }
+        }
+    }
+
+    /// Takes in what happened on the way to the L7 tier. A box may have none: then nobody is alarmed unless a
+    /// listener needs it.
+    pub(super) fn hear_l7(&mut self, event: Event) {
+        let report = &mut self.report.l7;
+        match event {
+            Event::Connected { generation, digest, epoch } => {
+                info!(generation, %digest, epoch, "L7 tier connected");
+                (report.connected, report.trouble) = (true, None);
+                (self.l7_away_since, self.progress.l7_lost) = (None, false);
+            }
+            Event::Disconnected { reason } => {
+                if self.translation.l7.is_empty() {
+                    debug!(%reason, "L7 tier not connected, and nothing needs it");
+                } else {
+                    warn!(%reason, "L7 tier not connected");
+                }
+                (report.connected, report.trouble) = (false, Some(reason));
+                self.l7_away_since.get_or_insert_with(Instant::now);
+            }
+            Event::Published { generation, kind, records, .. } => {
+                report.generation = generation;
+                if kind != PublishedKind::Nothing {
+                    info!(generation, ?kind, records, "published to the L7 tier");
+                }
+            }
+            Event::Refused { reason, errors } => {
+                error!(%reason, objects = errors.len(), "the L7 tier did not take the state");
+                report.trouble = Some(reason);
+            }
+            Event::Acknowledged { generation, state, errors } => {
+                info!(generation, refused = errors.len(), "acknowledged by the L7 tier");
+                (report.acknowledged, report.trouble) = (generation, None);
+                // One of a state before that is overtaken by the one to come.
+                if *state == *self.l7_wanted {
+                    self.progress.l7 = Some(Arc::clone(&self.translation.l7));
+                    self.progress.l7_errors = errors;
+                }
             }
         }
     }
@@ -225,7 +298,9 @@ impl Round {
     /// Waits until time itself changes a status; for ever if it does not.
     pub(super) async fn overdue(&self) {
         let lost = self.away_since.filter(|_| !self.progress.lost).map(|since| since + LOST_AFTER);
-        match lost.into_iter().chain(self.silent_until).min() {
+        let l7_away = self.l7_away_since.filter(|_| !self.progress.l7_lost);
+        let l7_lost = l7_away.map(|since| since + LOST_AFTER);
+        match lost.into_iter().chain(l7_lost).chain(self.silent_until).min() {
             Some(when) => tokio::time::sleep_until(when).await,
             None => std::future::pending().await,
         }
@@ -235,6 +310,7 @@ impl Round {
     pub(super) fn time_passed(&mut self) {
         let now = Instant::now();
         self.progress.lost |= self.away_since.is_some_and(|since| since + LOST_AFTER <= now);
+        self.progress.l7_lost |= self.l7_away_since.is_some_and(|since| since + LOST_AFTER <= now);
         self.silent_until = self.silent_until.filter(|until| *until > now);
         self.conclude();
     }

@@ -1,4 +1,4 @@
-//! The way to the data plane: a thread that holds the connection and blocks in its stead.
+//! The way to the data plane, and to the L7 tier: a thread each that holds the connection and blocks in its stead.
 //!
 //! ```text
 //!   want(state) ──► [newest only] ──► publish ──► the ring ──► data plane
@@ -14,6 +14,7 @@
 //! the same, so that nothing is sent at all.
 
 mod generation;
+mod l7;
 mod session;
 
 use std::io;
@@ -26,6 +27,8 @@ use std::time::Duration;
 use penstock_feed::{Digest, ObjectError, PublishedKind, State, StateFile};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tokio::sync::mpsc::UnboundedSender;
+
+pub use l7::l7_state;
 
 /// The longest pause between two attempts to connect.
 pub const LONGEST_PAUSE: Duration = Duration::from_millis(250);
@@ -90,7 +93,9 @@ impl Event {
 /// Where the data plane is, and where we remember what it was told.
 #[derive(Debug)]
 pub struct Target {
-    /// The data plane's socket.
+    /// The thread's name.
+    pub name: &'static str,
+    /// The data plane's socket, or the L7 tier's.
     pub socket: PathBuf,
     /// The state that was published last; `None` if it cannot be kept.
     pub memory: Option<StateFile>,
@@ -121,7 +126,7 @@ impl Publisher {
     pub fn start(target: Target, events: UnboundedSender<Event>) -> io::Result<Self> {
         let doorbell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let shared = Arc::new(Shared { wanted: Mutex::default(), doorbell });
-        let thread = std::thread::Builder::new().name("publish".into()).spawn({
+        let thread = std::thread::Builder::new().name(target.name.into()).spawn({
             let shared = Arc::clone(&shared);
             move || session::run(&shared, target, &events)
         })?;

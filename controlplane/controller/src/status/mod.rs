@@ -46,6 +46,10 @@ pub struct Progress {
     pub lost: bool,
     /// What the L7 tier acknowledged last; `None` until one said so to this process.
     pub l7: Option<Arc<L7>>,
+    /// The listeners of that which it cannot serve.
+    pub l7_errors: Vec<ObjectError>,
+    /// Whether it has been out of reach for longer than a restart takes.
+    pub l7_lost: bool,
 }
 
 /// Why the data plane did not take a state.

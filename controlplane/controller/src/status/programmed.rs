@@ -24,7 +24,8 @@ pub(super) struct Programmed<'a> {
 enum Step {
     Flows,
     Waits(String),
-    Unknown,
+    /// Who acknowledged it is out of reach.
+    Unknown(&'static str),
     Fails(String),
 }
 
@@ -83,12 +84,35 @@ impl Programmed<'_> {
     }
 
     fn l7_step(&self, place: &SocketAddr, name: &Name) -> Step {
+        let is_it = |error: &&ObjectError| {
+            error.object.kind == ObjectKind::L7Listener && error.object.name == *name
+        };
         match (&self.progress.l7, self.is_read(place, name)) {
-            (_, true) => Step::Flows,
+            (_, true) => match self.progress.l7_errors.iter().find(is_it) {
+                Some(error) => Step::Fails(error.to_string()),
+                None if self.progress.l7_lost => Step::Unknown("the L7 tier"),
+                None => self.vip_step(place.ip()),
+            },
             (Some(_), false) => Step::Waits("the L7 tier has not acknowledged it yet".to_owned()),
             (None, _) => Step::Waits(
                 "no L7 tier has acknowledged anything yet: it is penstock-l7 that serves HTTP and TLS".to_owned(),
             ),
+        }
+    }
+
+    /// Whether packets for a VIP of the L7 tier come to it: the data plane must keep the VIP.
+    fn vip_step(&self, vip: IpAddr) -> Step {
+        let refused = self.progress.refused.iter().flat_map(|refused| &refused.errors);
+        let mut errors = refused.chain(&self.progress.errors);
+        let is_it = |error: &&ObjectError| {
+            error.object.kind == ObjectKind::Vip && error.object.name.as_str() == vip.to_string()
+        };
+        let held = self.progress.acknowledged.as_ref().is_some_and(|it| it.vips.contains_key(&vip));
+        match (errors.find(is_it), held) {
+            (Some(error), _) => Step::Fails(error.to_string()),
+            (None, false) => Step::Waits(format!("the data plane has not acknowledged {vip} yet")),
+            (None, true) if self.progress.lost => Step::Unknown("the data plane"),
+            (None, true) => Step::Flows,
         }
     }
 
@@ -111,7 +135,7 @@ impl Programmed<'_> {
         }
         match self.concerning(name, &self.progress.errors) {
             Some(error) => Step::Fails(error.to_string()),
-            None if self.progress.lost => Step::Unknown,
+            None if self.progress.lost => Step::Unknown("the data plane"),
             None => Step::Flows,
         }
     }
@@ -122,7 +146,10 @@ impl Programmed<'_> {
         errors.iter().find(|error| match error.object.kind {
             ObjectKind::Listener => error.object.name == *name,
             ObjectKind::Group => Some(&error.object.name) == group,
-            ObjectKind::SnatPool | ObjectKind::NextHop | ObjectKind::Vip | ObjectKind::L7Listener => false,
+            ObjectKind::SnatPool
+            | ObjectKind::NextHop
+            | ObjectKind::Vip
+            | ObjectKind::L7Listener => false,
         })
     }
 
@@ -159,8 +186,12 @@ fn verdict(steps: &[Step], holds: &str) -> Verdict {
     if let Some(message) = waits {
         return Verdict::fails(TYPE, Refusal::new("Pending", message.clone()));
     }
-    if steps.iter().any(|step| matches!(step, Step::Unknown)) {
-        let message = "the data plane is out of reach; it acknowledged this before";
+    let lost = steps.iter().find_map(|step| match step {
+        Step::Unknown(who) => Some(*who),
+        _ => None,
+    });
+    if let Some(who) = lost {
+        let message = format!("{who} is out of reach; it acknowledged this before");
         return Verdict { status: Truth::Unknown, ..Verdict::holds(TYPE, "Pending", message) };
     }
     Verdict::holds(TYPE, "Programmed", holds)

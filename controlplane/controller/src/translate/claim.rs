@@ -56,7 +56,7 @@ pub(super) fn claim(
 }
 
 /// How many listeners the L7 tier takes, at all places together.
-const L7_LISTENERS: usize = 16_384;
+const L7_LISTENERS: usize = limits::L7_LISTENERS;
 
 /// Who has a port: a listener of a Gateway, and whether others of that Gateway may join it.
 struct Owner {

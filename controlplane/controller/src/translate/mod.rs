@@ -229,7 +229,8 @@ pub fn translate_with(objects: &Objects, known: Known<'_>) -> Translation {
 
     let mut by_age: Vec<_> = gateways.values().collect();
     by_age.sort_by(|one, other| one.age().cmp(&other.age()));
-    let Claimed { state, l7, claims } = claim::claim(&by_age, &sets, &groups, &mut notes);
+    let Claimed { mut state, l7, claims } = claim::claim(&by_age, &sets, &groups, &mut notes);
+    state.vips = l7.vips().map(|vip| (vip, ())).collect();
 
     let (mut listener_sets, mut attached) = (BTreeMap::new(), BTreeMap::new());
     for set in &sets {

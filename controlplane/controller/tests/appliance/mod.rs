@@ -23,6 +23,7 @@ impl Appliance {
             run_dir: path("run"),
             state_dir: path("state"),
             dataplane_socket: path("run").join("dataplane.sock"),
+            l7_socket: path("run").join("l7.sock"),
         };
         Self { _root: root, paths }
     }

@@ -1,4 +1,4 @@
-//! A data plane that only says yes or no, at the other end of a real ring.
+//! A data plane, or an L7 tier, that only says yes or no, at the other end of a real ring.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
 use std::fs;
@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use penstock_controlplane::controller::Paths;
-use penstock_feed::{ObjectError, ObjectId, ObjectKind, Server, State, StateFile, Step};
+use penstock_feed::{ObjectError, ObjectId, ObjectKind, Server, State, StateFile, Step, Tier};
 
 /// A generation and its state.
 pub type Commit = (u64, Arc<State>);
@@ -29,11 +29,24 @@ impl DataPlane {
 
     /// Acknowledges everything except `refused`, the names of listeners.
     pub fn start_refusing(paths: &Paths, refused: &[&str]) -> Self {
+        Self::start_tier(Tier::L4, paths, ObjectKind::Listener, refused)
+    }
+
+    /// An L7 tier that acknowledges everything except `refused`.
+    pub fn start_l7(paths: &Paths, refused: &[&str]) -> Self {
+        Self::start_tier(Tier::L7, paths, ObjectKind::L7Listener, refused)
+    }
+
+    fn start_tier(tier: Tier, paths: &Paths, kind: ObjectKind, refused: &[&str]) -> Self {
         let uid = fs::metadata(&paths.run_dir).unwrap().uid();
-        let store = StateFile::open(paths.run_dir.join("dataplane.state")).unwrap();
-        let mut server = Server::bind(&paths.dataplane_socket, &[uid], store).unwrap();
+        let (socket, store) = match tier {
+            Tier::L4 => (&paths.dataplane_socket, "dataplane.state"),
+            Tier::L7 => (&paths.l7_socket, "l7.state"),
+        };
+        let store = StateFile::open(paths.run_dir.join(store)).unwrap();
+        let mut server = Server::bind_tier(tier, socket, &[uid], store).unwrap();
         let error = |name: &&str| ObjectError {
-            object: ObjectId { kind: ObjectKind::Listener, name: (*name).try_into().unwrap() },
+            object: ObjectId { kind, name: (*name).try_into().unwrap() },
             message: "no port has this VIP".into(),
         };
         let errors: Vec<_> = refused.iter().map(error).collect();
