@@ -1,0 +1,86 @@
+//! One connection's HTTP: framing by hyper, and the answer to each request.
+//!
+//! No route is served yet, so every request gets 404, but for one whose host is another listener's than the
+//! TLS handshake chose (421, RFC 9110 §15.5.20: the client opens a connection for it), and one of HTTP/1.1
+//! without exactly one host (400, RFC 9112 §3.2), which hyper would let pass.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::HOST;
+use hyper::http::uri::Authority;
+use hyper::{Request, Response, StatusCode, Version};
+
+use crate::counters::Counters;
+use crate::place::{Place, Served};
+
+/// The answer to one request that came to `place`, on a connection whose TLS handshake chose `by_sni`.
+///
+/// # Errors
+/// None.
+pub fn answer(
+    request: &Request<Incoming>,
+    place: &Place,
+    by_sni: Option<&Served>,
+    counters: &Counters,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let Some(host) = host(request) else {
+        counters.requests_bad_host.add_one();
+        return Ok(status(StatusCode::BAD_REQUEST));
+    };
+    let by_host = place.listener(Some(host.host()));
+    let other = by_sni.is_some_and(|sni| by_host.is_some_and(|served| served.name != sni.name));
+    if other {
+        counters.requests_misdirected.add_one();
+        return Ok(status(StatusCode::MISDIRECTED_REQUEST));
+    }
+    counters.requests_not_found.add_one();
+    Ok(status(StatusCode::NOT_FOUND))
+}
+
+/// The host a request is for: of its target if it has one (RFC 9112 §3.2.2), else the `Host` field.
+/// HTTP/1.0 may leave it out, and then it has none that a listener could be named for.
+fn host(request: &Request<Incoming>) -> Option<Authority> {
+    let mut fields = request.headers().get_all(HOST).iter();
+    let field = fields.next();
+    if fields.next().is_some() {
+        return None;
+    }
+    match (request.uri().authority(), field) {
+        (Some(authority), _) => Some(authority.clone()),
+        (None, Some(field)) => Authority::try_from(field.as_bytes()).ok(),
+        (None, None) if request.version() == Version::HTTP_10 => {
+            Some(Authority::from_static("invalid"))
+        }
+        (None, None) => None,
+    }
+}
+
+fn status(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::new()));
+    *response.status_mut() = status;
+    response
+}
+
+/// What a connection needs to answer.
+#[derive(Clone, Debug)]
+pub struct Answerer {
+    /// The listeners of its place, as they are now.
+    pub place: Arc<arc_swap::ArcSwap<Place>>,
+    /// The listener that its TLS handshake chose.
+    pub by_sni: Option<Arc<Served>>,
+    /// Where to count.
+    pub counters: Arc<Counters>,
+}
+
+impl Answerer {
+    /// The answer to one request.
+    ///
+    /// # Errors
+    /// None.
+    pub fn answer(&self, request: &Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+        answer(request, &self.place.load(), self.by_sni.as_deref(), &self.counters)
+    }
+}

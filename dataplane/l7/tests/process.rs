@@ -1,0 +1,339 @@
+//! What the program promises, on loopback: fed by a real ring, spoken to by real clients.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper::client::conn::{http1, http2};
+use hyper::{Request, Version};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use penstock_feed::model::{ClientMode, Clients, Hostname, L7Listener, Pem, PemId, Speaks, Tls};
+use penstock_feed::{Ack, Name, Producer, State};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::TlsConnector;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running program, which ends with its test.
+struct L7 {
+    directory: tempfile::TempDir,
+    child: Child,
+}
+
+impl L7 {
+    fn start(flags: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let child = spawn(directory.path(), flags);
+        Self { directory, child }
+    }
+
+    fn producer(&self) -> Producer {
+        let socket = self.directory.path().join("l7.sock");
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match Producer::connect(&socket, Duration::from_secs(1)) {
+                Ok(producer) => return producer,
+                Err(fault) => assert!(Instant::now() < end, "{fault}"),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The count of that name in the report, as soon as it is `least`.
+    fn counted(&self, name: &str, least: u64) -> u64 {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let text =
+                std::fs::read_to_string(self.directory.path().join("l7.json")).unwrap_or_default();
+            let report: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+            let count = report["counters"][name].as_u64().unwrap_or_default();
+            if count >= least || Instant::now() > end {
+                return count;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+impl Drop for L7 {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(directory: &Path, flags: &[&str]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_penstock-l7"));
+    command.arg("--run-dir").arg(directory).arg("--state-dir").arg(directory);
+    command.args(flags).spawn().unwrap()
+}
+
+fn publish(producer: &mut Producer, generation: u64, state: State) -> Ack {
+    let end = Instant::now() + PATIENCE;
+    producer.publish(generation, &Arc::new(state), end).unwrap();
+    loop {
+        assert!(Instant::now() < end, "generation {generation} is not acknowledged");
+        let acks = producer.wait(Duration::from_millis(100)).unwrap();
+        if let Some(ack) = acks.into_iter().find(|ack| ack.generation == generation) {
+            return ack;
+        }
+    }
+}
+
+fn free_port() -> SocketAddr {
+    let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    bound.local_addr().unwrap()
+}
+
+fn with(state: &mut State, name: &str, address: SocketAddr, host: Option<&str>, speaks: Speaks) {
+    let hostname = host.map(|host| Hostname::new(host).unwrap());
+    let listener = L7Listener { address, hostname, speaks };
+    state.l7.listeners.insert_mut(Name::new(name).unwrap(), listener);
+}
+
+fn with_pem(state: &mut State, id: u128, text: &str) -> PemId {
+    let id = PemId::from_bits(id);
+    state.l7.pems.insert_mut(id, Arc::new(Pem::new(text.as_bytes()).unwrap()));
+    id
+}
+
+fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::new(vec![]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// A chain and its key in PEM.
+fn certificate(issuer: &CertifiedIssuer<'_, KeyPair>, host: &str) -> String {
+    let key = KeyPair::generate().unwrap();
+    let certificate =
+        CertificateParams::new(vec![host.to_owned()]).unwrap().signed_by(&key, issuer).unwrap();
+    certificate.pem() + &key.serialize_pem()
+}
+
+fn https(certificate: PemId, clients: Option<Clients>) -> Speaks {
+    Speaks::Https(Tls { certificates: vec![certificate], clients })
+}
+
+/// A client that trusts `authority`, and shows `own` if there is one.
+fn client(authority: &CertifiedIssuer<'_, KeyPair>, alpn: &str, own: Option<&str>) -> TlsConnector {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.unwrap().with_root_certificates(roots);
+    let mut config = match own {
+        None => builder.with_no_client_auth(),
+        Some(own) => {
+            let chain =
+                CertificateDer::pem_slice_iter(own.as_bytes()).map(Result::unwrap).collect();
+            let key = PrivateKeyDer::from_pem_slice(own.as_bytes()).unwrap();
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
+    };
+    config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+    TlsConnector::from(Arc::new(config))
+}
+
+/// The status of a request for `host`, on a connection for `sni`; or what went wrong.
+async fn get(at: SocketAddr, tls: &TlsConnector, sni: &str, host: &str) -> Result<u16, String> {
+    let stream = tokio::net::TcpStream::connect(at).await.map_err(|fault| fault.to_string())?;
+    let name = ServerName::try_from(sni.to_owned()).unwrap();
+    let stream = tls.connect(name, stream).await.map_err(|fault| fault.to_string())?;
+    let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    request(stream, h2, host).await.map_err(|fault| format!("{fault:?}"))
+}
+
+async fn request<S>(stream: S, h2: bool, host: &str) -> hyper::Result<u16>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let io = TokioIo::new(stream);
+    let request = Request::builder().header("host", host);
+    if h2 {
+        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
+        tokio::spawn(connection);
+        let request = Request::builder().version(Version::HTTP_2).uri(format!("https://{host}/"));
+        Ok(sender
+            .send_request(request.body(Empty::<Bytes>::new()).unwrap())
+            .await?
+            .status()
+            .as_u16())
+    } else {
+        let (mut sender, connection) = http1::handshake(io).await?;
+        tokio::spawn(connection);
+        let request = request.uri("/").body(Empty::<Bytes>::new()).unwrap();
+        Ok(sender.send_request(request).await?.status().as_u16())
+    }
+}
+
+/// The first line of what is answered to `text`.
+fn say(at: SocketAddr, text: &str) -> String {
+    let mut stream = TcpStream::connect(at).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(text.as_bytes()).unwrap();
+    let mut answer = [0; 256];
+    let count = stream.read(&mut answer).unwrap_or(0);
+    String::from_utf8_lossy(&answer[..count]).lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn http_is_answered_and_bad_requests_are_told() {
+    let l7 = L7::start(&[]);
+    let at = free_port();
+    let mut state = State::default();
+    with(&mut state, "web", at, None, Speaks::Http);
+    let ack = publish(&mut l7.producer(), 1, state);
+    assert_eq!(ack.errors, []);
+    for (promise, text, expected) in [
+        ("a request", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 404 Not Found"),
+        ("of 1991", "GET / HTTP/1.0\r\n\r\n", "HTTP/1.0 404 Not Found"),
+        ("no host", "GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 400 Bad Request"),
+        ("two hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "HTTP/1.1 400 Bad Request"),
+        ("no HTTP", "\x16\x03\x01 hello\r\n\r\n", "HTTP/1.1 400 Bad Request"),
+        ("half a preface", "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", "HTTP/1.1 400 Bad Request"),
+    ] {
+        assert_eq!(say(at, text), expected, "{promise}");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let h2c = runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(at).await.unwrap();
+        request(stream, true, "a.example").await.unwrap()
+    });
+    assert_eq!(h2c, 404, "HTTP/2 by prior knowledge");
+    assert_eq!(l7.counted("requests_not_found", 3), 3);
+    assert_eq!(l7.counted("requests_bad_host", 2), 2);
+}
+
+#[test]
+fn https_ends_by_the_name_that_is_asked_for() {
+    let l7 = L7::start(&[]);
+    let (at, validating) = (free_port(), free_port());
+    let (ours, theirs) = (authority("ours"), authority("theirs"));
+    let mut state = State::default();
+    let exact = with_pem(&mut state, 1, &certificate(&ours, "www.example.com"));
+    let wild = with_pem(&mut state, 2, &certificate(&ours, "*.example.com"));
+    let authorities = with_pem(&mut state, 3, &ours.pem());
+    let strict = Clients { authorities, mode: ClientMode::Required };
+    let lenient = Clients { authorities, mode: ClientMode::InsecureFallback };
+    with(&mut state, "exact", at, Some("www.example.com"), https(exact, None));
+    with(&mut state, "wild", at, Some("*.example.com"), https(wild, None));
+    with(&mut state, "strict", validating, Some("www.example.com"), https(exact, Some(strict)));
+    with(&mut state, "lenient", validating, Some("*.example.com"), https(wild, Some(lenient)));
+    assert_eq!(publish(&mut l7.producer(), 1, state).errors, []);
+    let (good, bad) = (certificate(&ours, "me"), certificate(&theirs, "me"));
+    let (www, api, other) = ("www.example.com", "api.example.com", "example.org");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for (promise, at, alpn, own, sni, host, expected) in [
+        ("HTTP/1.1", at, "http/1.1", None, www, www, Ok(404)),
+        ("HTTP/2 by ALPN", at, "h2", None, www, www, Ok(404)),
+        ("a wildcard's certificate", at, "h2", None, api, api, Ok(404)),
+        ("another listener's host", at, "h2", None, www, api, Ok(421)),
+        ("and the other way round", at, "http/1.1", None, api, www, Ok(421)),
+        ("nobody's host", at, "http/1.1", None, www, other, Ok(404)),
+        ("nobody's name", at, "h2", None, other, other, Err("UnrecognisedName")),
+        ("nothing in common", at, "smtp", None, www, www, Err("NoApplicationProtocol")),
+        ("a client's certificate", validating, "h2", Some(&good), www, www, Ok(404)),
+        ("none", validating, "http/1.1", None, www, www, Err("CertificateRequired")),
+        ("a stranger's", validating, "http/1.1", Some(&bad), www, www, Err("UnknownCA")),
+        ("a stranger's where all may", validating, "h2", Some(&bad), api, api, Ok(404)),
+        ("none where all may", validating, "h2", None, api, api, Ok(404)),
+    ] {
+        let tls = client(&ours, alpn, own.map(String::as_str));
+        let found = runtime.block_on(get(at, &tls, sni, host));
+        match (&found, expected) {
+            (Ok(status), Ok(expected)) => assert_eq!(*status, expected, "{promise}"),
+            (Err(fault), Err(expected)) => assert!(fault.contains(expected), "{promise}: {fault}"),
+            _ => panic!("{promise}: {found:?}"),
+        }
+    }
+    assert_eq!(l7.counted("tls_unrecognized_name", 1), 1);
+    assert_eq!(l7.counted("requests_misdirected", 2), 2);
+    assert_eq!(l7.counted("tls_handshake_failed", 3), 3);
+}
+
+#[test]
+fn a_port_that_is_taken_is_an_error_of_its_listener_until_it_is_free() {
+    let l7 = L7::start(&[]);
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let at = taken.local_addr().unwrap();
+    let (broken, good) = (free_port(), free_port());
+    let mut state = State::default();
+    let empty = with_pem(&mut state, 1, "no certificate");
+    with(&mut state, "taken", at, None, Speaks::Http);
+    with(&mut state, "broken", broken, None, https(empty, None));
+    with(&mut state, "good", good, None, Speaks::Http);
+    let mut producer = l7.producer();
+    let ack = publish(&mut producer, 1, state);
+    let names: Vec<_> = ack.errors.iter().map(|error| error.object.name.to_string()).collect();
+    assert_eq!(names, ["broken", "taken"]);
+    assert!(ack.errors[1].message.contains("cannot be listened on"), "{}", ack.errors[1]);
+    assert_eq!(say(good, "GET / HTTP/1.0\r\n\r\n"), "HTTP/1.0 404 Not Found");
+    drop(taken);
+    let end = Instant::now() + PATIENCE;
+    while producer.wait(Duration::from_millis(100)).unwrap().iter().all(|ack| ack.errors.len() != 1)
+    {
+        assert!(Instant::now() < end, "the port is free, and nobody says so");
+    }
+    assert_eq!(say(at, "GET / HTTP/1.0\r\n\r\n"), "HTTP/1.0 404 Not Found");
+}
+
+#[test]
+fn a_removed_place_drains_and_a_restart_serves_with_nobody_to_ask() {
+    let mut l7 = L7::start(&[]);
+    let (kept, removed) = (free_port(), free_port());
+    let mut state = State::default();
+    with(&mut state, "kept", kept, None, Speaks::Http);
+    let after = state.clone();
+    with(&mut state, "removed", removed, None, Speaks::Http);
+    let mut producer = l7.producer();
+    publish(&mut producer, 1, state);
+    let mut open = TcpStream::connect(removed).unwrap();
+    open.set_read_timeout(Some(PATIENCE)).unwrap();
+    open.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert!(open.read(&mut [0; 256]).unwrap() > 0);
+    publish(&mut producer, 2, after);
+    assert_eq!(open.read(&mut [0; 256]).unwrap(), 0, "an idle connection is closed");
+    assert!(TcpStream::connect(removed).is_err(), "nobody listens there");
+
+    let file = l7.directory.path().join("l7.state");
+    let end = Instant::now() + PATIENCE;
+    while !file.exists() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_millis(500)); // the second state is written behind our back
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    l7.child.kill().unwrap();
+    l7.child.wait().unwrap();
+    l7.child = spawn(l7.directory.path(), &[]);
+    let producer = l7.producer();
+    assert_eq!(producer.hello().generation, 2);
+    assert_eq!(say(kept, "GET / HTTP/1.0\r\n\r\n"), "HTTP/1.0 404 Not Found");
+}
+
+#[test]
+fn one_connection_too_many_is_closed_and_counted() {
+    let l7 = L7::start(&["--max-connections", "1"]);
+    let at = free_port();
+    let mut state = State::default();
+    with(&mut state, "web", at, None, Speaks::Http);
+    publish(&mut l7.producer(), 1, state);
+    let first = TcpStream::connect(at).unwrap();
+    assert_eq!(l7.counted("connections", 1), 1);
+    assert_eq!(say(at, "GET / HTTP/1.0\r\n\r\n"), "", "closed without an answer");
+    assert_eq!(l7.counted("connections_over_limit", 1), 1);
+    drop(first);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(say(at, "GET / HTTP/1.0\r\n\r\n"), "HTTP/1.0 404 Not Found");
+}
