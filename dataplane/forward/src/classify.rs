@@ -2,7 +2,7 @@
 //!
 //! In this order: to a VIP, protocol and L4 port, that listener; to a SNAT address, a reply whose flow is gone; to a
 //! listener that has gone, its owner, who may know the flow; from a backend of a DNAT group, a reply; to an address of
-//! the box (a VIP on a port without listener included), the kernel; and the rest is for nobody.
+//! the box (a VIP on a port without listener included, and a VIP of the L7 tier), the kernel; and the rest is for nobody.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use crate::flow::FlowKey;
 use crate::journey::{Headers, Kind};
 use crate::parse::{group_class, own_class};
 use crate::snapshot::{Listener, Snapshot};
-use crate::{DropReason, PuntClass};
+use crate::{DropReason, Protocol, PuntClass};
 
 /// What a packet without a flow is.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +64,8 @@ pub(crate) fn outside_flows(key: &FlowKey, snapshot: &Snapshot) -> ShortExit {
         group_class(key.protocol, address)
     } else if snapshot.is_own(address) {
         own_class(key.protocol, source.port(), destination.port())
+    } else if key.protocol == Protocol::Tcp.number() && snapshot.is_kept(address) {
+        PuntClass::L7
     } else if snapshot.is_local(address) {
         PuntClass::Other // a VIP's or a SNAT address's: anyone may send there
     } else {

@@ -125,15 +125,22 @@ pub enum PuntClass {
     Control,
     /// SSH with the box's own addresses.
     Management,
-    /// The rest: ICMP, multicast, whatever else is for an address of the box, and all that is for a
-    /// VIP or a SNAT address, to which anyone may send.
+    /// TCP to a VIP of the L7 tier: anyone may send there, and the tier lives on it.
+    L7,
+    /// The rest: ICMP, multicast, whatever else is for an address of the box, and all else that is for
+    /// a VIP or a SNAT address, to which anyone may send.
     Other,
 }
 
 impl PuntClass {
     /// Every class, in order of priority; the order of the rows in the counter table.
-    pub const ALL: [PuntClass; 4] =
-        [PuntClass::Neighbour, PuntClass::Control, PuntClass::Management, PuntClass::Other];
+    pub const ALL: [PuntClass; 5] = [
+        PuntClass::Neighbour,
+        PuntClass::Control,
+        PuntClass::Management,
+        PuntClass::L7,
+        PuntClass::Other,
+    ];
 
     /// The metric label.
     #[must_use]
@@ -142,6 +149,7 @@ impl PuntClass {
             Self::Neighbour => "neighbour",
             Self::Control => "control",
             Self::Management => "management",
+            Self::L7 => "l7",
             Self::Other => "other",
         }
     }

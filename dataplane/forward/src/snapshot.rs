@@ -187,6 +187,7 @@ pub struct Snapshot {
     ports: Arc<[PortConfig]>,
     local: Arc<Set>,
     own: Set,
+    kept: Set,
     snat: Set,
     broadcasts: Arc<[IpAddr]>,
     no_sources: Counts,
@@ -319,6 +320,14 @@ impl Snapshot {
             || self.is_vip(address)
             || self.is_snat(address)
             || self.is_departed_vip(address)
+            || self.is_kept(address)
+    }
+
+    /// Whether this is a VIP that another process of the box serves: its packets are the kernel's, whatever
+    /// their L4 port, unless a listener has that.
+    #[must_use]
+    pub fn is_kept(&self, address: IpAddr) -> bool {
+        self.kept.contains(&Key::from(address))
     }
 
     /// Whether this address is the box's alone.

@@ -36,10 +36,10 @@ const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000 };
 const CLASSES: usize = PuntClass::ALL.len();
 
 /// What each class of [`PuntClass::ALL`] may bring to the kernel. ARP and ND are small but many when
-/// a subnet wakes up; BGP is long flows; SSH is keystrokes and now and then a file; the rest is ping
-/// and noise, which a kernel socket is not there to absorb.
+/// a subnet wakes up; BGP is long flows; SSH is keystrokes and now and then a file; the L7 tier's TCP is
+/// all of its clients'; the rest is ping and noise, which a kernel socket is not there to absorb.
 const RATES: [Rate; CLASSES] =
-    [rate(20_000, 20), rate(100_000, 250), rate(50_000, 75), rate(50_000, 75)];
+    [rate(20_000, 20), rate(100_000, 250), rate(50_000, 75), rate(300_000, 400), rate(50_000, 75)];
 
 /// So many packets and so many MB a second, and a tenth of it at once.
 const fn rate(packets_per_second: u32, megabytes_per_second: u32) -> Rate {

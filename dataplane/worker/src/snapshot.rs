@@ -92,7 +92,7 @@ pub struct Translation {
     pub snapshot: Snapshot,
     /// Objects that cannot be served, each with the reason.
     pub errors: Vec<ObjectError>,
-    /// Every VIP and SNAT address that is served or that a flow still needs.
+    /// Every VIP and SNAT address that is served or that a flow still needs, and the L7 tier's VIPs.
     pub addresses: AddressSet,
     /// Those that came to `addresses` or left it since the last translation.
     pub addresses_changed: BTreeSet<IpAddr>,
@@ -116,6 +116,8 @@ pub struct Translator {
     dnat: BTreeSet<(u32, SocketAddr, Protocol)>,
     /// Listeners that are not served as the state has them.
     refused: BTreeSet<Name>,
+    /// VIPs of the L7 tier that the state has and that something is wrong with.
+    refused_l7: BTreeSet<IpAddr>,
     errors: Errors,
     /// A flow has ended that something waited for.
     is_due: bool,
@@ -158,6 +160,7 @@ impl Translator {
             orphans: Orphans::default(),
             dnat: BTreeSet::new(),
             refused: BTreeSet::new(),
+            refused_l7: BTreeSet::new(),
             errors: Errors::default(),
             is_due: false,
             fib: fib::Builder::new(ports),
@@ -204,7 +207,8 @@ impl Translator {
         }
         let addresses_changed = std::mem::take(&mut self.addresses.changed);
         for address in unsettled.iter().chain(&addresses_changed) {
-            let wanted = self.index.at.any(address) && !self.occupied.is_own(*address);
+            let wanted = self.index.at.any(address) || self.state.vips.contains_key(address);
+            let wanted = wanted && !self.occupied.is_own(*address);
             let alone = !wanted && !self.addresses.all().contains(address);
             self.own.settle(*address, alone, &mut self.builder);
         }
@@ -222,17 +226,19 @@ impl Translator {
         &mut self.index.hosts
     }
 
-    /// The listeners and SNAT pools of the state that have an address.
+    /// The listeners, SNAT pools and VIPs of the state that have an address.
     pub fn objects_with(&self, address: &IpAddr) -> impl Iterator<Item = ObjectId> {
         let object = |kind| move |name: &Name| ObjectId { kind, name: name.clone() };
         let listeners = self.index.at.of(address).map(object(ObjectKind::Listener));
-        listeners.chain(self.index.pools.of(address).map(object(ObjectKind::SnatPool)))
+        let vip = self.state.vips.contains_key(address);
+        let vip = vip.then(|| ObjectId { kind: ObjectKind::Vip, name: name_of(*address) });
+        listeners.chain(self.index.pools.of(address).map(object(ObjectKind::SnatPool))).chain(vip)
     }
 
     /// The kernel may give an address that is a VIP already to another: connections that flow are not
     /// cut for that, but somebody must look at it.
     fn tell_of_overtaken(&mut self) {
-        let is_served = |vip: IpAddr| self.builder.is_vip(vip);
+        let is_served = |vip: IpAddr| self.builder.is_vip(vip) || self.addresses.is_of_l7(vip);
         let overtaken: BTreeMap<IpAddr, Occupant> = self
             .occupied
             .iter()
@@ -261,13 +267,19 @@ impl Translator {
         for address in &moved.hosts {
             concerned.extend(self.index.at.of(address).cloned());
         }
-        self.addresses.moved.extend(&moved.vips);
+        let vips = &(&self.refused_l7 | &touched.vips) | &moved.hosts;
+        for gone in vips.iter().filter(|vip| !state.vips.contains_key(*vip)) {
+            self.addresses.of_l7(*gone, false, &mut self.builder);
+            self.errors.clear(ObjectKind::Vip, &name_of(*gone));
+        }
+        self.addresses.moved.extend(moved.vips.iter().chain(&touched.vips));
         self.divide_pools(state, touched, &mut concerned);
         for name in self.groups.begin(&mut self.errors).iter().chain(&touched.groups) {
             self.errors.clear(ObjectKind::Group, name);
             concerned.extend(self.index.of_group.of(name).cloned());
         }
         let served = self.serve(state, &concerned, view, statistics);
+        self.keep_vips(state, &vips, view);
         for (name, served) in served {
             self.replace(name, served, statistics);
         }
@@ -279,7 +291,24 @@ impl Translator {
         }
         self.builder.removals(self.orphans.removals(self.version));
         self.state = Arc::clone(state);
-        moved.vips
+        &moved.vips | &touched.vips
+    }
+
+    /// Has the kernel answer for the VIPs of the L7 tier among `vips` that can be such. One that is and could
+    /// become so no more stays, with an error.
+    fn keep_vips(&mut self, state: &State, vips: &BTreeSet<IpAddr>, view: &KernelView) {
+        self.refused_l7.clear();
+        for vip in vips.iter().filter(|vip| state.vips.contains_key(*vip)) {
+            let name = name_of(*vip);
+            self.errors.clear(ObjectKind::Vip, &name);
+            match self.check_vip(*vip, view) {
+                Ok(()) => self.addresses.of_l7(*vip, true, &mut self.builder),
+                Err(message) => {
+                    self.refused_l7.insert(*vip);
+                    self.errors.report(refused(ObjectKind::Vip, &name, &message));
+                }
+            }
+        }
     }
 
     /// Says anew what can be used of the pools that were touched, or of whose addresses something else is
@@ -291,7 +320,7 @@ impl Translator {
         let names: BTreeSet<Name> = with_moved.chain(touched.snat_pools.iter().cloned()).collect();
         for name in names {
             self.errors.clear(ObjectKind::SnatPool, &name);
-            let pool = state.snat_pools.get(&name).map(|pool| self.divide(&name, pool));
+            let pool = state.snat_pools.get(&name).map(|pool| self.divide(&name, pool, state));
             let (now, before) = (pool.clone(), self.pools.set(&name, pool));
             let [now, before] = [now, before].map(|pool| pool.unwrap_or_default().addresses);
             if now == before {
@@ -303,9 +332,11 @@ impl Translator {
         }
     }
 
-    fn divide(&mut self, name: &Name, pool: &feed::SnatPool) -> Pool {
+    fn divide(&mut self, name: &Name, pool: &feed::SnatPool, state: &State) -> Pool {
         let is_vip = |address: &IpAddr| {
-            let vip = self.addresses.is_vip(*address) || self.index.at.any(address);
+            let vip = self.addresses.is_vip(*address)
+                || self.index.at.any(address)
+                || state.vips.contains_key(address);
             vip && !self.addresses.is_used(*address)
         };
         let (bad, good): (BTreeSet<_>, BTreeSet<_>) =
@@ -554,6 +585,7 @@ fn covers(touched: &Touched, before: &State, now: &State) -> bool {
         && differing.groups.is_subset(&touched.groups)
         && differing.snat_pools.is_subset(&touched.snat_pools)
         && differing.next_hops.is_subset(&touched.next_hops)
+        && differing.vips.is_subset(&touched.vips)
 }
 
 fn build(builder: &SnapshotBuilder, version: u32) -> Snapshot {
@@ -564,6 +596,11 @@ fn build(builder: &SnapshotBuilder, version: u32) -> Snapshot {
         }
         Err(error) => unreachable!("refused when it was added: {error}"),
     }
+}
+
+/// The name by which errors about an address go back.
+fn name_of(address: IpAddr) -> Name {
+    Name::new(&address.to_string()).unwrap_or_else(|_| unreachable!("an address is a good name"))
 }
 
 fn family(address: IpAddr) -> &'static str {

@@ -40,6 +40,7 @@ impl SnapshotBuilder {
             ports: Arc::new([]),
             local: Arc::default(),
             own: Set::default(),
+            kept: Set::default(),
             snat: Set::default(),
             broadcasts: Arc::new([]),
             no_sources: Counts::default(),
@@ -94,6 +95,22 @@ impl SnapshotBuilder {
     /// Takes such an address out.
     pub fn remove_own_address(&mut self, address: IpAddr) -> &mut Self {
         self.snapshot.own.remove(&address.into());
+        self
+    }
+
+    /// Adds a VIP that another process of the box serves.
+    pub fn add_kept_vip(&mut self, address: IpAddr) -> &mut Self {
+        if self.snapshot.kept.insert(address.into(), ()).is_none() {
+            count(&mut self.snapshot.no_sources, address.into());
+        }
+        self
+    }
+
+    /// Takes such a VIP out.
+    pub fn remove_kept_vip(&mut self, address: IpAddr) -> &mut Self {
+        if self.snapshot.kept.remove(&address.into()).is_some() {
+            uncount(&mut self.snapshot.no_sources, &address.into());
+        }
         self
     }
 

@@ -328,3 +328,57 @@ fn an_established_flow_survives_the_listener_it_came_by() {
         ]);
     }
 }
+
+/// What a VIP of the L7 tier promises, whether or not a listener is on it too.
+#[test]
+fn tcp_for_the_l7_tier_has_a_queue_of_its_own() {
+    for family in families() {
+        let mut lb = family.lb(FULL_NAT);
+        let mut builder = lb.builder();
+        let [l7, both] = [[192, 0, 2, 20], [192, 0, 2, 10]].map(|vip| family.of(vip.into()));
+        builder.add_kept_vip(l7).add_kept_vip(both);
+        lb.install(&builder);
+        let tcp = |to: &str| family.tcp(CLIENT, to, SYN).into();
+        let ping = if family == Family::V4 { 1 } else { 58 };
+        lb.check(&[
+            ("a SYN", tcp("192.0.2.20:443"), Punted(PuntClass::L7), MISS),
+            ("to any L4 port", tcp("192.0.2.20:22"), Punted(PuntClass::L7), MISS),
+            (
+                "what follows it",
+                family.tcp(CLIENT, "192.0.2.20:443", ACK).into(),
+                Punted(PuntClass::L7),
+                MISS,
+            ),
+            ("beside a listener", tcp("192.0.2.10:81"), Punted(PuntClass::L7), MISS),
+            (
+                "UDP is not the tier's",
+                family.udp(CLIENT, "192.0.2.20:443", b"").into(),
+                Punted(PuntClass::Other),
+                MISS,
+            ),
+            (
+                "nor is a ping",
+                ip(family, "192.0.2.20:0", ping).into(),
+                Punted(PuntClass::Other),
+                PUNT,
+            ),
+            (
+                "and nobody sends from there",
+                family.tcp("192.0.2.20:5000", VIP, SYN).into(),
+                Dropped(DropReason::Martian),
+                &["flow_misses", "dropped", "drop_martian"],
+            ),
+        ]);
+        builder.remove_kept_vip(l7).remove_kept_vip(both);
+        lb.install(&builder);
+        lb.check(&[
+            (
+                "it has gone",
+                tcp("192.0.2.20:443"),
+                Dropped(DropReason::NotRouted),
+                &["flow_misses", "dropped", "drop_not_routed"],
+            ),
+            ("the listener's VIP has not", tcp("192.0.2.10:81"), Punted(PuntClass::Other), MISS),
+        ]);
+    }
+}

@@ -1,5 +1,5 @@
 //! The addresses that the kernel shall answer for: VIPs and SNAT addresses, for as long as they are
-//! configured or a flow needs them.
+//! configured or a flow needs them, and the VIPs of the L7 tier.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -52,6 +52,8 @@ pub(super) struct Addresses {
     used: Counts,
     /// SNAT addresses of the box and of pools.
     configured: Counts,
+    /// VIPs that the L7 tier serves.
+    l7: BTreeSet<IpAddr>,
     all: AddressSet,
     /// Those that have become a known VIP or SNAT address, or are so no more, since pools were divided.
     pub(super) moved: BTreeSet<IpAddr>,
@@ -60,9 +62,14 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
-    /// Whether a known listener answers there.
+    /// Whether a known listener answers there, or the L7 tier.
     pub(super) fn is_vip(&self, address: IpAddr) -> bool {
-        self.vips.has(address)
+        self.vips.has(address) || self.is_of_l7(address)
+    }
+
+    /// Whether the L7 tier answers there.
+    pub(super) fn is_of_l7(&self, address: IpAddr) -> bool {
+        self.l7.contains(&address)
     }
 
     /// Whether a known listener has it for SNAT.
@@ -120,6 +127,18 @@ impl Addresses {
                     self.move_on(*address, builder);
                 }
             }
+        }
+    }
+
+    /// The L7 tier serves a VIP, or no more: the kernel answers for it, whatever the workers serve there.
+    pub(super) fn of_l7(&mut self, vip: IpAddr, is_served: bool, builder: &mut SnapshotBuilder) {
+        let changed = if is_served { self.l7.insert(vip) } else { self.l7.remove(&vip) };
+        if changed {
+            _ = match is_served {
+                true => builder.add_kept_vip(vip),
+                false => builder.remove_kept_vip(vip),
+            };
+            self.move_on(vip, builder);
         }
     }
 

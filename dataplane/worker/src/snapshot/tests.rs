@@ -111,6 +111,35 @@ fn state(listeners: &[(&str, FedListener)], groups: &[(&str, &[&str])]) -> Arc<S
     })
 }
 
+/// What is kept on the companion for the L7 tier, a step each.
+#[test]
+fn a_vip_of_the_l7_tier_is_on_the_companion_while_it_or_a_listener_needs_it() {
+    let (l7, l4) = (ip("192.0.2.7"), ip("192.0.2.1"));
+    let of = |base: &Arc<State>, vips: &[IpAddr]| {
+        let mut state = State::clone(base);
+        vips.iter().for_each(|vip| state.vips.insert_mut(*vip, ()));
+        Arc::new(state)
+    };
+    let (nothing, web) = (Arc::default(), web(&["10.0.0.1:80"]));
+    let mut bench = Bench::new();
+    for (promise, state, on_companion) in [
+        ("alone", of(&nothing, &[l7]), [true, false]),
+        ("beside a listener", of(&web, &[l7, l4]), [true, true]),
+        ("the listener goes", of(&nothing, &[l7, l4]), [true, true]),
+        ("the listener alone", of(&web, &[]), [false, true]),
+        ("nothing, while flows of the listener may live", of(&nothing, &[]), [false, true]),
+    ] {
+        let now = bench.translate(&state);
+        assert_eq!([l7, l4].map(|vip| now.addresses.contains(&vip)), on_companion, "{promise}");
+        let kept = [l7, l4].map(|vip| state.vips.contains_key(&vip));
+        assert_eq!([l7, l4].map(|vip| now.snapshot.is_kept(vip)), kept, "{promise}");
+        assert_eq!([l7, l4].map(|vip| now.snapshot.is_local(vip)), on_companion, "{promise}");
+        assert!(!now.snapshot.is_vip(l7), "{promise}: its packets are the kernel's");
+    }
+    assert!(bench.release_unused());
+    assert_eq!(bench.translate(&of(&nothing, &[])).addresses.size(), 1, "the SNAT address");
+}
+
 fn web(backends: &[&str]) -> Arc<State> {
     state(&[("web", listener("192.0.2.1", feed::Mode::FullNat, "g"))], &[("g", backends)])
 }

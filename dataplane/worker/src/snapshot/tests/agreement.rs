@@ -120,6 +120,8 @@ fn any_change() -> impl Strategy<Value = feed::Change> {
             next_hop: feed::NextHop { via: address(via) },
         }),
         1 => (0..6_u8).prop_map(|to| C::RemoveNextHop { address: [203, 0, 113, to].into() }),
+        3 => (0..12_u8).prop_map(|n| C::PutVip { address: address(n) }),
+        2 => (0..12_u8).prop_map(|n| C::RemoveVip { address: address(n) }),
     ]
 }
 
@@ -223,6 +225,9 @@ fn apply(state: &mut State, change: feed::Change) -> Option<()> {
         }
         C::PutNextHop { address, next_hop } => state.next_hops.insert_mut(address, next_hop),
         C::RemoveNextHop { address } => _ = state.next_hops.remove_mut(&address),
+        C::PutVip { address } => state.vips.insert_mut(address, ()),
+        C::RemoveVip { address } => _ = state.vips.remove_mut(&address),
+        other => panic!("{other:?} is the L7 tier's"),
     }
     Some(())
 }

@@ -51,6 +51,8 @@ pub(super) struct Whole {
     builder: SnapshotBuilder,
     errors: Vec<ObjectError>,
     addresses: BTreeSet<IpAddr>,
+    /// VIPs of the L7 tier that are kept.
+    kept: BTreeSet<IpAddr>,
     own: Vec<IpAddr>,
 }
 
@@ -86,6 +88,7 @@ impl Whole {
             builder: SnapshotBuilder::new(),
             errors: Vec::new(),
             addresses: BTreeSet::new(),
+            kept: BTreeSet::new(),
             own: Vec::new(),
         }
     }
@@ -117,8 +120,7 @@ impl Whole {
     }
 
     fn own_addresses(&self, state: &State, view: &KernelView) -> Vec<IpAddr> {
-        let vips: BTreeSet<IpAddr> =
-            state.listeners.values().map(|listener| listener.vip).collect();
+        let vips = wanted_vips(state);
         let others = view.addresses.iter().map(|own| own.address);
         others
             .filter(|address| !vips.contains(address) || self.occupied.is_own(*address))
@@ -130,9 +132,10 @@ impl Whole {
         self.errors.clear();
         self.builder = SnapshotBuilder::new();
         self.own.clear();
+        self.kept.retain(|vip| state.vips.contains_key(vip));
         let pools = self.pools(state);
         let all_snat = self.all_snat(&pools);
-        let served_vips = self.known_listeners().map(|listener| listener.vip).collect();
+        let served_vips = self.known_vips();
         let (hosts, groups) = (hosts(state), HashMap::new());
         let mut taking = Taking { state, view, pools, all_snat, served_vips, hosts, groups };
         self.refused_vips.clear();
@@ -161,6 +164,7 @@ impl Whole {
                 served.insert(name.clone(), last);
             }
         }
+        self.keep_vips(&taking);
         let Taking { all_snat, mut groups, .. } = taking;
         self.groups.retain(|name, _| state.groups.contains_key(name) && !groups.contains_key(name));
         groups.extend(self.groups.drain());
@@ -170,6 +174,24 @@ impl Whole {
         self.note_what_flows_need(&all_snat);
         let removals = self.removals(now);
         self.builder.removals(removals);
+    }
+
+    fn known_vips(&self) -> BTreeSet<IpAddr> {
+        let of_listeners = self.known_listeners().map(|listener| listener.vip);
+        of_listeners.chain(self.kept.iter().copied()).collect()
+    }
+
+    fn keep_vips(&mut self, taking: &Taking<'_>) {
+        for vip in taking.state.vips.keys() {
+            match self.check_vip(*vip, taking) {
+                Ok(()) => _ = self.kept.insert(*vip),
+                Err(message) => {
+                    let name = Name::new(&vip.to_string()).unwrap();
+                    self.report(super::refused(ObjectKind::Vip, &name, &message));
+                }
+            }
+        }
+        self.kept.iter().for_each(|vip| _ = self.builder.add_kept_vip(*vip));
     }
 
     fn keep(&mut self, last: Served, taking: &mut Taking<'_>) -> Option<Served> {
@@ -214,7 +236,8 @@ impl Whole {
             self.builder.add_dnat_backend(*address, *protocol);
         }
         let vips = self.known_listeners().map(|listener| listener.vip);
-        self.addresses = vips.chain(all_snat.iter().copied()).collect();
+        let kept = self.kept.iter().chain(all_snat).copied();
+        self.addresses = vips.chain(kept).collect();
     }
 
     fn known_listeners(&self) -> impl Iterator<Item = &Listener> {
@@ -258,9 +281,7 @@ impl Whole {
     fn pools(&mut self, state: &State) -> BTreeMap<Name, BTreeSet<IpAddr>> {
         let snat_before: BTreeSet<IpAddr> =
             self.known_listeners().flat_map(|listener| listener.snat.iter().copied()).collect();
-        let mut vips: BTreeSet<IpAddr> =
-            self.known_listeners().map(|listener| listener.vip).collect();
-        vips.extend(state.listeners.values().map(|listener| listener.vip));
+        let vips = &self.known_vips() | &wanted_vips(state);
         let is_vip = |address: &IpAddr| vips.contains(address) && !snat_before.contains(address);
         let mut pools = BTreeMap::new();
         for (name, pool) in &state.snat_pools {
@@ -297,27 +318,7 @@ impl Whole {
     ) -> Result<Listener, ObjectError> {
         let refuse = |message: String| super::refused(ObjectKind::Listener, name, &message);
         let vip = listener.vip;
-        if lives_on_one_link(vip) {
-            return Err(refuse(format!(
-                "{vip} is link-local, and nothing is forwarded from or to it; use another VIP"
-            )));
-        }
-        if taking.all_snat.contains(&vip) {
-            return Err(refuse(format!(
-                "{vip} is a SNAT address of this box, or flows still use it as one; use another address for one of them"
-            )));
-        }
-        if let Some(host) = taking.hosts.get(&vip) {
-            return Err(refuse(format!(
-                "{vip} is {host}, which packets would not reach any more; use another address as VIP"
-            )));
-        }
-        if let Some(occupant) = self.occupied.occupant(vip)
-            && !(taking.served_vips.contains(&vip) || taking.view.keeps(vip))
-        {
-            self.refused_vips.insert(vip, occupant.clone());
-            return Err(refuse(format!("{vip} is {occupant}; use another address as VIP")));
-        }
+        self.check_vip(vip, taking).map_err(refuse)?;
         let snat = self.snat_of(listener, taking);
         if listener.mode == feed::Mode::FullNat && snat.is_empty() {
             return Err(refuse(format!(
@@ -353,6 +354,31 @@ impl Whole {
             group,
             snat,
         })
+    }
+
+    fn check_vip(&mut self, vip: IpAddr, taking: &Taking<'_>) -> Result<(), String> {
+        if lives_on_one_link(vip) {
+            return Err(format!(
+                "{vip} is link-local, and nothing is forwarded from or to it; use another VIP"
+            ));
+        }
+        if taking.all_snat.contains(&vip) {
+            return Err(format!(
+                "{vip} is a SNAT address of this box, or flows still use it as one; use another address for one of them"
+            ));
+        }
+        if let Some(host) = taking.hosts.get(&vip) {
+            return Err(format!(
+                "{vip} is {host}, which packets would not reach any more; use another address as VIP"
+            ));
+        }
+        if let Some(occupant) = self.occupied.occupant(vip)
+            && !(taking.served_vips.contains(&vip) || taking.view.keeps(vip))
+        {
+            self.refused_vips.insert(vip, occupant.clone());
+            return Err(format!("{vip} is {occupant}; use another address as VIP"));
+        }
+        Ok(())
     }
 
     fn snat_of(&self, listener: &feed::Listener, taking: &Taking<'_>) -> Arc<[IpAddr]> {
@@ -452,7 +478,7 @@ impl Whole {
 
 /// The VIPs of a state that are hosts which the same state sends to, and what they are to it.
 fn hosts(state: &State) -> BTreeMap<IpAddr, String> {
-    let vips: BTreeSet<IpAddr> = state.listeners.values().map(|listener| listener.vip).collect();
+    let vips = wanted_vips(state);
     let hints = state.next_hops.iter().filter(|(_, hint)| vips.contains(&hint.via));
     let mut hosts: BTreeMap<_, _> =
         hints.map(|(to, hint)| (hint.via, format!("the router of the next hop to {to}"))).collect();
@@ -462,4 +488,10 @@ fn hosts(state: &State) -> BTreeMap<IpAddr, String> {
         }
     }
     hosts
+}
+
+/// Where listeners of the state answer, or the L7 tier.
+fn wanted_vips(state: &State) -> BTreeSet<IpAddr> {
+    let of_listeners = state.listeners.values().map(|listener| listener.vip);
+    of_listeners.chain(state.vips.keys().copied()).collect()
 }
