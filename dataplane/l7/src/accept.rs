@@ -25,7 +25,10 @@ use crate::tls::UNRECOGNIZED_NAME;
 
 const BACKLOG: i32 = 4096;
 /// For the first bytes, for a TLS handshake, for the head of a request, and between requests.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The most of a head that is kept while it comes, and its fields.
+const HEAD_BYTES: usize = 64 * 1024;
+const HEAD_FIELDS: usize = 128;
 /// What open connections of a place that is gone are given.
 const DRAIN: Duration = Duration::from_secs(10);
 /// What is waited after a failure of `accept` that lasts.
@@ -157,8 +160,15 @@ impl Connection {
         };
         match started.into_stream(tls).await {
             Ok(stream) => Some((stream, self.answerer(Some(served)))),
-            Err(_) => {
-                counters.tls_handshake_failed.add_one();
+            Err(fault) => {
+                match fault.get_ref().and_then(|fault| fault.downcast_ref()) {
+                    Some(
+                        rustls::Error::NoCertificatesPresented
+                        | rustls::Error::InvalidCertificate(_),
+                    ) => &counters.tls_client_certificate,
+                    _ => &counters.tls_handshake_failed,
+                }
+                .add_one();
                 None
             }
         }
@@ -195,15 +205,18 @@ impl Connection {
         let ended = if h2 {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder.timer(TokioTimer::new()).max_concurrent_streams(H2_STREAMS);
+            builder.max_header_list_size(HEAD_BYTES as u32);
             builder.keep_alive_interval(H2_PING).keep_alive_timeout(PATIENCE);
             until_gone!(builder.serve_connection(io, service))
         } else {
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+            builder.max_buf_size(HEAD_BYTES).max_headers(HEAD_FIELDS);
             until_gone!(builder.serve_connection(io, service))
         };
         match ended {
             Ok(Ok(())) => {}
+            Ok(Err(fault)) if fault.is_timeout() => counters.head_timeout.add_one(),
             Ok(Err(_)) => counters.http_errors.add_one(),
             Err(_) => counters.drain_timeout.add_one(),
         }

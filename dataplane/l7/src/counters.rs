@@ -48,10 +48,14 @@ counters! {
     first_bytes_timeout,
     /// A TLS handshake was not over in time.
     tls_handshake_timeout,
-    /// A TLS handshake failed: no TLS, nothing in common, or a client certificate that is missing or wrong.
+    /// A TLS handshake failed: no TLS, or nothing in common.
     tls_handshake_failed,
-    /// No listener has the name that the client asked for: it got `unrecognized_name`.
+    /// A TLS handshake failed by a client certificate that is missing or not valid.
+    tls_client_certificate,
+    /// No listener that can be served has the name that the client asked for: it got `unrecognized_name`.
     tls_unrecognized_name,
+    /// The head of a request, or after one the next request, was not there in time.
+    head_timeout,
     /// Connections that ended by an error of HTTP or of the socket.
     http_errors,
     /// Requests answered 400: HTTP/1.1 without exactly one good host.

@@ -31,7 +31,11 @@ pub fn answer(
         return Ok(status(StatusCode::BAD_REQUEST));
     };
     let by_host = place.listener(Some(host.host()));
-    let other = by_sni.is_some_and(|sni| by_host.is_some_and(|served| served.name != sni.name));
+    // A connection that was let in by other authorities than it would be now begins anew, too.
+    let differs = |sni: &Served, served: &Served| {
+        served.name != sni.name || served.clients() != sni.clients()
+    };
+    let other = by_sni.is_some_and(|sni| by_host.is_some_and(|served| differs(sni, served)));
     if other {
         counters.requests_misdirected.add_one();
         return Ok(status(StatusCode::MISDIRECTED_REQUEST));
@@ -48,14 +52,16 @@ fn host(request: &Request<Incoming>) -> Option<Authority> {
     if fields.next().is_some() {
         return None;
     }
-    match (request.uri().authority(), field) {
+    let host = match (request.uri().authority(), field) {
         (Some(authority), _) => Some(authority.clone()),
         (None, Some(field)) => Authority::try_from(field.as_bytes()).ok(),
         (None, None) if request.version() == Version::HTTP_10 => {
             Some(Authority::from_static("invalid"))
         }
         (None, None) => None,
-    }
+    };
+    // A user before the host is a way to look like another one (RFC 9110 §4.2.4).
+    host.filter(|host| !host.as_str().contains('@') && !host.host().is_empty())
 }
 
 fn status(status: StatusCode) -> Response<Full<Bytes>> {

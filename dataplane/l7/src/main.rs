@@ -29,9 +29,13 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_connections: u32,
 
-    /// A user who may feed us, besides root and our own; several if repeated.
-    #[arg(long, value_name = "UID")]
-    feed_uid: Vec<u32>,
+    /// Threads that serve connections [default: one a CPU].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+
+    /// A user who may feed us, besides root and our own, by number or as in /etc/passwd; several if repeated.
+    #[arg(long, value_name = "USER", value_parser = user, default_value = "penstock-controlplane")]
+    feed_user: Vec<u32>,
 
     /// What to log: error, warn, info or debug, also by module.
     #[arg(long, value_name = "FILTER", default_value = "info")]
@@ -50,6 +54,15 @@ enum LogFormat {
     Json,
 }
 
+/// The number of a local user (passwd(5)): name services are not asked, since their answer could change with
+/// the network that we carry.
+fn user(text: &str) -> Result<u32, String> {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let known = passwd.lines().find(|line| line.split(':').next() == Some(text));
+    let number = known.and_then(|line| line.split(':').nth(2)).unwrap_or(text);
+    number.parse().map_err(|_| format!("{text:?} is no user of /etc/passwd and no number"))
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = match EnvFilter::try_new(&arguments.log) {
@@ -64,7 +77,7 @@ fn main() -> ExitCode {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => log.json().init(),
     }
-    let mut allowed_uids = arguments.feed_uid;
+    let mut allowed_uids = arguments.feed_user;
     allowed_uids.extend([0, rustix::process::geteuid().as_raw()]);
     let settings = Settings {
         run_dir: arguments.run_dir,
@@ -72,7 +85,11 @@ fn main() -> ExitCode {
         max_connections: arguments.max_connections as usize,
         allowed_uids,
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = arguments.threads {
+        runtime.worker_threads(threads.into());
+    }
+    let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(fault) => {
             error!("cannot start: {fault}");

@@ -7,11 +7,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use penstock_feed::model::{L7, Speaks};
+use penstock_feed::model::{Clients, L7, Pem, Speaks, Tls};
 use penstock_feed::{Name, ObjectError, ObjectId, ObjectKind};
 use rustls::ServerConfig;
 
 use crate::tls;
+
+/// Every place that is wanted.
+pub type Places = BTreeMap<SocketAddr, Arc<Place>>;
 
 /// The listeners of one place.
 #[derive(Debug, Default)]
@@ -22,13 +25,45 @@ pub struct Place {
     is_https: bool,
 }
 
-/// A listener that can be served.
+/// A listener.
 #[derive(Debug)]
 pub struct Served {
     /// Its name in the feed.
     pub name: Name,
-    /// How TLS ends; none for HTTP in clear text.
+    /// How TLS ends; none for HTTP in clear text, and for one whose certificates cannot be used: its clients
+    /// are refused, and not given to another listener of the place.
     pub tls: Option<Arc<ServerConfig>>,
+    /// What that was made from.
+    of: Option<(Tls, Vec<Arc<Pem>>)>,
+}
+
+impl Served {
+    /// How its clients are validated.
+    #[must_use]
+    pub fn clients(&self) -> Option<Clients> {
+        self.of.as_ref().and_then(|(tls, _)| tls.clients)
+    }
+
+    /// The same one, made anew unless `before` was made from the same; with what is wrong with it.
+    fn of_tls(
+        name: &Name,
+        tls: &Tls,
+        l7: &L7,
+        before: Option<&Arc<Self>>,
+    ) -> (Arc<Self>, Option<ObjectError>) {
+        let authorities = tls.clients.iter().map(|clients| &clients.authorities);
+        let pems =
+            tls.certificates.iter().chain(authorities).filter_map(|id| l7.pems.get(id).cloned());
+        let of = Some((tls.clone(), pems.collect()));
+        if let Some(same) = before.filter(|before| before.tls.is_some() && before.of == of) {
+            return (Arc::clone(same), None); // and with it the sessions that may be resumed
+        }
+        let (tls, fault) = match tls::server_config(tls, &l7.pems) {
+            Ok(config) => (Some(config), None),
+            Err(fault) => (None, Some(error(name, fault.to_string()))),
+        };
+        (Arc::new(Self { name: name.clone(), tls, of }), fault)
+    }
 }
 
 impl Place {
@@ -52,33 +87,31 @@ impl Place {
         self.is_https
     }
 
-    /// Its listeners' names.
-    pub fn names(&self) -> impl Iterator<Item = &Name> {
-        let named = self.exact.values().chain(self.wildcard.values());
-        named.chain(&self.nameless).map(|served| &served.name)
+    /// Its listeners.
+    pub fn listeners(&self) -> impl Iterator<Item = &Arc<Served>> {
+        self.exact.values().chain(self.wildcard.values()).chain(&self.nameless)
     }
 }
 
-/// The places of a state, and the listeners whose certificates cannot be used: those alone are left out.
+/// The places of a state, and the listeners whose certificates cannot be used. What did not change since
+/// `before` is taken from there, so that no key is read again.
 #[must_use]
-pub fn places(l7: &L7) -> (BTreeMap<SocketAddr, Arc<Place>>, Vec<ObjectError>) {
+pub fn places(l7: &L7, before: &Places) -> (Places, Vec<ObjectError>) {
+    let before: BTreeMap<&Name, &Arc<Served>> = before
+        .values()
+        .flat_map(|place| place.listeners())
+        .map(|served| (&served.name, served))
+        .collect();
     let mut places: BTreeMap<SocketAddr, Place> = BTreeMap::new();
     let mut errors = Vec::new();
     for (name, listener) in &l7.listeners {
-        let ended = match &listener.speaks {
-            Speaks::Http => Ok(None),
-            Speaks::Https(tls) => tls::server_config(tls, &l7.pems).map(Some),
+        let (served, fault) = match &listener.speaks {
+            Speaks::Http => (Arc::new(Served { name: name.clone(), tls: None, of: None }), None),
+            Speaks::Https(tls) => Served::of_tls(name, tls, l7, before.get(name).copied()),
         };
-        let tls = match ended {
-            Ok(tls) => tls,
-            Err(fault) => {
-                errors.push(error(name, fault.to_string()));
-                continue;
-            }
-        };
+        errors.extend(fault);
         let place = places.entry(listener.address).or_default();
-        place.is_https |= tls.is_some();
-        let served = Arc::new(Served { name: name.clone(), tls });
+        place.is_https |= served.of.is_some();
         match &listener.hostname {
             None => place.nameless = Some(served),
             Some(host) => match host.wildcard_suffix() {
@@ -117,7 +150,7 @@ mod tests {
             let listener = L7Listener { address, hostname, speaks: Speaks::Http };
             l7.listeners.insert_mut(Name::new(name).unwrap(), listener);
         }
-        let (places, errors) = places(&l7);
+        let (places, errors) = places(&l7, &Places::new());
         assert_eq!(errors, []);
         for (promise, host, expected) in [
             ("the exact name", Some("www.example.com"), "exact"),

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use crate::accept::{Shared, accept, bind_place};
 use crate::counters::Counters;
-use crate::place::{self, Place};
+use crate::place::{self, Place, Places};
 use crate::report::Report;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -80,7 +80,7 @@ struct Running {
     settings: Settings,
     server: Server,
     shared: Shared,
-    wanted: BTreeMap<SocketAddr, Arc<Place>>,
+    wanted: Places,
     unusable: Vec<ObjectError>,
     serving: BTreeMap<SocketAddr, Serving>,
     unbound: BTreeMap<SocketAddr, String>,
@@ -162,7 +162,7 @@ impl Running {
     fn take_over(&mut self) {
         let state = Arc::clone(self.server.state());
         let _ = self.server.take_touched(); // every place is looked at anyway
-        (self.wanted, self.unusable) = place::places(&state.l7);
+        (self.wanted, self.unusable) = place::places(&state.l7, &self.wanted);
         let wanted = &self.wanted;
         let (kept, removed): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.serving)
             .into_iter()
@@ -223,8 +223,9 @@ impl Running {
     fn errors(&self) -> Vec<ObjectError> {
         let mut errors = self.unusable.clone();
         for (address, message) in &self.unbound {
-            let names = self.wanted.get(address).into_iter().flat_map(|place| place.names());
-            errors.extend(names.map(|name| place::error(name, message.clone())));
+            let listeners =
+                self.wanted.get(address).into_iter().flat_map(|place| place.listeners());
+            errors.extend(listeners.map(|served| place::error(&served.name, message.clone())));
         }
         errors
     }

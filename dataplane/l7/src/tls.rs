@@ -1,6 +1,6 @@
 //! How TLS ends: a rustls configuration of each listener, made once and shared by its connections.
 //!
-//! TLS 1.2 and 1.3 with ring. ALPN offers `h2` and `http/1.1`. Of several certificates the first serves that has
+//! TLS 1.2 and 1.3 with ring, sessions resumed by tickets. ALPN offers `h2` and `http/1.1`. Of several certificates the first serves that has
 //! the name asked for and a signature scheme the client knows.
 
 use std::sync::Arc;
@@ -63,6 +63,8 @@ pub fn server_config(
     };
     let mut config = builder.with_cert_resolver(Arc::new(Keys(keys)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // By a key of its own: no session outlives the authorities that it was let in by.
+    config.ticketer = rustls::crypto::ring::Ticketer::new()?;
     Ok(Arc::new(config))
 }
 
