@@ -3,25 +3,29 @@
 
 DATAPLANE_USER="penstock-dataplane"
 CONTROLPLANE_USER="penstock-controlplane"
+L7_USER="penstock-l7"
 # EAL's 256 MiB, and the flow tables.
 HUGEPAGES_NEEDED=192
 
 prepare_files() {
-  getent passwd "$DATAPLANE_USER" >/dev/null ||
-    fail "there is no user $DATAPLANE_USER yet: run scripts/setup"
+  local user
+  for user in "$DATAPLANE_USER" "$CONTROLPLANE_USER" "$L7_USER"; do
+    getent passwd "$user" >/dev/null || fail "there is no user $user yet: run scripts/setup"
+  done
   mkdir -p "$DIR"/{log,pids,nginx,hugepages,state} "$BIN"
   rm -f "$DIR"/log/*
-  # Both programs write here, and neither may remove what is the other's.
+  # All programs write here, and none may remove what is the other's.
   install -d -o root -g penstock -m 1775 "$DIR/run"
   install -d -o "$DATAPLANE_USER" -g penstock -m 0700 "$DIR/state/dataplane"
   install -d -o "$CONTROLPLANE_USER" -g penstock -m 0700 "$DIR/state/controlplane"
+  install -d -o "$L7_USER" -g penstock -m 0700 "$DIR/state/l7"
 }
 
 # Builds what the lab runs, unless it is given ready.
 build_programs() {
   local packages=(penstock-bench)
   [[ -z ${PENSTOCK_BIN_DIR-} ]] || return 0
-  [[ $penstock == no ]] || packages+=(penstock-dataplane penstock-controlplane penstock)
+  [[ $penstock == no ]] || packages+=(penstock-dataplane penstock-controlplane penstock-l7 penstock)
   # Under `cargo test` these are the test's, and `ring` is built anew for each other value of them.
   (unset "${!CARGO_PKG_@}" "${!CARGO_MANIFEST_@}" && cd "$ROOT" &&
     cargo build --quiet --locked --profile "$profile" "${packages[@]/#/--package=}") 9>&- ||
@@ -31,7 +35,7 @@ build_programs() {
 # Copies it to where every user can run it.
 install_programs() {
   local programs=(penstock-lab-peer) from=${PENSTOCK_BIN_DIR-}
-  [[ $penstock == no ]] || programs+=(penstock-dataplane penstock-controlplane penstock)
+  [[ $penstock == no ]] || programs+=(penstock-dataplane penstock-controlplane penstock-l7 penstock)
   [[ -n $from ]] || from=$(cd "$ROOT" && cargo metadata --no-deps --format-version 1 |
     sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/$profile
   install -m 755 "${programs[@]/#/$from/}" "$BIN" || fail "$from has not all of ${programs[*]}"
@@ -102,7 +106,8 @@ remove_mounts() {
   ! grep -q " $DIR/hugepages " /proc/mounts || umount "$DIR/hugepages"
 }
 
-# The data plane may configure its interfaces, and nothing else; the control process nothing at all.
+# The data plane may configure its interfaces, and nothing else; the L7 tier may listen on low ports; the
+# control process may do nothing at all.
 start_penstock() {
   local as=(--regid=penstock --clear-groups --no-new-privs) source
   if [[ -n $cluster ]]; then
@@ -125,6 +130,11 @@ start_penstock() {
     --inh-caps=-all --ambient-caps=-all --bounding-set=-all \
     "$BIN/penstock-controlplane" "${source[@]}" --run-dir "$DIR/run" \
     --state-dir "$DIR/state/controlplane"
+  start penstock-l7 -- \
+    ip netns exec "$LAB-box" setpriv --reuid="$L7_USER" "${as[@]}" \
+    --inh-caps=-all,+net_bind_service --ambient-caps=-all,+net_bind_service \
+    --bounding-set=-all,+net_bind_service \
+    "$BIN/penstock-l7" --run-dir "$DIR/run" --state-dir "$DIR/state/l7"
   must 20 "the data plane's port is plugged in" penstock-dataplane -- port_plugged_in
   must 20 "the data plane acknowledged the configuration" \
     penstock-dataplane penstock-controlplane -- acknowledged

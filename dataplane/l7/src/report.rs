@@ -12,6 +12,10 @@ use serde::Serialize;
 pub struct Report {
     /// Our process.
     pub pid: u32,
+    /// Our version.
+    pub version: &'static str,
+    /// When we started, as in RFC 3339.
+    pub started: String,
     /// The generation in force.
     pub generation: u64,
     /// Its digest.

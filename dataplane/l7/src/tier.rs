@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use penstock_feed::{BindError, ObjectError, Server, StateFile, StateFileError, Step, Tier};
@@ -77,6 +77,7 @@ impl Serving {
 }
 
 struct Running {
+    started: String,
     settings: Settings,
     server: Server,
     shared: Shared,
@@ -122,6 +123,7 @@ impl Running {
     fn new(settings: Settings, server: Server) -> Self {
         let room = Arc::new(Semaphore::new(settings.max_connections));
         Self {
+            started: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
             settings,
             server,
             shared: Shared { counters: Arc::new(Counters::default()), room },
@@ -241,6 +243,8 @@ impl Running {
     fn report(&self) {
         let report = Report {
             pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION"),
+            started: self.started.clone(),
             generation: self.server.generation(),
             digest: self.server.digest().to_string(),
             fed_by_pid: self.server.connected_peer().map(|peer| peer.pid),

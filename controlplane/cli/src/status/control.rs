@@ -37,23 +37,39 @@ pub(super) fn look(path: &Path, now: SystemTime) -> ControlPlane {
         Ok(file) => file,
         Err(error) => return unreadable(path, &error.to_string()),
     };
-    let runs = is_running(file.pid, None) && is_called_so(file.pid);
-    let process = Process {
-        state: match (runs, is_silent(path, now)) {
-            (true, false) => State::Running,
-            (true, true) => State::Silent,
-            (false, _) => State::Down,
-        },
-        error: None,
-        pid: Some(file.pid),
-        version: file.version,
-        started: file.started,
-        uptime_seconds: file
-            .started
-            .filter(|_| runs)
-            .and_then(|started| seconds_since(started, now)),
-    };
-    ControlPlane { process, says: Some(file.says) }
+    let says = Some(file.says);
+    let told = Told { pid: file.pid, version: file.version, started: file.started };
+    ControlPlane { process: told.process("penstock-contro", path, now), says }
+}
+
+/// What a process says of itself in the file that it touches each second.
+#[derive(Deserialize)]
+pub(super) struct Told {
+    pid: u32,
+    #[serde(default)]
+    version: Option<String>,
+    #[serde(default)]
+    started: Option<Timestamp>,
+}
+
+impl Told {
+    /// How it is, by that file at `path` and by what the kernel has of a process `called` so.
+    pub(super) fn process(self, called: &str, path: &Path, now: SystemTime) -> Process {
+        let Self { pid, version, started } = self;
+        let runs = is_running(pid, None) && is_called(pid, called);
+        Process {
+            state: match (runs, is_silent(path, now)) {
+                (true, false) => State::Running,
+                (true, true) => State::Silent,
+                (false, _) => State::Down,
+            },
+            error: None,
+            pid: Some(pid),
+            version,
+            started,
+            uptime_seconds: started.filter(|_| runs).and_then(|it| seconds_since(it, now)),
+        }
+    }
 }
 
 /// Whether the file was touched last too long ago. One from the future is of a clock that was set back.
@@ -70,11 +86,11 @@ fn unreadable(path: &Path, error: &str) -> ControlPlane {
     ControlPlane { process, says: None }
 }
 
-/// Whether process `pid` bears the program's name: ids come round again. Where `/proc` does not say, being
+/// Whether process `pid` bears that name: ids come round again. Where `/proc` does not say, being
 /// there is enough. The kernel keeps 15 bytes of a name.
-fn is_called_so(pid: u32) -> bool {
+fn is_called(pid: u32, called: &str) -> bool {
     let name = fs::read_to_string(format!("/proc/{pid}/comm"));
-    name.map_or(true, |name| name.trim_end() == "penstock-contro")
+    name.map_or(true, |name| name.trim_end() == called)
 }
 
 fn seconds_since(started: Timestamp, now: SystemTime) -> Option<u64> {

@@ -3,12 +3,14 @@
 //! ```text
 //!  RUN/dataplane.stats   ─▶ dataplane: the process, and its tables as listeners, backends, drops …
 //!  RUN/controlplane.json ─▶ control: the process, what it published, what it refused
+//!  RUN/l7.json           ─▶ l7: the L7 tier, if there is one
 //!                           verdict: are both alive, do they agree, and what to do if not
 //!                           report: all of it, for programs;  page: the same for people
 //! ```
 
 mod control;
 mod dataplane;
+mod l7;
 mod page;
 mod report;
 mod tables;
@@ -63,6 +65,7 @@ fn look(run_dir: &Path, now: SystemTime) -> Report {
     let (dataplane, counted) = dataplane::look(&run_dir.join("dataplane.stats"), now);
     let controlplane = control::look(&run_dir.join("controlplane.json"), now);
     let problems = verdict::problems(&dataplane, &controlplane, run_dir);
+    let l7 = l7::look(&run_dir.join("l7.json"), now);
     let run_dir = run_dir.to_owned();
-    Report { ok: problems.is_empty(), problems, run_dir, dataplane, controlplane, counted }
+    Report { ok: problems.is_empty(), problems, run_dir, dataplane, controlplane, l7, counted }
 }

@@ -73,6 +73,12 @@ fn processes(report: &Report) -> Grid {
     let (dataplane, control) = (&report.dataplane, &report.controlplane);
     grid.row(process_row("data plane", &dataplane.process, beat(dataplane)));
     grid.row(process_row("control process", &control.process, errand(control)));
+    if let Some(l7) = &report.l7 {
+        let (open, refused) = (l7.says.open_connections, l7.says.errors.len());
+        let refused = if refused > 0 { format!(", {refused} refused") } else { String::new() };
+        let note = format!("generation {}, {open} connections{refused}", l7.says.generation);
+        grid.row(process_row("L7 tier", &l7.process, note));
+    }
     grid
 }
 

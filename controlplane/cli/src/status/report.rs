@@ -25,6 +25,9 @@ pub(crate) struct Report {
     pub(crate) run_dir: PathBuf,
     pub(crate) dataplane: DataPlane,
     pub(crate) controlplane: ControlPlane,
+    /// Absent where none has run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) l7: Option<L7Tier>,
     #[serde(flatten)]
     pub(crate) counted: Counted,
 }
@@ -98,6 +101,29 @@ pub(crate) struct ControlPlane {
     /// What it says of itself; absent where it never ran.
     #[serde(flatten)]
     pub(crate) says: Option<ControlSays>,
+}
+
+/// `penstock-l7`.
+#[derive(Clone, Debug, Default, SerializeDerive)]
+pub(crate) struct L7Tier {
+    #[serde(flatten)]
+    pub(crate) process: Process,
+    #[serde(flatten)]
+    pub(crate) says: L7Says,
+}
+
+/// What the L7 tier says of itself in `l7.json`.
+#[derive(Clone, Debug, Default, Deserialize, SerializeDerive)]
+#[serde(default)]
+pub(crate) struct L7Says {
+    pub(crate) generation: u64,
+    pub(crate) open_connections: u64,
+    /// Where it listens.
+    pub(crate) listening: Vec<String>,
+    /// Listeners that it cannot serve, and why.
+    pub(crate) errors: Vec<String>,
+    /// What became of connections, handshakes and requests.
+    pub(crate) counters: BTreeMap<String, u64>,
 }
 
 /// What the control process says of itself in `controlplane.json`. A field that an older or newer one does

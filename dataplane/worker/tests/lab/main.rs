@@ -19,6 +19,7 @@
 //! | `leak`        | ten thousand connections leave nothing behind                                  |
 //! | `odd`         | packets that no host sends, built by Scapy, end as promised                     |
 //! | `pmtu`        | what a router says of packets that do not fit reaches their sender             |
+//! | `l7`          | HTTP and HTTPS end on the VIP; the L7 tier may be killed, and no L4 flow notices |
 //! | `cluster`     | objects from an API server and real pods; `scripts/test cluster` alone runs it  |
 //!
 //! `network` is the lab as a value, `site` the Gateway API objects that a test puts in the folder,
@@ -35,6 +36,7 @@ mod forwarding;
 mod fragments;
 mod ipv6;
 mod kernel_nat;
+mod l7;
 mod leak;
 mod network;
 mod odd;

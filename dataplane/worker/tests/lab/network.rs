@@ -123,10 +123,10 @@ impl Lab {
         pid
     }
 
-    /// The end of both programs' logs, for the message of a test that fails.
+    /// The end of the programs' logs, for the message of a test that fails.
     fn logs(&self) -> String {
         let mut logs = String::new();
-        for name in ["penstock-dataplane", "penstock-controlplane"] {
+        for name in ["penstock-dataplane", "penstock-controlplane", "penstock-l7"] {
             let path = self.directory.join("log").join(format!("{name}.log"));
             let log = std::fs::read_to_string(&path).unwrap_or_default();
             let lines: Vec<_> = log.lines().collect();
