@@ -1,18 +1,24 @@
 //! What can go wrong at the producer's end, each with what to do about it.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::model::ObjectError;
 #[cfg(doc)]
 use crate::model::State;
+
+/// Who listens at a socket, by its name: `dataplane.sock` is `penstock-dataplane`'s, `l7.sock` is `penstock-l7`'s.
+fn program(socket: &Path) -> String {
+    let name = socket.file_stem().and_then(|stem| stem.to_str());
+    format!("penstock-{}", name.unwrap_or("dataplane"))
+}
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
     /// Nobody answers at the socket.
-    #[error("data plane at {}: {source}: is penstock-dataplane running?", path.display())]
+    #[error("{} at {}: {source}: is it running?", program(path), path.display())]
     Unreachable {
         /// The socket.
         path: PathBuf,
@@ -20,7 +26,7 @@ pub enum ConnectError {
         source: io::Error,
     },
     /// The data plane does not want us, and says why.
-    #[error("data plane at {}: {reason}", path.display())]
+    #[error("{} at {}: {reason}", program(path), path.display())]
     Refused {
         /// The socket.
         path: PathBuf,
@@ -28,13 +34,13 @@ pub enum ConnectError {
         reason: String,
     },
     /// It did not answer in time.
-    #[error("data plane at {}: no hello in time: is its main loop running?", path.display())]
+    #[error("{} at {}: no hello in time: is its main loop running?", program(path), path.display())]
     Timeout {
         /// The socket.
         path: PathBuf,
     },
     /// It hung up, or what answers is no data plane, or its memory cannot be used.
-    #[error("data plane at {}: {reason}", path.display())]
+    #[error("{} at {}: {reason}", program(path), path.display())]
     Broken {
         /// The socket.
         path: PathBuf,
@@ -48,16 +54,16 @@ pub enum ConnectError {
 #[non_exhaustive]
 pub enum Disconnected {
     /// The data plane hung up: it ended or restarts.
-    #[error("the data plane hung up")]
+    #[error("the other end hung up")]
     HungUp,
     /// The data plane ended the connection, and says why; a newer producer's for instance.
-    #[error("the data plane ended the connection: {reason}")]
+    #[error("the other end ended the connection: {reason}")]
     Ended {
         /// Its words.
         reason: String,
     },
     /// The data plane did what no honest one does.
-    #[error("the data plane broke the protocol: {reason}")]
+    #[error("the other end broke the protocol: {reason}")]
     Broken {
         /// What it did.
         reason: String,

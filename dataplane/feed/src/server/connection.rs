@@ -55,7 +55,7 @@ impl Connection {
         epoll: &OwnedFd,
     ) -> Result<Self, OpenError> {
         let (rings, doorbell) = hand_over(&waiting, hello, epoll).inspect_err(|error| {
-            waiting.refuse(&format!("the data plane cannot let anyone in now: {error}"));
+            waiting.refuse(&format!("this end cannot let anyone in now: {error}"));
         })?;
         let ((feed, feed_words), (acks, ack_words)) = (rings.feed(), rings.ack());
         Ok(Self {

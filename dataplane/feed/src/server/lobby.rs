@@ -65,7 +65,7 @@ impl Lobby {
                 send_refused(
                     &socket,
                     &format!(
-                        "uid {} may not feed this data plane, allowed are {allowed:?}: run the control plane as one of these",
+                        "uid {} may not feed this process, allowed are {allowed:?}: run the control plane as one of these",
                         peer.uid
                     ),
                 );
@@ -91,7 +91,7 @@ impl Lobby {
                 Received::Message(FromProducer::Connect) => ready.push(waiting),
                 Received::Message(FromProducer::OtherVersion(theirs)) => {
                     let reason = format!(
-                        "the data plane speaks feed {FEED_VERSION}, the control process {theirs}: upgrade the older of the two"
+                        "this end speaks feed {FEED_VERSION}, the control process {theirs}: upgrade the older of the two"
                     );
                     tracing::warn!(pid = waiting.peer.pid, reason, "producer refused");
                     waiting.refuse(&reason);

@@ -120,7 +120,7 @@ fn a_user_that_is_not_allowed_is_refused_with_the_uid() {
     }
     let error = connecting.join().unwrap().unwrap_err();
     assert!(matches!(error, ConnectError::Refused { .. }), "{error}");
-    let expected = format!("uid {} may not feed this data plane, allowed are [4000000]", my_uid());
+    let expected = format!("uid {} may not feed this process, allowed are [4000000]", my_uid());
     assert!(error.to_string().contains(&expected), "{error}");
     assert_eq!((server.epoch(), server.connected_peer()), (0, None));
 }
@@ -136,10 +136,7 @@ fn another_version_is_refused_in_words_and_disturbs_nobody() {
     server.step(0);
     let (message, _) = heard(&socket).unwrap();
     let text = String::from_utf8_lossy(&message[16..]).into_owned();
-    assert_eq!(
-        text,
-        "the data plane speaks feed 4, the control process 9: upgrade the older of the two"
-    );
+    assert_eq!(text, "this end speaks feed 4, the control process 9: upgrade the older of the two");
     assert_eq!(server.epoch(), 1);
     assert!(server.connected_peer().is_some());
 }
@@ -458,7 +455,11 @@ fn a_damaged_state_file_is_set_aside_and_the_data_plane_starts() {
 fn a_producer_says_what_to_do_when_nobody_answers() {
     let place = Place::new();
     let error = Producer::connect(&place.socket(), Duration::ZERO).unwrap_err();
-    assert!(error.to_string().ends_with("is penstock-dataplane running?"), "{error}");
+    let said = error.to_string();
+    assert!(
+        said.starts_with("penstock-dataplane at ") && said.ends_with("is it running?"),
+        "{error}"
+    );
     let _server = place.server(); // bound, and nobody steps it
     let error = Producer::connect(&place.socket(), Duration::from_millis(20)).unwrap_err();
     assert!(matches!(error, ConnectError::Timeout { .. }), "{error}");

@@ -4,6 +4,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::network::{Lab, wait_for};
@@ -82,8 +83,9 @@ fn get(lab: &Lab, scheme: &str, certificate: &Certificate) -> Option<String> {
 fn is_programmed(lab: &Lab, gateway: &str) -> bool {
     let path = format!("run/status/Gateway/default/{gateway}.yaml");
     let text = std::fs::read_to_string(lab.directory().join(path)).unwrap_or_default();
-    let own = text.split("listeners:").next().unwrap_or_default();
-    own.contains("reason: Programmed")
+    let object: Value = serde_saphyr::from_str(&text).unwrap_or_default();
+    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    conditions.iter().any(|it| it["type"] == "Programmed" && it["status"] == "True")
 }
 
 #[test]
