@@ -34,7 +34,7 @@ build_programs() {
 
 # Copies it to where every user can run it.
 install_programs() {
-  local programs=(penstock-lab-peer) from=${PENSTOCK_BIN_DIR-}
+  local programs=(penstock-lab-peer penstock-cluster-probe) from=${PENSTOCK_BIN_DIR-}
   [[ $penstock == no ]] || programs+=(penstock-dataplane penstock-controlplane penstock-l7 penstock)
   [[ -n $from ]] || from=$(cd "$ROOT" && cargo metadata --no-deps --format-version 1 |
     sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/$profile

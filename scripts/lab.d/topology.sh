@@ -59,9 +59,11 @@ bridge() {
   ip -n "$LAB-$1" link set "$2" up
 }
 
-# No duplicate address detection: an address serves at once.
+# IPv6 without duplicate address detection: an address serves at once.
 address() {
-  ip -n "$LAB-$1" address add "$3" dev "$2" nodad
+  local nodad=()
+  [[ $3 != *:* ]] || nodad=(nodad)
+  ip -n "$LAB-$1" address add "$3" dev "$2" "${nodad[@]}"
 }
 
 default_route() {

@@ -202,6 +202,41 @@ fn clients_reach_pods_through_a_vip_of_the_pool_and_all_goes_after_kills() {
     // `Lab` takes it down as it is now, and fails if anything is left.
 }
 
+/// What a command of `penstock-cluster-probe` saw from where clients are.
+fn probe(lab: &Lab, command: &[&str]) -> Value {
+    let said = lab.on("client1", &[&["penstock-cluster-probe"], command].concat());
+    print!("  {}: {said}", command.join(" "));
+    serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error} in {said:?}"))
+}
+
+#[test]
+#[ignore = "needs root, hugepages and the programs of scripts/lab build-cluster"]
+fn routes_serve_when_they_are_made_and_few_writes_count_them() {
+    let lab = Lab::with_cluster();
+    let few = |writes: &Value| {
+        let most = writes["most"].as_u64().expect("a number");
+        assert!(most <= 20, "{most} writes to one object: {writes}");
+    };
+
+    let seen = probe(&lab, &["each", "--routes", "100"]);
+    assert_eq!(seen["first_served"]["count"], 100);
+    assert_eq!(seen["wrong"], serde_json::json!([]), "connections that reached another's backend");
+
+    // Returns only when each of them serves and is counted, and then when none is.
+    let seen = probe(&lab, &["together", "--routes", "300"]);
+    few(&seen["status_writes"]);
+    few(&seen["status_writes_of_delete"]);
+
+    let seen = probe(&lab, &["crowd", "--routes", "300"]);
+    assert_eq!(seen["served_by"], seen["oldest_of"]);
+    few(&seen["status_writes"]);
+    few(&seen["status_writes_of_delete"]);
+
+    let seen = probe(&lab, &["swap", "--swaps", "20"]);
+    assert_eq!(seen["failed"], 0, "{}", seen["faults"]);
+    assert!(seen["answers"].as_object().is_some_and(|answers| answers.len() == 2), "{seen}");
+}
+
 /// The processes of all containers of the pods.
 fn containers(lab: &Lab) -> Vec<Pid> {
     let pods = get(lab, &["pods", "--selector", "app=web"]);
