@@ -13,6 +13,7 @@
 //! under way are given up.
 
 mod difference;
+mod due;
 mod pace;
 mod request;
 
@@ -33,6 +34,7 @@ use crate::lease::Leads;
 use crate::object::{Kind, ObjectKey};
 use crate::source::cluster::Observed;
 use difference::Wanted;
+use due::Due;
 use pace::Pace;
 use request::Outcome;
 
@@ -124,9 +126,7 @@ struct Desk {
     observed: BTreeMap<ObjectKey, Observed>,
     /// Observed since everything was judged.
     unjudged: BTreeSet<ObjectKey>,
-    /// Objects to look at, by time and by name.
-    due: BTreeSet<(Instant, ObjectKey)>,
-    when: BTreeMap<ObjectKey, Instant>,
+    due: Due,
     paces: BTreeMap<ObjectKey, Pace>,
     failing: BTreeMap<ObjectKey, (Backoff, Instant)>,
     busy: BTreeSet<ObjectKey>,
@@ -144,8 +144,7 @@ impl Desk {
             wish: None,
             observed: BTreeMap::new(),
             unjudged: BTreeSet::new(),
-            due: BTreeSet::new(),
-            when: BTreeMap::new(),
+            due: Due::default(),
             paces: BTreeMap::new(),
             failing: BTreeMap::new(),
             busy: BTreeSet::new(),
@@ -162,7 +161,7 @@ impl Desk {
             } else {
                 self.stop_requests();
             }
-            let next = self.next_due().filter(|_| leads.now());
+            let next = self.due.next().filter(|_| leads.now() && self.has_room());
             let ends = leads.until();
             tokio::select! {
                 message = inbox.recv() => match message {
@@ -230,9 +229,7 @@ impl Desk {
         self.unjudged.remove(key);
         self.paces.remove(key);
         self.failing.remove(key);
-        if let Some(at) = self.when.remove(key) {
-            self.due.remove(&(at, key.clone()));
-        }
+        self.due.remove(key);
         self.publish();
     }
 
@@ -248,24 +245,18 @@ impl Desk {
     /// Looks at an object as soon as its pace, or its last failure, allows.
     fn look_at(&mut self, key: ObjectKey) {
         let now = Instant::now();
-        let pace = self.paces.get(&key).map_or(now, Pace::next);
+        let pace = self.paces.get(&key).map_or(now, |pace| pace.next(now));
         let failed = self.failing.get(&key).map_or(now, |(_, until)| *until);
-        let at = now.max(pace).max(failed);
-        if let Some(before) = self.when.insert(key.clone(), at) {
-            self.due.remove(&(before, key.clone()));
-        }
-        self.due.insert((at, key));
+        self.due.set(key, now.max(pace).max(failed));
     }
 
-    fn next_due(&self) -> Option<Instant> {
-        let has_room = self.requests.len() < MOST_REQUESTS;
-        self.due.first().filter(|_| has_room).map(|(at, _)| *at)
+    fn has_room(&self) -> bool {
+        self.requests.len() < MOST_REQUESTS
     }
 
     fn send_due(&mut self) {
-        while self.next_due().is_some_and(|at| at <= Instant::now()) {
-            let Some((_, key)) = self.due.pop_first() else { return };
-            self.when.remove(&key);
+        while self.has_room() {
+            let Some(key) = self.due.take(Instant::now()) else { return };
             // Of a busy object, the answer is looked at anyway.
             if self.busy.contains(&key) {
                 continue;

@@ -1,8 +1,8 @@
 //! How soon an object's status may be written again.
 //!
 //! A thousand routes made one after the other change the count of one listener a thousand times. The first change
-//! is written at once; while changes follow each other, pauses double up to `LONGEST`, so that the last count is
-//! there half a second after it is known and few were written before it.
+//! is written at once. While changes follow each other the pauses between writes double up to `LONGEST`; when they
+//! rest for `QUIET`, what is known by then is written. So few counts are written, and the last one soon.
 
 use std::time::Duration;
 
@@ -11,31 +11,34 @@ use tokio::time::Instant;
 /// The pause after the first write.
 const FIRST: Duration = Duration::from_millis(50);
 /// The longest pause.
-pub(super) const LONGEST: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_secs(2);
+/// Changes that follow each other come sooner than this.
+const QUIET: Duration = Duration::from_millis(100);
 
 /// The writes of one object.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     pause: Duration,
-    next: Instant,
+    last: Instant,
 }
 
 impl Pace {
     /// After the first write.
     pub(super) fn begin(now: Instant) -> Self {
-        Self { pause: FIRST, next: now + FIRST }
+        Self { pause: FIRST, last: now }
     }
 
     /// After another one.
     pub(super) fn step(&mut self, now: Instant) {
-        let quiet = now > self.next + self.pause;
-        self.pause = if quiet { FIRST } else { (self.pause * 2).min(LONGEST) };
-        self.next = now + self.pause;
+        let rested = now > self.last + self.pause * 2;
+        self.pause = if rested { FIRST } else { (self.pause * 2).min(LONGEST) };
+        self.last = now;
     }
 
-    /// When it may be written again.
-    pub(super) fn next(&self) -> Instant {
-        self.next
+    /// When a change that is known now may be written, if no other follows.
+    pub(super) fn next(&self, now: Instant) -> Instant {
+        let quiet = (now + QUIET).max(self.last + FIRST);
+        now.max(quiet.min(self.last + self.pause))
     }
 }
 
@@ -43,20 +46,42 @@ impl Pace {
 mod tests {
     use super::*;
 
-    #[test]
-    fn changes_that_follow_each_other_are_written_ever_more_seldom() {
+    /// Changes that come so far apart, in milliseconds; when they are written.
+    fn written(changes: impl IntoIterator<Item = u64>) -> Vec<u64> {
         let start = Instant::now();
-        let mut pace = Pace::begin(start);
-        let mut now = start;
-        let mut pauses = Vec::new();
-        for _ in 0..6 {
-            now = pace.next(); // the next change waits already
-            pace.step(now);
-            pauses.push(pace.next().duration_since(now).as_millis());
+        let (mut pace, mut written, mut due, mut now) =
+            (Pace::begin(start), Vec::new(), None, start);
+        let mut write = |pace: &mut Pace, at: Instant| {
+            pace.step(at);
+            written.push(u64::try_from((at - start).as_millis()).unwrap());
+        };
+        for apart in changes {
+            now += Duration::from_millis(apart);
+            if let Some(at) = due.take_if(|at| *at <= now) {
+                write(&mut pace, at);
+            }
+            due = Some(pace.next(now));
         }
-        assert_eq!(pauses, [100, 200, 400, 500, 500, 500]);
-        now += Duration::from_secs(5);
-        pace.step(now);
-        assert_eq!(pace.next().duration_since(now), FIRST, "after a rest, at once");
+        due.into_iter().for_each(|at| write(&mut pace, at));
+        written
+    }
+
+    #[test]
+    fn changes_that_follow_each_other_are_written_ever_more_seldom_and_the_last_one_soon() {
+        for (promise, changes, expected) in [
+            ("after a rest, at once", vec![1000, 1000], vec![1000, 2000]),
+            ("the second waits a little", vec![10], vec![50]),
+            (
+                "a thousand in twenty seconds",
+                vec![20; 1000],
+                vec![
+                    50, 150, 350, 750, 1550, 3150, 5150, 7150, 9150, 11150, 13150, 15150, 17150,
+                    19150, 20100,
+                ],
+            ),
+            ("a thousand in one second", vec![1; 1000], vec![50, 150, 350, 750, 1100]),
+        ] {
+            assert_eq!(written(changes), expected, "{promise}");
+        }
     }
 }
