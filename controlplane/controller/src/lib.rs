@@ -18,6 +18,7 @@
 //!    │  acknowledgements                   │
 //!  status      conditions, stamped and written as files,         status: programmed, stamp, files
 //!              and by who holds the lease to the API server      status::cluster: difference, pace; lease
+//!              a Service a Gateway, for who looks by labels      infrastructure: service
 //! ```
 //!
 //! [`controller::run`] is the event loop around them; [`check()`] runs the same steps without a data plane, for
@@ -31,10 +32,12 @@
 //!    the last good one stays in force, over restarts too.
 //! 3. **Nothing is said before it is so.** `Programmed=True` waits for the data plane's acknowledgement.
 
+pub mod agenda;
 pub mod backoff;
 mod check;
 pub mod controller;
 pub mod finding;
+pub mod infrastructure;
 pub mod lease;
 pub mod manifest;
 pub mod object;

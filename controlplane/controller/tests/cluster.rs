@@ -305,3 +305,103 @@ async fn who_does_not_hold_the_lease_forwards_and_writes_nothing() {
         })
         .await;
 }
+
+/// The Service of Gateway web.
+fn service_of_web(server: &ApiServer) -> Option<Value> {
+    server.get("services", "default", "web-penstock")
+}
+
+#[tokio::test]
+async fn a_gateway_has_a_service_that_bears_what_its_infrastructure_says() {
+    let (appliance, server) = (Appliance::new(), cluster());
+    let with = |infrastructure: Value| {
+        let mut web = gateway("web", &[json!(80)]);
+        web["spec"]["infrastructure"] = infrastructure;
+        web
+    };
+    server.put("gateways", with(json!({"labels": {"a": "b"}, "annotations": {"c": "d"}})));
+    let plane = DataPlane::start(&appliance.paths);
+    let labels = || service_of_web(&server).unwrap_or_default()["metadata"]["labels"].clone();
+    let name = "gateway.networking.k8s.io/gateway-name";
+    appliance
+        .while_running(&server, async {
+            until("it is made", || service_of_web(&server).is_some()).await;
+            let service = service_of_web(&server).unwrap();
+            assert_eq!(service["spec"], json!({"type": "ClusterIP", "clusterIP": "None"}));
+            assert_eq!(labels(), json!({"a": "b", name: "web"}));
+            assert_eq!(service["metadata"]["annotations"], json!({"c": "d"}));
+            let owner = &service["metadata"]["ownerReferences"][0];
+            let gateway = server.get("gateways", "default", "web").unwrap();
+            assert_eq!(owner["uid"], gateway["metadata"]["uid"]);
+
+            let mut touched = service.clone();
+            touched["metadata"]["labels"]["theirs"] = json!("x");
+            touched["spec"]["ports"] = json!([{"port": 80}]);
+            server.put("services", touched);
+            server.put("gateways", with(json!({"labels": {"e": "f"}})));
+            until("it follows, and what is others' stays", || {
+                labels() == json!({"e": "f", name: "web", "theirs": "x"})
+            })
+            .await;
+            let service = service_of_web(&server).unwrap();
+            assert_eq!(service["spec"]["ports"], json!([{"port": 80}]));
+            assert_eq!(service["metadata"]["annotations"]["c"], Value::Null);
+
+            server.delete("services", "default", "web-penstock");
+            until("who deletes it gets it back", || service_of_web(&server).is_some()).await;
+            assert_eq!(labels(), json!({"e": "f", name: "web"}));
+            until("served", || plane.listeners() == 1 && programmed(&server, "web")).await;
+        })
+        .await;
+    let writes = server.writes("services").len();
+    appliance
+        .while_running(&server, async {
+            until("it leads again", || appliance.report()["api_server"]["leader"] == true).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            assert_eq!(server.writes("services").len(), writes, "what is there is not written");
+            server.delete("gateways", "default", "web");
+            until("it goes with its Gateway", || service_of_web(&server).is_none()).await;
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_not_accepted_has_no_service() {
+    let (appliance, server) = (Appliance::new(), cluster());
+    let _plane = DataPlane::start(&appliance.paths);
+    appliance
+        .while_running(&server, async {
+            until("it is made", || service_of_web(&server).is_some()).await;
+            let mut web = gateway("web", &[json!(80)]);
+            let nobody_knows = json!({"group": "example.com", "kind": "Size", "name": "large"});
+            web["spec"]["infrastructure"] = json!({"parametersRef": nobody_knows});
+            server.put("gateways", web);
+            until("it is removed", || service_of_web(&server).is_none()).await;
+            assert_eq!(server.requests("services", &http::Method::DELETE).len(), 1);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_service_that_someone_else_made_is_left_alone_and_told_of() {
+    let (appliance, server) = (Appliance::new(), cluster());
+    let theirs = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web-penstock", "namespace": "default",
+        "labels": {"mine": "x"}}, "spec": {"clusterIP": "10.0.0.1", "ports": [{"port": 80}]}});
+    server.put("services", theirs);
+    let before = service_of_web(&server);
+    let plane = DataPlane::start(&appliance.paths);
+    appliance
+        .while_running(&server, async {
+            until("it is told", || appliance.tells("Service web-penstock: is someone else's"))
+                .await;
+            until("the Gateway serves", || plane.listeners() == 1 && programmed(&server, "web"))
+                .await;
+            assert_eq!(service_of_web(&server), before);
+            server.delete("services", "default", "web-penstock");
+            until("a name that is free is taken", || {
+                service_of_web(&server).is_some() && !appliance.tells("is someone else's")
+            })
+            .await;
+        })
+        .await;
+}

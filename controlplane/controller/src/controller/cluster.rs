@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
@@ -18,10 +19,11 @@ use tracing::{info, warn};
 use super::round::Round;
 use super::{Desk, Paths, StartError, beat, take};
 use crate::finding::{Finding, Severity};
+use crate::infrastructure::{self, Keeper, Wanted};
 use crate::lease::{self, Candidate, Identity, Leads};
-use crate::object::{Kind, Object};
+use crate::object::{Kind, NamespacedName, Object, ObjectKey};
 use crate::report::ApiServer;
-use crate::source::cluster::{self, Happening, MOST_WAITING};
+use crate::source::cluster::{self, Happening, MOST_WAITING, Seen};
 use crate::status::cluster::{Message, StatusWriter, Wish};
 use crate::store::mirror::{self, Mirror};
 
@@ -95,6 +97,11 @@ struct Work {
     round: Round,
     mirror: Mirror,
     writer: StatusWriter,
+    keeper: Keeper,
+    /// The Services that it was told to keep.
+    kept: Vec<Wanted>,
+    /// What was told of them.
+    keeper_troubles: infrastructure::Troubles,
     leads: watch::Receiver<Leads>,
     _candidate: JoinSet<()>,
     troubles: BTreeMap<Kind, (String, Instant)>,
@@ -130,6 +137,9 @@ impl Work {
             round: Round::new(paths, Some(told), publishers),
             mirror: Mirror::default(),
             writer: StatusWriter::start(cluster.client.clone(), leads.clone()),
+            keeper: Keeper::start(cluster.client.clone(), leads.clone()),
+            kept: Vec::new(),
+            keeper_troubles: infrastructure::Troubles::default(),
             leads,
             _candidate: tasks,
             troubles: BTreeMap::new(),
@@ -190,14 +200,30 @@ impl Work {
             self.unsaved.get_or_insert_with(Instant::now);
         }
         if let Happening::Seen(seen) = happening {
-            let (key, listed) = (seen.key, seen.listed);
-            if let Some(observed) = seen.observed {
-                self.writer.tell(Message::Observed { key, observed, listed });
-            }
+            self.tell_seen(*seen);
             return;
         }
         for key in changed {
+            if key.kind == Kind::Service {
+                let service = NamespacedName::new(&key.namespace, &key.name);
+                self.keeper.tell(infrastructure::Message::Gone(service));
+            }
             self.writer.tell(Message::Gone(key));
+        }
+    }
+
+    /// Tells those who write about an object as it is now.
+    fn tell_seen(&mut self, seen: Seen) {
+        let Seen { key, observed, made, listed, .. } = seen;
+        if key.kind == Kind::Service {
+            let service = NamespacedName::new(&key.namespace, &key.name);
+            self.keeper.tell(match made {
+                Some(made) => infrastructure::Message::Seen { service, made, listed },
+                None => infrastructure::Message::Gone(service),
+            });
+        }
+        if let Some(observed) = observed {
+            self.writer.tell(Message::Observed { key, observed, listed });
         }
     }
 
@@ -214,9 +240,18 @@ impl Work {
         let start = Instant::now();
         self.is_stale = false;
         self.round.translate();
+        self.keep();
         self.conclude();
         let took = start.elapsed();
         self.next_round = Instant::now() + took.max(BATCH);
+    }
+
+    /// Tells which Services Gateways want, where that changed.
+    fn keep(&mut self) {
+        if let Some(wanted) = self.round.infrastructure(&self.kept) {
+            self.kept.clone_from(&wanted);
+            self.keeper.tell(infrastructure::Message::Want(wanted));
+        }
     }
 
     /// Writes status and report, where they changed.
@@ -254,6 +289,15 @@ impl Work {
                 kinds.join(", ")
             ),
         }));
+        self.keeper_troubles = self.keeper.troubles();
+        let of_services = self.keeper_troubles.iter().map(|(gateway, reason)| Finding {
+            file: String::new(),
+            place: None,
+            severity: Severity::Warning,
+            object: Some(ObjectKey::of(Kind::Gateway, gateway)),
+            message: reason.clone(),
+        });
+        findings.extend(of_services);
         self.round.source_troubles = findings;
         self.round.report_api_server(self.told());
         self.round.conclude();
@@ -274,7 +318,9 @@ impl Work {
         let now = Instant::now();
         let before = self.troubles.len();
         self.troubles.retain(|_, (_, until)| *until > now);
-        if self.troubles.len() != before || self.round.api_server() != Some(&self.told()) {
+        let has_news = self.troubles.len() != before
+            || !Arc::ptr_eq(&self.keeper_troubles, &self.keeper.troubles());
+        if has_news || self.round.api_server() != Some(&self.told()) {
             self.tell_troubles();
         }
         let due = self.unsaved.is_some_and(|since| since + SAVE_AFTER <= now);

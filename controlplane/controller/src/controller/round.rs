@@ -13,6 +13,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{Paths, Publishers};
 use crate::finding::{Finding, Severity};
+use crate::infrastructure::Wanted;
 use crate::object::{NamespacedName, Object, ObjectKey};
 use crate::publish::{Event, l7_state};
 use crate::report::{ApiServer, L7Tier, Report, ReportFile};
@@ -187,6 +188,18 @@ impl Round {
         let classes = self.in_force.objects.gateways.values();
         let classes = classes.map(|gateway| gateway.spec.gateway_class_name.clone());
         Some((Arc::clone(&self.statuses), classes.collect()))
+    }
+
+    /// The Services that Gateways want, if they are not those of `before`.
+    pub(super) fn infrastructure(&self, before: &[Wanted]) -> Option<Vec<Wanted>> {
+        let gateways = &self.in_force.objects.gateways;
+        let wanted = self.translation.infrastructure.iter().filter_map(|(name, infrastructure)| {
+            let gateway = gateways.get(name)?;
+            let uid = gateway.metadata.uid.as_deref().unwrap_or_default();
+            Some((name, uid, gateway.spec.gateway_class_name.as_str(), infrastructure))
+        });
+        let is_same = wanted.clone().eq(before.iter().map(Wanted::parts));
+        (!is_same).then(|| wanted.map(Wanted::from).collect())
     }
 
     /// What was told of the API server.

@@ -28,6 +28,8 @@ pub struct Mirror {
     listed: BTreeSet<Kind>,
     /// The kinds that the API server does not know.
     absent: BTreeSet<Kind>,
+    /// The Services that we made for Gateways: nothing that anyone else wants, and no change of the cluster.
+    made: BTreeSet<ObjectKey>,
     /// What does not decode, and why.
     refused: BTreeMap<ObjectKey, String>,
     /// Whether [`Self::findings`] differ from when they were asked for last.
@@ -46,7 +48,10 @@ impl Mirror {
                 if let Some(named) = self.listing.get_mut(&seen.key.kind) {
                     named.insert(seen.key.clone());
                 }
-                let changed = self.put(&seen.key, seen.object.as_ref(), in_force);
+                let changed = match seen.made {
+                    Some(_) => self.put_made(&seen.key, in_force),
+                    None => self.put(&seen.key, seen.object.as_ref(), in_force),
+                };
                 changed.then(|| seen.key.clone()).into_iter().collect()
             }
             Happening::Gone(key) => {
@@ -62,12 +67,20 @@ impl Mirror {
         }
     }
 
+    fn put_made(&mut self, key: &ObjectKey, in_force: &mut InForce) -> bool {
+        let was_in_force = in_force.origins.contains_key(key);
+        self.remove(key, in_force);
+        self.made.insert(key.clone());
+        was_in_force
+    }
+
     fn put(
         &mut self,
         key: &ObjectKey,
         object: Result<&Object, &String>,
         in_force: &mut InForce,
     ) -> bool {
+        self.made.remove(key);
         match object {
             Ok(object) => {
                 self.has_news |= self.refused.remove(key).is_some();
@@ -88,6 +101,7 @@ impl Mirror {
 
     fn remove(&mut self, key: &ObjectKey, in_force: &mut InForce) {
         self.has_news |= self.refused.remove(key).is_some();
+        self.made.remove(key);
         in_force.origins.remove(key);
         in_force.objects.remove(key);
     }
@@ -97,7 +111,7 @@ impl Mirror {
         self.listed.insert(kind);
         self.has_news |= self.absent.remove(&kind);
         let named = self.listing.remove(&kind).unwrap_or_default();
-        let known = in_force.origins.keys().chain(self.refused.keys());
+        let known = in_force.origins.keys().chain(self.refused.keys()).chain(&self.made);
         let gone: BTreeSet<ObjectKey> =
             known.filter(|key| key.kind == kind && !named.contains(key)).cloned().collect();
         gone.iter().for_each(|key| self.remove(key, in_force));

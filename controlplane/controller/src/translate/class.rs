@@ -11,11 +11,12 @@ use crate::object::Objects;
 pub const CONTROLLER_NAME: &str = "penstock.dev/gateway-controller";
 
 /// The features of the conformance suite that we claim, sorted as the API wants them: those that are true of this
-/// version. `GatewayInfrastructurePropagation` is one more where [`super::Translation::infrastructure`] is written
-/// to a cluster.
+/// version. `GatewayInfrastructurePropagation` is [`crate::infrastructure`]'s, and true of a cluster only: a folder has
+/// nothing to propagate to.
 pub const SUPPORTED_FEATURES: &[&str] = &[
     "Gateway",
     "GatewayAddressEmpty",
+    "GatewayInfrastructurePropagation",
     "GatewayPort8080",
     "GatewayStaticAddresses",
     "ListenerSet",

@@ -68,11 +68,7 @@ impl ApiServer {
     pub fn delete(&self, plural: &str, namespace: &str, name: &str) {
         self.change(|inner| {
             let key = (plural.to_owned(), namespace.to_owned(), name.to_owned());
-            if let Some(mut object) = inner.objects.remove(&key) {
-                inner.version += 1;
-                object["metadata"]["resourceVersion"] = inner.version.to_string().into();
-                inner.log.push((inner.version, plural.to_owned(), "DELETED", object));
-            }
+            inner.remove(&key);
         });
     }
 
@@ -130,11 +126,15 @@ impl ApiServer {
 
     /// The patches of objects of `plural`.
     pub fn writes(&self, plural: &str) -> Vec<Seen> {
+        self.requests(plural, &Method::PATCH)
+    }
+
+    /// The requests of one method about objects of `plural`.
+    pub fn requests(&self, plural: &str, method: &Method) -> Vec<Seen> {
         let inner = self.inner.lock().unwrap();
         let about = format!("/{plural}/");
-        let writes =
-            inner.requests.iter().filter(|r| r.method == Method::PATCH && r.path.contains(&about));
-        writes.cloned().collect()
+        let ours = inner.requests.iter().filter(|r| r.method == method && r.path.contains(&about));
+        ours.cloned().collect()
     }
 
     fn change(&self, change: impl FnOnce(&mut Inner)) {
@@ -171,15 +171,18 @@ impl ApiServer {
         if query.contains("watch=true") {
             return Ok(self.watch(&target.plural, &query).await);
         }
-        let (code, value) = self.one(&head.method, &target, &body);
-        Ok(answer(code, &value).await)
-    }
-
-    fn one(&self, method: &Method, target: &Target, body: &[u8]) -> (u16, Value) {
-        let body: Value = serde_json::from_slice(body).unwrap_or_default();
-        let mut answer = (404, status(404));
-        self.change(|inner| answer = inner.one(method, target, body));
-        answer
+        let is_apply = head.headers.get("content-type").is_some_and(|type_| {
+            type_.to_str().unwrap_or_default().starts_with("application/apply-patch")
+        });
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let mut told = (404, status(404));
+        self.change(|inner| {
+            told = match is_apply && target.subresource.is_none() {
+                true => inner.apply(&target, &body),
+                false => inner.one(&head.method, &target, body),
+            }
+        });
+        Ok(answer(told.0, &told.1).await)
     }
 
     async fn watch(self, plural: &str, query: &str) -> Response<Channel<Bytes>> {
@@ -292,6 +295,45 @@ impl Inner {
         self.log.push((self.version, plural.to_owned(), type_, object));
     }
 
+    /// Removes an object, and what it owns.
+    fn remove(&mut self, key: &Key) {
+        let Some(mut object) = self.objects.remove(key) else { return };
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
+        let uid = object["metadata"]["uid"].clone();
+        self.log.push((self.version, key.0.clone(), "DELETED", object));
+        let is_owned = |object: &&Value| {
+            let owners = object["metadata"]["ownerReferences"].as_array();
+            owners.is_some_and(|owners| owners.iter().any(|owner| owner["uid"] == uid))
+        };
+        let owned = self.objects.iter().filter(|(_, object)| is_owned(object));
+        let owned: Vec<Key> = owned.map(|(key, _)| key.clone()).collect();
+        owned.iter().for_each(|key| self.remove(key));
+    }
+
+    /// A server-side apply of one manager: what it had and does not name any more goes, the rest is merged.
+    fn apply(&mut self, target: &Target, body: &Value) -> (u16, Value) {
+        let name = target.name.clone().unwrap_or_default();
+        let key = (target.plural.clone(), target.namespace.clone(), name);
+        let mut object = self.objects.get(&key).cloned().unwrap_or_else(|| json!({}));
+        let code = if object["metadata"].is_null() { 201 } else { 200 };
+        let had = object["metadata"]["managedFields"][0]["fieldsV1"].clone();
+        let mut has = json!({});
+        for part in ["metadata", "spec"] {
+            let mut wanted = body[part].clone();
+            if let Some(fields) = wanted.as_object_mut() {
+                fields.retain(|name, _| name != "name" && name != "namespace");
+            }
+            has[format!("f:{part}")] = fields_of(&wanted);
+            give_up(&mut object[part], &had[format!("f:{part}")], &wanted);
+            merge_deep(&mut object[part], &body[part]);
+        }
+        object["metadata"]["managedFields"] = json!([{"manager": "penstock-controlplane",
+            "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": has}]);
+        self.put(&target.plural, object);
+        (code, self.objects[&key].clone())
+    }
+
     fn all<'a>(&'a self, plural: &'a str) -> impl Iterator<Item = &'a Value> {
         self.objects.iter().filter(move |((of, ..), _)| of == plural).map(|(_, object)| object)
     }
@@ -326,6 +368,14 @@ impl Inner {
         if method == Method::GET {
             return (200, before);
         }
+        if method == Method::DELETE {
+            let asked = &body["preconditions"]["uid"];
+            if !asked.is_null() && *asked != before["metadata"]["uid"] {
+                return (409, status(409));
+            }
+            self.remove(&key);
+            return (200, before);
+        }
         for guard in ["resourceVersion", "uid"] {
             let asked = &body["metadata"][guard];
             if !asked.is_null() && *asked != before["metadata"][guard] {
@@ -349,6 +399,50 @@ fn merge(into: &mut Value, patch: &Value) {
     }
     for (name, value) in patch.as_object().into_iter().flatten() {
         into[name] = value.clone();
+    }
+}
+
+/// The fields of a value, as `managedFields` names them; owners are told apart by uid.
+fn fields_of(value: &Value) -> Value {
+    let mut fields = json!({});
+    for (name, value) in value.as_object().into_iter().flatten() {
+        fields[format!("f:{name}")] = match value.as_array() {
+            Some(items) => {
+                let key = |item: &Value| format!("k:{}", json!({"uid": item["uid"]}));
+                items
+                    .iter()
+                    .map(|item| (key(item), json!({})))
+                    .collect::<serde_json::Map<_, _>>()
+                    .into()
+            }
+            None => fields_of(value),
+        };
+    }
+    fields
+}
+
+/// Takes out of `value` what `had` names and `wanted` does not.
+fn give_up(value: &mut Value, had: &Value, wanted: &Value) {
+    for (field, inner) in had.as_object().into_iter().flatten() {
+        let name = field.trim_start_matches("f:");
+        match (&wanted[name], value.get_mut(name)) {
+            (_, None) => {}
+            (Value::Null, Some(_)) => drop(value.as_object_mut().unwrap().remove(name)),
+            (wanted @ Value::Object(_), Some(value)) => give_up(value, inner, wanted),
+            (_, Some(_)) => {}
+        }
+    }
+}
+
+fn merge_deep(into: &mut Value, patch: &Value) {
+    match patch.as_object() {
+        None => *into = patch.clone(),
+        Some(fields) => {
+            if !into.is_object() {
+                *into = json!({});
+            }
+            fields.iter().for_each(|(name, value)| merge_deep(&mut into[name], value));
+        }
     }
 }
 

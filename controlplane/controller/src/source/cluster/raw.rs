@@ -102,6 +102,8 @@ pub struct Seen {
     pub object: Result<Object, String>,
     /// What the status writer must know, if we write a status for its kind.
     pub observed: Option<Observed>,
+    /// What we made of it, if it is a Service of ours.
+    pub made: Option<Made>,
     /// Whether it was named by a list, which also corrects what we think is newer.
     pub listed: bool,
 }
@@ -125,6 +127,19 @@ pub struct Observed {
     pub deleting: bool,
 }
 
+/// A Service that we made for a Gateway, as far as a Gateway can want something of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Made {
+    /// Which Service of this name.
+    pub uid: String,
+    /// Its version: watches lag behind the answers to our own requests.
+    pub resource_version: String,
+    /// Labels, annotations and owners, type and cluster address.
+    pub value: Value,
+    /// Which of these fields are ours, as `managedFields` has them.
+    pub ours: Value,
+}
+
 impl Raw {
     /// Which object it is.
     #[must_use]
@@ -143,10 +158,34 @@ impl Raw {
             resource_version: metadata.resource_version.clone().unwrap_or_default(),
             generation: metadata.generation.unwrap_or_default(),
             status: self.value.get("status").cloned().unwrap_or_default(),
-            ours: ours(metadata),
+            ours: ours(metadata, Some("status"))
+                .and_then(|fields| fields.get("f:status"))
+                .cloned()
+                .unwrap_or_default(),
             finalizers: metadata.finalizers.clone().unwrap_or_default(),
             deleting: metadata.deletion_timestamp.is_some(),
         }
+    }
+
+    /// What we made of it: nothing, unless its owner is among the fields that are ours.
+    #[must_use]
+    pub fn made(&self) -> Option<Made> {
+        let ours = ours(&self.metadata, None)?;
+        ours.pointer("/f:metadata/f:ownerReferences")?;
+        let pick = |part: &str, fields: &[&str]| -> Value {
+            let part = self.value.get(part);
+            let field = |name: &&str| Some(((*name).to_owned(), part?.get(*name)?.clone()));
+            Value::Object(fields.iter().filter_map(field).collect())
+        };
+        Some(Made {
+            uid: self.metadata.uid.clone().unwrap_or_default(),
+            resource_version: self.metadata.resource_version.clone().unwrap_or_default(),
+            value: json!({
+                "metadata": pick("metadata", &["labels", "annotations", "ownerReferences"]),
+                "spec": pick("spec", &["type", "clusterIP"]),
+            }),
+            ours: ours.clone(),
+        })
     }
 
     /// What we keep of it.
@@ -154,21 +193,30 @@ impl Raw {
     pub fn seen(mut self, kind: Kind, listed: bool) -> Seen {
         let key = self.key(kind);
         let observed = kind.has_status().then(|| self.observed());
+        let made = (kind == Kind::Service).then(|| self.made()).flatten();
         trim(&mut self.value, kind);
-        Seen { key, object: read(kind, self.value), observed, listed }
+        Seen { key, object: read(kind, self.value), observed, made, listed }
     }
 }
 
-/// The fields of the status that `managedFields` says we own.
-fn ours(metadata: &ObjectMeta) -> Value {
+/// Whether an object of version `new` is at least as new as one of version `known`; yes if they cannot be compared.
+#[must_use]
+pub fn is_as_new(new: &str, known: &str) -> bool {
+    match (new.parse::<u64>(), known.parse::<u64>()) {
+        (Ok(new), Ok(known)) => new >= known,
+        _ => true,
+    }
+}
+
+/// The fields of a subresource, or of the object itself, that `managedFields` says we own.
+fn ours<'a>(metadata: &'a ObjectMeta, subresource: Option<&str>) -> Option<&'a Value> {
     let entries = metadata.managed_fields.iter().flatten();
     let mut ours = entries.filter(|entry| {
         entry.manager.as_deref() == Some(FIELD_MANAGER)
             && entry.operation.as_deref() == Some("Apply")
-            && entry.subresource.as_deref() == Some("status")
+            && entry.subresource.as_deref() == subresource
     });
-    let fields = ours.next().and_then(|entry| entry.fields_v1.as_ref());
-    fields.and_then(|fields| fields.0.get("f:status")).cloned().unwrap_or_default()
+    Some(&ours.next()?.fields_v1.as_ref()?.0)
 }
 
 fn read(kind: Kind, value: Value) -> Result<Object, String> {

@@ -175,6 +175,7 @@ fn item_key(list: &str) -> Option<&'static str> {
     match list {
         "conditions" => Some("type"),
         "listeners" | "supportedFeatures" => Some("name"),
+        "ownerReferences" => Some("uid"),
         _ => None,
     }
 }
@@ -197,7 +198,7 @@ fn keep_times(wanted: &mut Value, observed: &Value) {
 }
 
 /// Whether `observed` holds all that is `wanted`, and nothing beside it that is `ours`.
-fn is_covered(name: &str, wanted: &Value, observed: &Value, ours: &Value) -> bool {
+pub(crate) fn is_covered(name: &str, wanted: &Value, observed: &Value, ours: &Value) -> bool {
     match (wanted, observed) {
         (Value::Object(wanted), Value::Object(observed)) => {
             wanted.iter().all(|(name, wanted)| {

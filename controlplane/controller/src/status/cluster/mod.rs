@@ -33,7 +33,9 @@ use crate::backoff::Backoff;
 use crate::lease::Leads;
 use crate::object::{Kind, ObjectKey};
 use crate::source::cluster::Observed;
+use crate::source::cluster::raw::is_as_new;
 use difference::Wanted;
+pub(crate) use difference::is_covered;
 use due::Due;
 use pace::Pace;
 use request::Outcome;
@@ -203,11 +205,7 @@ impl Desk {
         let Some(known) = self.observed.get(key).filter(|known| known.uid == observed.uid) else {
             return true;
         };
-        let number = |observed: &Observed| observed.resource_version.parse::<u64>().ok();
-        match (number(known), number(observed)) {
-            (Some(known), Some(new)) => new >= known,
-            _ => true,
-        }
+        is_as_new(&observed.resource_version, &known.resource_version)
     }
 
     fn want(&mut self, wish: Wish) {
