@@ -405,3 +405,50 @@ async fn a_service_that_someone_else_made_is_left_alone_and_told_of() {
         })
         .await;
 }
+
+#[tokio::test]
+async fn a_class_tells_of_crds_that_are_of_another_release() {
+    let (appliance, server) = (Appliance::new(), cluster());
+    let crd = |version: &str| {
+        json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": "gatewayclasses.gateway.networking.k8s.io",
+                "annotations": {"gateway.networking.k8s.io/bundle-version": version}}})
+    };
+    let says = |reason: &str| {
+        let class = server.get("gatewayclasses", "", "penstock").unwrap();
+        let conditions = class["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.iter().any(|c| c["type"] == "SupportedVersion" && c["reason"] == *reason)
+    };
+    server.put("customresourcedefinitions", crd("v1.4.1"));
+    let plane = DataPlane::start(&appliance.paths);
+    appliance
+        .while_running(&server, async {
+            until("an older one", || says("UnsupportedVersion")).await;
+            let writes = server.writes("gatewayclasses");
+            let statuses = writes.iter().filter(|write| write.path.ends_with("/status"));
+            assert_eq!(statuses.count(), 1, "nothing else was said before");
+            until("it serves all the same", || {
+                plane.listeners() == 1 && programmed(&server, "web")
+            })
+            .await;
+            server.put("customresourcedefinitions", crd("v1.6.1"));
+            until("ours", || says("SupportedVersion")).await;
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_release_that_may_not_be_read_is_taken_to_be_ours() {
+    let (appliance, server) = (Appliance::new(), cluster());
+    server.fail("customresourcedefinitions", &[403; 9]);
+    let plane = DataPlane::start(&appliance.paths);
+    appliance
+        .while_running(&server, async {
+            until("it is told, and serves", || {
+                appliance.tells("give our user the rights") && plane.listeners() == 1
+            })
+            .await;
+            until("and is Programmed", || programmed(&server, "web")).await;
+        })
+        .await;
+}

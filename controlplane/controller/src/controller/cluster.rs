@@ -192,9 +192,13 @@ impl Work {
             }
             Happening::Seen(seen) => self.is_well(seen.key.kind),
             Happening::Listed(kind) | Happening::Absent(kind) => self.is_well(*kind),
-            Happening::Listing(_) | Happening::Gone(_) => {}
+            Happening::Listing(_)
+            | Happening::Gone(_)
+            | Happening::Bundle(_)
+            | Happening::BundleUnknown(_) => {}
         }
         let changed = self.mirror.take(&happening, &mut self.round.in_force);
+        self.is_stale |= self.round.know_bundle(self.mirror.bundle_version());
         if !changed.is_empty() {
             self.is_stale = true;
             self.unsaved.get_or_insert_with(Instant::now);

@@ -43,6 +43,8 @@ pub(super) struct Round {
     l7_away_since: Option<Instant>,
     /// What each Gateway has: it stays its own.
     held: BTreeMap<NamespacedName, Vec<IpAddr>>,
+    /// Of which release the installed CRDs are, if objects come from a cluster that says so.
+    bundle_version: Option<String>,
     /// Until then the publisher wants nothing: an empty state in ignorance would end every connection.
     translated: bool,
     progress: Progress,
@@ -117,6 +119,7 @@ impl Round {
             l7_wanted: Arc::default(),
             l7_told: false,
             l7_away_since: Some(Instant::now()),
+            bundle_version: None,
             translated: false,
             progress: Progress::default(),
             unsettled_since: None,
@@ -140,7 +143,8 @@ impl Round {
     /// Wants what the objects in force mean.
     pub(super) fn translate(&mut self) {
         self.translated = true;
-        let known = Known { held: Some(&self.held), ..Known::default() };
+        let bundle_version = self.bundle_version.as_deref();
+        let known = Known { held: Some(&self.held), bundle_version };
         self.translation = translate_with(&self.in_force.objects, known);
         self.held.clone_from(&self.translation.addresses);
         let (objects, listeners) =
@@ -188,6 +192,15 @@ impl Round {
         let classes = self.in_force.objects.gateways.values();
         let classes = classes.map(|gateway| gateway.spec.gateway_class_name.clone());
         Some((Arc::clone(&self.statuses), classes.collect()))
+    }
+
+    /// Takes in of which release the installed CRDs are. Returns whether that is news.
+    pub(super) fn know_bundle(&mut self, version: Option<&str>) -> bool {
+        let is_news = self.bundle_version.as_deref() != version;
+        if is_news {
+            self.bundle_version = version.map(str::to_owned);
+        }
+        is_news
     }
 
     /// The Services that Gateways want, if they are not those of `before`.

@@ -32,6 +32,8 @@ pub struct Mirror {
     made: BTreeSet<ObjectKey>,
     /// What does not decode, and why.
     refused: BTreeMap<ObjectKey, String>,
+    /// Of which release the installed CRDs are, or why that cannot be known; `None` until it was asked.
+    bundle: Option<Result<Option<String>, String>>,
     /// Whether [`Self::findings`] differ from when they were asked for last.
     has_news: bool,
 }
@@ -63,8 +65,25 @@ impl Mirror {
                 self.has_news |= self.absent.insert(*kind);
                 Vec::new()
             }
+            Happening::Bundle(version) => self.take_bundle(Ok(version.clone())),
+            Happening::BundleUnknown(reason) => self.take_bundle(Err(reason.clone())),
             Happening::Trouble { .. } => Vec::new(),
         }
+    }
+
+    /// What was known stays known.
+    fn take_bundle(&mut self, bundle: Result<Option<String>, String>) -> Vec<ObjectKey> {
+        if bundle.is_ok() || !matches!(self.bundle, Some(Ok(_))) {
+            self.has_news |= self.bundle.as_ref() != Some(&bundle);
+            self.bundle = Some(bundle);
+        }
+        Vec::new()
+    }
+
+    /// Of which release the installed CRDs are, as far as it is known.
+    #[must_use]
+    pub fn bundle_version(&self) -> Option<&str> {
+        self.bundle.as_ref()?.as_ref().ok()?.as_deref()
     }
 
     fn put_made(&mut self, key: &ObjectKey, in_force: &mut InForce) -> bool {
@@ -118,12 +137,12 @@ impl Mirror {
         gone.into_iter().collect()
     }
 
-    /// Whether every kind has been listed once, or is not installed: before that, what is missing may only not
+    /// Whether every kind has been listed once, or is not installed, and the release of the CRDs was asked for: before that, what is missing may only not
     /// have been heard of yet.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         let known = |kind| self.listed.contains(kind) || self.absent.contains(kind);
-        Kind::ALL.iter().all(known)
+        Kind::ALL.iter().all(known) && self.bundle.is_some()
     }
 
     /// Whether [`Self::findings`] changed since this was asked last.
@@ -156,7 +175,13 @@ impl Mirror {
             );
             finding(Severity::Warning, None, message)
         });
-        refused.chain(absent).collect()
+        let bundle = self.bundle.iter().filter_map(|bundle| bundle.as_ref().err()).map(|reason| {
+            let message = format!(
+                "of which release the installed CRDs are cannot be known, and is taken to be ours: {reason}"
+            );
+            finding(Severity::Warning, None, message)
+        });
+        refused.chain(absent).chain(bundle).collect()
     }
 }
 

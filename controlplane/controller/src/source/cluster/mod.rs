@@ -8,6 +8,7 @@
 //! old lists anew, an API server that is gone is tried again with growing, uneven pauses. A kind that is not
 //! installed is looked for again. An object that does not decode is one [`Happening::Seen`] with its reason.
 
+mod bundle;
 mod connect;
 pub mod raw;
 mod watch;
@@ -40,6 +41,10 @@ pub enum Happening {
     Listed(Kind),
     /// The API server does not know the kind. It is asked again every few seconds.
     Absent(Kind),
+    /// The installed CRDs are of this release, if they say so.
+    Bundle(Option<String>),
+    /// It cannot be known for now, and why.
+    BundleUnknown(String),
     /// A kind cannot be listed or watched.
     Trouble {
         /// The kind.
@@ -59,7 +64,7 @@ pub struct Watches {
     pub happenings: Receiver<Happening>,
 }
 
-/// Watches every kind we read.
+/// Watches every kind we read, and of which release its CRDs are.
 #[must_use]
 pub fn watch_all(client: &Client) -> Watches {
     let (out, happenings) = channel(MOST_WAITING);
@@ -67,5 +72,6 @@ pub fn watch_all(client: &Client) -> Watches {
     for kind in Kind::ALL {
         tasks.spawn(watch::watch(client.clone(), kind, out.clone()));
     }
+    tasks.spawn(bundle::watch(client.clone(), out));
     Watches { _tasks: tasks, happenings }
 }

@@ -169,7 +169,7 @@ fn is_expired(error: &Error) -> bool {
     matches!(error, Error::WatchError(status) if status.code == 410)
 }
 
-fn told_by(error: &Error) -> String {
+pub(super) fn told_by(error: &Error) -> String {
     match error {
         Error::InitialListFailed(error)
         | Error::WatchStartFailed(error)
