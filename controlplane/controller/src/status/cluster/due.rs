@@ -3,46 +3,34 @@
 //! What routes attach to goes before the routes: a burst of them has a status each, and a count that waited
 //! behind all of those would be seconds late.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use tokio::time::Instant;
 
+use crate::agenda::Agenda;
 use crate::object::{Kind, ObjectKey};
 
-/// Objects to look at, each once, by time.
+/// Objects to look at, each once, by time: those that routes attach to, and all others.
 #[derive(Debug, Default)]
-pub(super) struct Due {
-    /// Those that routes attach to, and all others.
-    queues: [BTreeSet<(Instant, ObjectKey)>; 2],
-    when: BTreeMap<ObjectKey, Instant>,
-}
+pub(super) struct Due([Agenda<ObjectKey>; 2]);
 
 impl Due {
-    /// Looks at an object at that time, and no more when it was to be looked at before.
-    pub(super) fn set(&mut self, key: ObjectKey, at: Instant) {
-        self.remove(&key);
-        self.when.insert(key.clone(), at);
-        self.queues[queue(key.kind)].insert((at, key));
+    /// Looks at an object at that time, and at none that was said before.
+    pub(super) fn put(&mut self, key: ObjectKey, at: Instant) {
+        self.0[queue(key.kind)].put(key, at);
     }
 
-    /// Does not look at it.
+    /// Does not look at it after all.
     pub(super) fn remove(&mut self, key: &ObjectKey) {
-        if let Some(at) = self.when.remove(key) {
-            self.queues[queue(key.kind)].remove(&(at, key.clone()));
-        }
+        self.0[queue(key.kind)].remove(key);
     }
 
-    /// When the next is to be looked at.
+    /// When the next is due.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.queues.iter().filter_map(|queue| queue.first()).map(|(at, _)| *at).min()
+        self.0.iter().filter_map(Agenda::next).min()
     }
 
-    /// Takes the next one whose time has come.
-    pub(super) fn take(&mut self, now: Instant) -> Option<ObjectKey> {
-        let queue = self.queues.iter_mut().find(|q| q.first().is_some_and(|(at, _)| *at <= now))?;
-        let (_, key) = queue.pop_first()?;
-        self.when.remove(&key);
-        Some(key)
+    /// The next one that is due `now`.
+    pub(super) fn pop(&mut self, now: Instant) -> Option<ObjectKey> {
+        self.0.iter_mut().find_map(|agenda| agenda.pop(now))
     }
 }
 
@@ -63,17 +51,17 @@ mod tests {
         let start = Instant::now();
         let after = |milliseconds| start + Duration::from_millis(milliseconds);
         let mut due = Due::default();
-        assert_eq!((due.next(), due.take(start)), (None, None));
-        due.set(key(Kind::TcpRoute, "b"), after(2));
-        due.set(key(Kind::TcpRoute, "a"), after(1));
-        due.set(key(Kind::Gateway, "gateway"), after(9));
-        due.set(key(Kind::Gateway, "gateway"), after(5));
-        due.set(key(Kind::ListenerSet, "gone"), after(0));
+        assert_eq!((due.next(), due.pop(start)), (None, None));
+        due.put(key(Kind::TcpRoute, "b"), after(2));
+        due.put(key(Kind::TcpRoute, "a"), after(1));
+        due.put(key(Kind::Gateway, "gateway"), after(9));
+        due.put(key(Kind::Gateway, "gateway"), after(5));
+        due.put(key(Kind::ListenerSet, "gone"), after(0));
         due.remove(&key(Kind::ListenerSet, "gone"));
-        assert_eq!((due.next(), due.take(start)), (Some(after(1)), None), "nobody's time has come");
+        assert_eq!((due.next(), due.pop(start)), (Some(after(1)), None), "nobody's time has come");
         for (now, name) in [(4, "a"), (6, "gateway"), (6, "b")] {
-            assert_eq!(due.take(after(now)).map(|key| key.name), Some(name.to_owned()));
+            assert_eq!(due.pop(after(now)).map(|key| key.name), Some(name.to_owned()));
         }
-        assert_eq!((due.next(), due.take(after(99))), (None, None));
+        assert_eq!((due.next(), due.pop(after(99))), (None, None));
     }
 }

@@ -245,7 +245,7 @@ impl Desk {
         let now = Instant::now();
         let pace = self.paces.get(&key).map_or(now, |pace| pace.next(now));
         let failed = self.failing.get(&key).map_or(now, |(_, until)| *until);
-        self.due.set(key, now.max(pace).max(failed));
+        self.due.put(key, now.max(pace).max(failed));
     }
 
     fn has_room(&self) -> bool {
@@ -254,7 +254,7 @@ impl Desk {
 
     fn send_due(&mut self) {
         while self.has_room() {
-            let Some(key) = self.due.take(Instant::now()) else { return };
+            let Some(key) = self.due.pop(Instant::now()) else { return };
             // Of a busy object, the answer is looked at anyway.
             if self.busy.contains(&key) {
                 continue;
