@@ -1,5 +1,7 @@
 //! Objects from a real API server, and pods behind the port.
 
+mod kills;
+
 use std::fs;
 use std::time::Duration;
 
@@ -205,7 +207,7 @@ fn clients_reach_pods_through_a_vip_of_the_pool_and_all_goes_after_kills() {
 /// What a command of `penstock-cluster-probe` saw from where clients are.
 fn probe(lab: &Lab, command: &[&str]) -> Value {
     let said = lab.on("client1", &[&["penstock-cluster-probe"], command].concat());
-    print!("  {}: {said}", command.join(" "));
+    eprint!("  {}: {said}", command.join(" "));
     serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error} in {said:?}"))
 }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 /// The pause after the first write.
 const FIRST: Duration = Duration::from_millis(50);
-/// The longest pause.
+/// The longest pause; who rested for longer begins anew.
 const LONGEST: Duration = Duration::from_secs(2);
 /// The part of a pause, and the least, in which changes that follow each other come.
 const QUIET_PART: u32 = 4;
@@ -31,7 +31,7 @@ impl Pace {
 
     /// After another one.
     pub(super) fn step(&mut self, now: Instant) {
-        let rested = now > self.last + self.pause * 2;
+        let rested = now > self.last + LONGEST;
         self.pause = if rested { FIRST } else { (self.pause * 2).min(LONGEST) };
         self.last = now;
     }
@@ -70,7 +70,12 @@ mod tests {
     #[test]
     fn changes_that_follow_each_other_are_written_ever_more_seldom_and_the_last_one_soon() {
         for (promise, changes, expected) in [
-            ("after a rest, at once", vec![1000, 1000], vec![1000, 2000]),
+            ("after a rest, at once", vec![3000, 3000], vec![3000, 6000]),
+            (
+                "sixty, which a busy API server makes slowly",
+                vec![150; 60],
+                vec![150, 300, 500, 900, 1700, 3300, 5300, 7300, 9500],
+            ),
             ("the second waits a little", vec![10], vec![50]),
             (
                 "a thousand in twenty seconds",
