@@ -74,7 +74,7 @@ mod tests {
             (
                 "sixty, which a busy API server makes slowly",
                 vec![150; 60],
-                vec![150, 300, 500, 900, 1700, 3300, 5300, 7300, 9500],
+                vec![150, 300, 500, 700, 1500, 3100, 5100, 7100, 9100],
             ),
             ("the second waits a little", vec![10], vec![50]),
             (
