@@ -40,6 +40,7 @@ pub mod finding;
 pub mod infrastructure;
 pub mod lease;
 pub mod manifest;
+pub mod metrics;
 pub mod object;
 pub mod publish;
 pub mod report;

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use penstock_controlplane::controller::{self, Cluster, Paths};
+use penstock_controlplane::metrics::Address;
 use penstock_controlplane::source::cluster::{Access, connect};
 use tracing::error;
 use tracing_subscriber::EnvFilter;
@@ -56,6 +57,10 @@ struct Arguments {
     /// The L7 tier's socket [default: RUN_DIR/l7.sock].
     #[arg(long, value_name = "SOCKET")]
     l7_socket: Option<PathBuf>,
+
+    /// Serve /metrics, /healthz, /livez and /readyz there: 127.0.0.1:9465, or unix:/run/penstock/metrics.sock [default: nowhere].
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<Address>,
 
     /// What to log: error, warn, info or debug, also by module.
     #[arg(long, value_name = "FILTER", default_value = "info")]
@@ -121,6 +126,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         config_dir: arguments.config_dir,
         run_dir: arguments.run_dir,
         state_dir: arguments.state_dir,
+        metrics: arguments.metrics,
     };
     let Some(access) = access else { return Ok(controller::run(paths).await?) };
     let (client, url, namespace) = connect(&access).await?;

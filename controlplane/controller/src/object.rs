@@ -152,6 +152,12 @@ macro_rules! kinds {
                     $(.chain(self.$field.values().map(|object| Object::$kind(Arc::clone(object)))))+
             }
 
+            /// How many objects of a kind there are.
+            #[must_use]
+            pub fn count(&self, kind: Kind) -> usize {
+                match kind { $(Kind::$kind => self.$field.len(),)+ }
+            }
+
             /// How many objects there are.
             #[must_use]
             pub fn len(&self) -> usize {

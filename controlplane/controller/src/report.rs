@@ -14,7 +14,7 @@ use crate::finding::{Finding, Severity};
 use crate::whole_file;
 
 /// The most findings that are told one by one; the rest is counted.
-const MOST_TOLD: usize = 100;
+pub const MOST_TOLD: usize = 100;
 
 /// What the control process is doing.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -106,10 +106,10 @@ pub struct Refused {
 }
 
 impl Report {
-    /// Takes in everything that is wrong now.
-    pub fn tell(&mut self, findings: &[Finding]) {
+    /// Takes in everything that is wrong now: `findings`, and so many errors that are not among them.
+    pub fn tell(&mut self, findings: &[Finding], untold: usize) {
         let of = |severity| findings.iter().filter(move |finding| finding.severity == severity);
-        self.errors = of(Severity::Error).count();
+        self.errors = of(Severity::Error).count() + untold;
         self.warnings = of(Severity::Warning).count();
         let errors_first = of(Severity::Error).chain(of(Severity::Warning));
         self.refused = errors_first.take(MOST_TOLD).map(Into::into).collect();

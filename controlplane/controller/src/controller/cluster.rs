@@ -21,6 +21,7 @@ use super::{Desk, Paths, StartError, beat, take};
 use crate::finding::{Finding, Severity};
 use crate::infrastructure::{self, Keeper, Wanted};
 use crate::lease::{self, Candidate, Identity, Leads};
+use crate::metrics::Metrics;
 use crate::object::{Kind, NamespacedName, Object, ObjectKey};
 use crate::report::ApiServer;
 use crate::source::cluster::{self, Happening, MOST_WAITING, Seen};
@@ -47,11 +48,11 @@ pub struct Cluster {
 
 /// Runs until a signal ends it.
 pub(super) async fn run(paths: &Paths, cluster: Cluster, desk: Desk) -> Result<(), StartError> {
-    let Desk { mut terminate, mut interrupt, mut hang_up, publishers, mut events, mut l7_events } =
-        desk;
+    let Desk { mut terminate, mut interrupt, mut hang_up, .. } = desk;
+    let Desk { publishers, metrics, mut events, mut l7_events, .. } = desk;
     let identity = Identity::open(&paths.state_dir)?;
-    let mut watches = cluster::watch_all(&cluster.client);
-    let mut work = Work::new(paths, &cluster, &identity, publishers);
+    let mut watches = cluster::watch_all(&cluster.client, &metrics);
+    let mut work = Work::new(paths, &cluster, &identity, publishers, &metrics);
     info!(api_server = %cluster.url, identity = identity.name(), "control process started");
     work.begin();
     let mut beat = beat();
@@ -61,7 +62,7 @@ pub(super) async fn run(paths: &Paths, cluster: Cluster, desk: Desk) -> Result<(
             _ = interrupt.recv() => break,
             _ = hang_up.recv() => {
                 info!("SIGHUP: everything is listed anew");
-                watches = cluster::watch_all(&cluster.client);
+                watches = cluster::watch_all(&cluster.client, &metrics);
             }
             Some(event) = events.recv() => {
                 take(event, &mut events, &mut work.round, Round::hear);
@@ -95,6 +96,7 @@ pub(super) async fn run(paths: &Paths, cluster: Cluster, desk: Desk) -> Result<(
 /// Everything between the watches and what we write.
 struct Work {
     round: Round,
+    metrics: Arc<Metrics>,
     mirror: Mirror,
     writer: StatusWriter,
     keeper: Keeper,
@@ -104,7 +106,7 @@ struct Work {
     keeper_troubles: infrastructure::Troubles,
     leads: watch::Receiver<Leads>,
     _candidate: JoinSet<()>,
-    troubles: BTreeMap<Kind, (String, Instant)>,
+    troubles: BTreeMap<Kind, (Severity, String, Instant)>,
     /// Whether they changed since they were told.
     has_news: bool,
     url: String,
@@ -126,6 +128,7 @@ impl Work {
         cluster: &Cluster,
         identity: &Identity,
         publishers: super::Publishers,
+        metrics: &Arc<Metrics>,
     ) -> Self {
         let (lead, leads) = watch::channel(Leads::default());
         let candidate =
@@ -134,10 +137,11 @@ impl Work {
         tasks.spawn(candidate.run(lead));
         let told = ApiServer { url: cluster.url.clone(), ..ApiServer::default() };
         Self {
-            round: Round::new(paths, Some(told), publishers),
+            round: Round::new(paths, Some(told), publishers, Arc::clone(metrics)),
+            metrics: Arc::clone(metrics),
             mirror: Mirror::default(),
-            writer: StatusWriter::start(cluster.client.clone(), leads.clone()),
-            keeper: Keeper::start(cluster.client.clone(), leads.clone()),
+            writer: StatusWriter::start(cluster.client.clone(), leads.clone(), Arc::clone(metrics)),
+            keeper: Keeper::start(cluster.client.clone(), leads.clone(), Arc::clone(metrics)),
             kept: Vec::new(),
             keeper_troubles: infrastructure::Troubles::default(),
             leads,
@@ -168,6 +172,7 @@ impl Work {
 
     /// Takes in everything that waits, then translates, now or in a moment.
     fn see(&mut self, first: Happening, more: &mut Receiver<Happening>) {
+        self.metrics.events_waiting.set(i64::try_from(more.len()).unwrap_or(i64::MAX));
         self.take(first);
         for _ in 0..MOST_WAITING {
             let Ok(next) = more.try_recv() else { break };
@@ -186,8 +191,9 @@ impl Work {
 
     fn take(&mut self, happening: Happening) {
         match &happening {
-            Happening::Trouble { kind, reason, lasts } => {
-                self.troubles.insert(*kind, (reason.clone(), Instant::now() + *lasts));
+            Happening::Trouble { kind, severity, reason, lasts } => {
+                let until = Instant::now() + *lasts;
+                self.troubles.insert(*kind, (*severity, reason.clone(), until));
                 self.has_news = true;
             }
             Happening::Seen(seen) => self.is_well(seen.key.kind),
@@ -278,15 +284,15 @@ impl Work {
 
     /// What is wrong with the API server and with objects of it.
     fn tell_troubles(&mut self) {
-        let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for (kind, (reason, _)) in &self.troubles {
-            by_reason.entry(reason).or_default().push(kind.as_str());
+        let mut by_reason: BTreeMap<(Severity, &str), Vec<&str>> = BTreeMap::new();
+        for (kind, (severity, reason, _)) in &self.troubles {
+            by_reason.entry((*severity, reason)).or_default().push(kind.as_str());
         }
         let mut findings = self.mirror.findings(&self.round.in_force);
-        findings.extend(by_reason.into_iter().map(|(reason, kinds)| Finding {
+        findings.extend(by_reason.into_iter().map(|((severity, reason), kinds)| Finding {
             file: self.url.clone(),
             place: None,
-            severity: Severity::Error,
+            severity,
             object: None,
             message: format!(
                 "{} cannot be watched: {reason}; what was last good stays in force",
@@ -303,6 +309,7 @@ impl Work {
         });
         findings.extend(of_services);
         self.round.source_troubles = findings;
+        self.round.unreadable.clone_from(self.mirror.refused_of());
         self.round.report_api_server(self.told());
         self.round.conclude();
     }
@@ -321,7 +328,7 @@ impl Work {
     fn beat(&mut self) {
         let now = Instant::now();
         let before = self.troubles.len();
-        self.troubles.retain(|_, (_, until)| *until > now);
+        self.troubles.retain(|_, (.., until)| *until > now);
         let has_news = self.troubles.len() != before
             || !Arc::ptr_eq(&self.keeper_troubles, &self.keeper.troubles());
         if has_news || self.round.api_server() != Some(&self.told()) {
@@ -331,7 +338,17 @@ impl Work {
         if due && self.saving.as_ref().is_none_or(JoinHandle::is_finished) {
             self.saving = Some(self.save());
         }
+        self.count();
         self.round.beat();
+    }
+
+    fn count(&self) {
+        let leads = i64::from(self.leads.borrow().now());
+        if self.metrics.lease_held.set(leads) != leads {
+            self.metrics.lease_changes.inc();
+        }
+        let connected = self.round.api_server().is_some_and(|told| told.connected);
+        self.metrics.api_server_connected.set(i64::from(connected));
     }
 
     /// Saves the objects in force, on a thread that may wait for the disk.

@@ -20,10 +20,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// Runs until a signal ends it.
 pub(super) async fn run(paths: &Paths, desk: Desk) -> Result<(), StartError> {
-    let Desk { mut terminate, mut interrupt, mut hang_up, publishers, mut events, mut l7_events } =
-        desk;
+    let Desk { mut terminate, mut interrupt, mut hang_up, .. } = desk;
+    let Desk { publishers, metrics, mut events, mut l7_events, .. } = desk;
     let mut reading = Reading::new(&paths.config_dir);
-    let mut round = Round::new(paths, None, publishers);
+    let mut round = Round::new(paths, None, publishers, metrics);
     let mut kept = Kept::load(paths);
     info!(config_dir = %paths.config_dir.display(), "control process started");
     reading.look(&mut kept, &mut round);

@@ -15,6 +15,7 @@ mod round;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use penstock_feed::StateFile;
@@ -25,6 +26,7 @@ use tracing::warn;
 
 pub use cluster::Cluster;
 
+use crate::metrics::{Address, Metrics, serve};
 use crate::publish::{Event, Publisher, Target};
 use round::Round;
 
@@ -44,6 +46,8 @@ pub struct Paths {
     pub dataplane_socket: PathBuf,
     /// The L7 tier's.
     pub l7_socket: PathBuf,
+    /// Where metrics are served, if they are.
+    pub metrics: Option<Address>,
 }
 
 /// Why the control process cannot start.
@@ -56,6 +60,14 @@ pub enum StartError {
         path: PathBuf,
         /// The flag that names another.
         flag: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Metrics cannot be served where they were asked for.
+    #[error("--metrics {address}: {source}: name an address of this host and a port that is free")]
+    Metrics {
+        /// Where.
+        address: Address,
         /// What the kernel said.
         source: io::Error,
     },
@@ -88,6 +100,7 @@ struct Desk {
     interrupt: Signal,
     hang_up: Signal,
     publishers: Publishers,
+    metrics: Arc<Metrics>,
     events: UnboundedReceiver<Event>,
     l7_events: UnboundedReceiver<Event>,
 }
@@ -102,6 +115,7 @@ impl Desk {
     fn open(paths: &Paths) -> Result<Self, StartError> {
         usable(&paths.run_dir, "--run-dir")?;
         usable(&paths.state_dir, "--state-dir")?;
+        let metrics = metrics(paths.metrics.as_ref())?;
         let (events_in, events) = unbounded_channel();
         let (l7_events_in, l7_events) = unbounded_channel();
         let target = |name, socket: &PathBuf, file| {
@@ -119,6 +133,7 @@ impl Desk {
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
             publishers,
+            metrics,
             events,
             l7_events,
         })
@@ -151,6 +166,17 @@ fn usable(path: &Path, flag: &'static str) -> Result<(), StartError> {
     std::fs::create_dir_all(path).map_err(fail)?;
     let probe = path.join(".penstock-controlplane.probe");
     std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe)).map_err(fail)
+}
+
+/// The numbers, served if it was asked for.
+fn metrics(address: Option<&Address>) -> Result<Arc<Metrics>, StartError> {
+    let metrics = Arc::new(Metrics::default());
+    metrics.beat();
+    if let Some(address) = address {
+        serve::start(address, Arc::clone(&metrics))
+            .map_err(|source| StartError::Metrics { address: address.clone(), source })?;
+    }
+    Ok(metrics)
 }
 
 fn memory(file: &Path) -> Option<StateFile> {

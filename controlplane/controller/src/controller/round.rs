@@ -14,9 +14,10 @@ use tracing::{debug, error, info, warn};
 use super::{Paths, Publishers};
 use crate::finding::{Finding, Severity};
 use crate::infrastructure::Wanted;
-use crate::object::{NamespacedName, Object, ObjectKey};
+use crate::metrics::{Consumer, Metrics};
+use crate::object::{Kind, NamespacedName, Object, ObjectKey};
 use crate::publish::{Event, l7_state};
-use crate::report::{ApiServer, L7Tier, Report, ReportFile};
+use crate::report::{ApiServer, L7Tier, MOST_TOLD, Report, ReportFile};
 use crate::status::files::StatusFiles;
 use crate::status::{self, Progress, RefusedState, Stamp, Statuses};
 use crate::store::InForce;
@@ -27,6 +28,8 @@ const LOST_AFTER: Duration = Duration::from_secs(10);
 /// How long a new process waits for the data plane's word before it writes the first status: what an earlier
 /// process wrote is probably still true.
 const FIRST_WORD: Duration = Duration::from_secs(2);
+/// New findings that are logged one by one in a round; the rest is counted.
+const MOST_LOGGED: usize = 20;
 /// How long a status may wait for the data plane's word on the state it is about.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -55,12 +58,17 @@ pub(super) struct Round {
     silent_until: Option<Instant>,
     /// What is wrong with the source itself.
     pub(super) source_troubles: Vec<Finding>,
+    /// How many objects the source cannot read, of each kind, whether they are among the troubles or not.
+    pub(super) unreadable: BTreeMap<Kind, usize>,
+    /// How many of them were not told one by one, when that was said last.
+    untold: usize,
     /// Everything that is refused or doubtful, as it was last said.
     findings: Vec<Finding>,
     statuses: Arc<Statuses>,
     status_files: StatusFiles,
     report: Report,
     report_file: ReportFile,
+    metrics: Arc<Metrics>,
 }
 
 /// The time to the second, as the API has it.
@@ -82,12 +90,22 @@ fn held(statuses: &Statuses) -> BTreeMap<NamespacedName, Vec<IpAddr>> {
     held
 }
 
+/// By how much a consumer was told something.
+fn kind_name(kind: PublishedKind) -> &'static str {
+    match kind {
+        PublishedKind::Nothing => "nothing",
+        PublishedKind::Delta => "delta",
+        PublishedKind::Snapshot => "snapshot",
+    }
+}
+
 impl Round {
     /// Writes as `paths` says. `api_server`: where objects come from, if not from a folder.
     pub(super) fn new(
         paths: &Paths,
         api_server: Option<ApiServer>,
         publishers: Publishers,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let report = Report {
             pid: std::process::id(),
@@ -126,12 +144,15 @@ impl Round {
             away_since: Some(Instant::now()),
             silent_until: Some(Instant::now() + FIRST_WORD),
             source_troubles: Vec::new(),
+            unreadable: BTreeMap::new(),
+            untold: 0,
             findings: Vec::new(),
             held: held(&statuses),
             statuses: Arc::new(statuses),
             status_files,
             report,
             report_file: ReportFile::open(&paths.run_dir),
+            metrics,
         }
     }
 
@@ -143,6 +164,7 @@ impl Round {
     /// Wants what the objects in force mean.
     pub(super) fn translate(&mut self) {
         self.translated = true;
+        let start = Instant::now();
         let bundle_version = self.bundle_version.as_deref();
         let known = Known { held: Some(&self.held), bundle_version };
         self.translation = translate_with(&self.in_force.objects, known);
@@ -150,8 +172,32 @@ impl Round {
         let (objects, listeners) =
             (self.in_force.objects.len(), self.translation.state.listeners.size());
         info!(objects, listeners, "translated");
+        self.metrics.translation_seconds.observe(start.elapsed().as_secs_f64());
         self.publishers.dataplane.want(Arc::clone(&self.translation.state));
         self.want_l7();
+        self.count();
+    }
+
+    /// Counts what is in force, and who owes his word on it.
+    fn count(&self) {
+        for kind in Kind::ALL {
+            self.metrics.objects(kind.as_str(), self.in_force.objects.count(kind));
+        }
+        self.metrics.owes(Consumer::DataPlane, !self.is_forwarded());
+        self.metrics.owes(Consumer::L7, !self.is_read());
+    }
+
+    /// Whether the data plane acknowledged what we want.
+    fn is_forwarded(&self) -> bool {
+        let wanted = &self.translation.state;
+        let known = self.progress.acknowledged.as_ref();
+        known.is_some_and(|known| Arc::ptr_eq(known, wanted) || known == wanted)
+    }
+
+    /// Whether the L7 tier acknowledged what we want, or nothing is wanted of it.
+    fn is_read(&self) -> bool {
+        let read = self.progress.l7.as_ref().is_some_and(|read| **read == *self.translation.l7);
+        read || self.translation.l7.is_empty()
     }
 
     /// Wants of the L7 tier what is new; its certificates are looked at if something may be.
@@ -166,17 +212,13 @@ impl Round {
 
     /// Whether the L7 tier owes no word.
     fn l7_is_settled(&self) -> bool {
-        let read = self.progress.l7.as_ref().is_some_and(|read| **read == *self.translation.l7);
-        read || self.translation.l7.is_empty() || self.l7_away_since.is_some()
+        self.l7_away_since.is_some() || self.is_read()
     }
 
     /// Whether the data plane owes no word on what we want, or owes it for too long.
     fn is_settled(&self) -> bool {
-        let wanted = &self.translation.state;
-        let known = self.progress.acknowledged.as_ref();
-        let forwarded = self.progress.refused.is_some()
-            || self.away_since.is_some()
-            || known.is_some_and(|known| Arc::ptr_eq(known, wanted) || known == wanted);
+        let forwarded =
+            self.progress.refused.is_some() || self.away_since.is_some() || self.is_forwarded();
         (forwarded && self.l7_is_settled())
             || self.unsettled_since.is_some_and(|since| since.elapsed() > PATIENCE)
     }
@@ -234,6 +276,7 @@ impl Round {
             Event::Connected { generation, digest, epoch } => {
                 info!(generation, %digest, epoch, "data plane connected");
                 self.report.connected = true;
+                self.metrics.connected(Consumer::DataPlane, true);
                 self.report.trouble = None;
                 self.away_since = None;
                 self.progress.lost = false;
@@ -241,11 +284,13 @@ impl Round {
             Event::Disconnected { reason } => {
                 warn!(%reason, "data plane not connected");
                 self.report.connected = false;
+                self.metrics.connected(Consumer::DataPlane, false);
                 self.report.trouble = Some(reason);
                 self.away_since.get_or_insert_with(Instant::now);
             }
             Event::Published { generation, digest, kind, records } => {
                 self.published(kind);
+                self.metrics.published(Consumer::DataPlane, generation, kind_name(kind));
                 self.progress.refused = None;
                 self.report.generation = generation;
                 self.report.digest = digest.to_string();
@@ -267,6 +312,8 @@ impl Round {
                 let of_l7 = std::mem::take(&mut self.progress);
                 self.progress =
                     Progress { acknowledged, errors, refused: None, lost: false, ..of_l7 };
+                self.metrics.acknowledged(Consumer::DataPlane, generation);
+                self.metrics.owes(Consumer::DataPlane, !self.is_forwarded());
             }
         }
     }
@@ -279,6 +326,7 @@ impl Round {
             Event::Connected { generation, digest, epoch } => {
                 info!(generation, %digest, epoch, "L7 tier connected");
                 (report.connected, report.trouble) = (true, None);
+                self.metrics.connected(Consumer::L7, true);
                 (self.l7_away_since, self.progress.l7_lost) = (None, false);
             }
             Event::Disconnected { reason } => {
@@ -288,10 +336,12 @@ impl Round {
                     warn!(%reason, "L7 tier not connected");
                 }
                 (report.connected, report.trouble) = (false, Some(reason));
+                self.metrics.connected(Consumer::L7, false);
                 self.l7_away_since.get_or_insert_with(Instant::now);
             }
             Event::Published { generation, kind, records, .. } => {
                 report.generation = generation;
+                self.metrics.published(Consumer::L7, generation, kind_name(kind));
                 if kind != PublishedKind::Nothing {
                     info!(generation, ?kind, records, "published to the L7 tier");
                 }
@@ -308,17 +358,14 @@ impl Round {
                     self.progress.l7 = Some(Arc::clone(&self.translation.l7));
                     self.progress.l7_errors = errors;
                 }
+                self.metrics.acknowledged(Consumer::L7, generation);
+                self.metrics.owes(Consumer::L7, !self.is_read());
             }
         }
     }
 
     fn published(&mut self, kind: PublishedKind) {
-        let name = match kind {
-            PublishedKind::Nothing => "nothing",
-            PublishedKind::Delta => "delta",
-            PublishedKind::Snapshot => "snapshot",
-        };
-        *self.report.publishes.entry(name).or_default() += 1;
+        *self.report.publishes.entry(kind_name(kind)).or_default() += 1;
     }
 
     /// Waits until time itself changes a status; for ever if it does not.
@@ -344,6 +391,7 @@ impl Round {
     /// Shows that we are alive, to whoever looks at the report.
     pub(super) fn beat(&self) {
         self.report_file.beat();
+        self.metrics.beat();
     }
 
     /// Writes status and report, where they changed.
@@ -372,24 +420,47 @@ impl Round {
         }
     }
 
-    /// Logs what is newly wrong, and puts all of it into the report.
+    /// Logs what is newly wrong, as far as anyone can read it, and puts it into the report.
     fn tell_findings(&mut self) {
         let findings = self.look_for_findings();
-        if findings == self.findings {
+        let unreadable: usize = self.unreadable.values().sum();
+        let untold = unreadable.saturating_sub(MOST_TOLD);
+        if findings == self.findings && untold == self.untold {
             return;
         }
         let known: BTreeSet<&Finding> = self.findings.iter().collect();
-        for finding in findings.iter().filter(|finding| !known.contains(finding)) {
+        let mut new = findings.iter().filter(|finding| !known.contains(finding));
+        for finding in new.by_ref().take(MOST_LOGGED) {
             match finding.severity {
                 Severity::Error => error!("{finding}"),
                 Severity::Warning => warn!("{finding}"),
             }
         }
-        if findings.is_empty() {
+        let more = new.count() + untold.saturating_sub(self.untold);
+        if more > 0 {
+            warn!(
+                more,
+                "and more of this: controlplane.json has the first {MOST_TOLD}, and counts all"
+            );
+        }
+        if findings.is_empty() && untold == 0 {
             info!("nothing is refused any more");
         }
-        self.report.tell(&findings);
-        self.findings = findings;
+        self.report.tell(&findings, untold);
+        self.count_findings(&findings);
+        (self.findings, self.untold) = (findings, untold);
+    }
+
+    fn count_findings(&self, findings: &[Finding]) {
+        self.metrics.findings(self.report.errors, self.report.warnings);
+        let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
+        let objects: BTreeSet<&ObjectKey> =
+            errors.filter_map(|finding| finding.object.as_ref()).collect();
+        for kind in Kind::ALL {
+            let told = objects.iter().filter(|object| object.kind == kind).count();
+            let unreadable = self.unreadable.get(&kind).copied().unwrap_or_default();
+            self.metrics.refused(kind.as_str(), told.max(unreadable));
+        }
     }
 
     /// What is wrong with the source, the files, and objects.

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use crate::agenda::Agenda;
 use crate::backoff::Backoff;
 use crate::lease::Leads;
+use crate::metrics::Metrics;
 use crate::object::NamespacedName;
 use crate::source::cluster::raw::{Made, is_as_new};
 use request::Outcome;
@@ -67,11 +68,11 @@ pub struct Keeper {
 impl Keeper {
     /// Starts it.
     #[must_use]
-    pub fn start(client: Client, leads: watch::Receiver<Leads>) -> Self {
+    pub fn start(client: Client, leads: watch::Receiver<Leads>, metrics: Arc<Metrics>) -> Self {
         let (messages, inbox) = unbounded_channel();
         let (tell, told) = watch::channel(Troubles::default());
         let mut task = JoinSet::new();
-        task.spawn(Desk::new(client, leads, tell).run(inbox));
+        task.spawn(Desk::new(client, leads, tell, metrics).run(inbox));
         Self { messages, told, _task: task }
     }
 
@@ -106,10 +107,16 @@ struct Desk {
     /// Services with a request under way, and whether they were seen to go meanwhile.
     busy: BTreeMap<NamespacedName, bool>,
     requests: JoinSet<(NamespacedName, Outcome)>,
+    metrics: Arc<Metrics>,
 }
 
 impl Desk {
-    fn new(client: Client, leads: watch::Receiver<Leads>, tell: watch::Sender<Troubles>) -> Self {
+    fn new(
+        client: Client,
+        leads: watch::Receiver<Leads>,
+        tell: watch::Sender<Troubles>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             client,
             leads,
@@ -123,6 +130,7 @@ impl Desk {
             troubles: BTreeMap::new(),
             busy: BTreeMap::new(),
             requests: JoinSet::new(),
+            metrics,
         }
     }
 
@@ -237,6 +245,7 @@ impl Desk {
     }
 
     fn conclude(&mut self, service: NamespacedName, outcome: Outcome) {
+        self.metrics.service_write(outcome.as_str());
         let is_overtaken = self.busy.remove(&service).unwrap_or_default();
         match outcome {
             Outcome::Written(_) | Outcome::Found(_) if is_overtaken => self.rest(&service),

@@ -31,6 +31,18 @@ pub(super) enum Outcome {
     Failed(String),
 }
 
+impl Outcome {
+    /// It, as metrics have it.
+    pub(super) fn as_str(&self) -> &'static str {
+        match self {
+            Self::Written(_) => "written",
+            Self::Found(_) => "found",
+            Self::Removed => "removed",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
 /// Does `step`.
 pub(super) async fn send(client: Client, service: &NamespacedName, step: &Step) -> Outcome {
     let api: Api<Raw> = Api::namespaced_with(client, &service.namespace, &resource(Kind::Service));

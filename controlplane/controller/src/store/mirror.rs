@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::InForce;
 use crate::finding::{Finding, Severity};
 use crate::object::{self, Kind, Object, ObjectKey};
+use crate::report::MOST_TOLD;
 use crate::source::cluster::Happening;
 use crate::whole_file;
 
@@ -32,6 +33,8 @@ pub struct Mirror {
     made: BTreeSet<ObjectKey>,
     /// What does not decode, and why.
     refused: BTreeMap<ObjectKey, String>,
+    /// How many of them there are of each kind.
+    refused_of: BTreeMap<Kind, usize>,
     /// Of which release the installed CRDs are, or why that cannot be known; `None` until it was asked.
     bundle: Option<Result<Option<String>, String>>,
     /// Whether [`Self::findings`] differ from when they were asked for last.
@@ -102,7 +105,7 @@ impl Mirror {
         self.made.remove(key);
         match object {
             Ok(object) => {
-                self.has_news |= self.refused.remove(key).is_some();
+                self.is_readable(key);
                 if in_force.objects.get(key).as_ref() == Some(object) {
                     return false;
                 }
@@ -113,16 +116,35 @@ impl Mirror {
             Err(reason) => {
                 let before = self.refused.insert(key.clone(), reason.clone());
                 self.has_news |= before.as_ref() != Some(reason);
+                if before.is_none() {
+                    *self.refused_of.entry(key.kind).or_default() += 1;
+                }
                 false
             }
         }
     }
 
     fn remove(&mut self, key: &ObjectKey, in_force: &mut InForce) {
-        self.has_news |= self.refused.remove(key).is_some();
+        self.is_readable(key);
         self.made.remove(key);
         in_force.origins.remove(key);
         in_force.objects.remove(key);
+    }
+
+    /// Nothing is refused of it any more.
+    fn is_readable(&mut self, key: &ObjectKey) {
+        if self.refused.remove(key).is_some() {
+            self.has_news = true;
+            if let Some(number) = self.refused_of.get_mut(&key.kind) {
+                *number = number.saturating_sub(1);
+            }
+        }
+    }
+
+    /// How many objects do not decode, by kind.
+    #[must_use]
+    pub fn refused_of(&self) -> &BTreeMap<Kind, usize> {
+        &self.refused_of
     }
 
     /// What the list did not name is gone.
@@ -150,7 +172,8 @@ impl Mirror {
         std::mem::take(&mut self.has_news)
     }
 
-    /// What is wrong with objects, and which kinds are not installed.
+    /// What is wrong with objects, and which kinds are not installed. Of objects that do not decode, the first
+    /// [`MOST_TOLD`]; [`Self::refused_of`] counts all.
     #[must_use]
     pub fn findings(&self, in_force: &InForce) -> Vec<Finding> {
         let finding = |severity, object, message| Finding {
@@ -160,7 +183,7 @@ impl Mirror {
             object,
             message,
         };
-        let refused = self.refused.iter().map(|(key, reason)| {
+        let refused = self.refused.iter().take(MOST_TOLD).map(|(key, reason)| {
             let next = match in_force.origins.contains_key(key) {
                 true => "The last good one stays in force",
                 false => "The object is refused",

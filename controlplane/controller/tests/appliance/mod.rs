@@ -24,6 +24,7 @@ impl Appliance {
             state_dir: path("state"),
             dataplane_socket: path("run").join("dataplane.sock"),
             l7_socket: path("run").join("l7.sock"),
+            metrics: None,
         };
         Self { _root: root, paths }
     }

@@ -10,9 +10,11 @@
 
 mod bundle;
 mod connect;
+mod courtesy;
 pub mod raw;
 mod watch;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
@@ -23,6 +25,10 @@ pub use connect::{Access, AccessError, connect};
 pub use raw::{Observed, Seen};
 pub(crate) use watch::words;
 
+use courtesy::Courtesy;
+
+use crate::finding::Severity;
+use crate::metrics::Metrics;
 use crate::object::{Kind, ObjectKey};
 
 /// What may wait to be taken in: a burst of this many is taken at once.
@@ -49,6 +55,8 @@ pub enum Happening {
     Trouble {
         /// The kind.
         kind: Kind,
+        /// Whether it is no more than a pause that was asked for.
+        severity: Severity,
         /// Why, in words.
         reason: String,
         /// When this is not repeated for so long, it is over.
@@ -66,12 +74,15 @@ pub struct Watches {
 
 /// Watches every kind we read, and of which release its CRDs are.
 #[must_use]
-pub fn watch_all(client: &Client) -> Watches {
+pub fn watch_all(client: &Client, metrics: &Arc<Metrics>) -> Watches {
     let (out, happenings) = channel(MOST_WAITING);
     let mut tasks = JoinSet::new();
     for kind in Kind::ALL {
-        tasks.spawn(watch::watch(client.clone(), kind, out.clone()));
+        let courtesy = Courtesy::new(kind.as_str(), metrics);
+        let watch = watch::Watch::new(client, kind, courtesy, Arc::clone(metrics));
+        tasks.spawn(watch.run(out.clone()));
     }
-    tasks.spawn(bundle::watch(client.clone(), out));
+    let courtesy = Courtesy::new("CustomResourceDefinition", metrics);
+    tasks.spawn(bundle::watch(courtesy.client(client), out));
     Watches { _tasks: tasks, happenings }
 }

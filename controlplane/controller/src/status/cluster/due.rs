@@ -28,6 +28,11 @@ impl Due {
         self.0.iter().filter_map(Agenda::next).min()
     }
 
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.0.iter().map(Agenda::len).sum()
+    }
+
     /// The next one that is due `now`.
     pub(super) fn pop(&mut self, now: Instant) -> Option<ObjectKey> {
         self.0.iter_mut().find_map(|agenda| agenda.pop(now))

@@ -31,6 +31,7 @@ use tracing::{debug, warn};
 use super::Statuses;
 use crate::backoff::Backoff;
 use crate::lease::Leads;
+use crate::metrics::Metrics;
 use crate::object::{Kind, ObjectKey};
 use crate::source::cluster::Observed;
 use crate::source::cluster::raw::is_as_new;
@@ -97,11 +98,11 @@ pub struct StatusWriter {
 impl StatusWriter {
     /// Starts it.
     #[must_use]
-    pub fn start(client: Client, leads: watch::Receiver<Leads>) -> Self {
+    pub fn start(client: Client, leads: watch::Receiver<Leads>, metrics: Arc<Metrics>) -> Self {
         let (messages, inbox) = unbounded_channel();
         let (tell, told) = watch::channel(Told::default());
         let mut task = JoinSet::new();
-        task.spawn(Desk::new(client, leads, tell).run(inbox));
+        task.spawn(Desk::new(client, leads, tell, metrics).run(inbox));
         Self { messages, told, _task: task }
     }
 
@@ -134,10 +135,16 @@ struct Desk {
     busy: BTreeSet<ObjectKey>,
     requests: JoinSet<(ObjectKey, Outcome)>,
     done: Told,
+    metrics: Arc<Metrics>,
 }
 
 impl Desk {
-    fn new(client: Client, leads: watch::Receiver<Leads>, tell: watch::Sender<Told>) -> Self {
+    fn new(
+        client: Client,
+        leads: watch::Receiver<Leads>,
+        tell: watch::Sender<Told>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             client,
             leads,
@@ -152,6 +159,7 @@ impl Desk {
             busy: BTreeSet::new(),
             requests: JoinSet::new(),
             done: Told::default(),
+            metrics,
         }
     }
 
@@ -163,6 +171,7 @@ impl Desk {
             } else {
                 self.stop_requests();
             }
+            self.metrics.statuses_waiting.set(i64::try_from(self.due.len()).unwrap_or(i64::MAX));
             let next = self.due.next().filter(|_| leads.now() && self.has_room());
             let ends = leads.until();
             tokio::select! {
@@ -285,6 +294,7 @@ impl Desk {
     fn conclude(&mut self, key: ObjectKey, outcome: Outcome) {
         self.busy.remove(&key);
         let now = Instant::now();
+        self.metrics.status_write(key.kind.as_str(), outcome.as_str());
         match outcome {
             Outcome::Written(observed) => {
                 debug!(object = %key, "status written");
@@ -352,6 +362,8 @@ impl Desk {
 
     fn publish(&mut self) {
         self.done.failing = self.failing.len();
+        let failing = i64::try_from(self.done.failing).unwrap_or(i64::MAX);
+        self.metrics.statuses_failing.set(failing);
         if self.failing.is_empty() {
             self.done.trouble = None;
         }

@@ -27,6 +27,18 @@ pub(super) enum Outcome {
     Failed(String),
 }
 
+impl Outcome {
+    /// It, as metrics have it.
+    pub(super) fn as_str(&self) -> &'static str {
+        match self {
+            Self::Written(_) => "written",
+            Self::Conflict(_) => "conflict",
+            Self::Gone => "gone",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
 /// Sends `write`.
 pub(super) async fn send(client: Client, key: &ObjectKey, write: &Write) -> Outcome {
     match timeout(PATIENCE, try_send(client, key, write)).await {
