@@ -3,79 +3,15 @@
 mod api_server;
 mod appliance;
 mod data_plane;
+mod scene;
 
 use std::time::Duration;
 
 use api_server::ApiServer;
 use appliance::Appliance;
 use data_plane::DataPlane;
-use penstock_controlplane::controller::{self, Cluster};
+use scene::{OURS, class, cluster, gateway, programmed, route, until};
 use serde_json::{Value, json};
-
-const OURS: &str = "penstock.dev/gateway-controller";
-
-impl Appliance {
-    /// Whether something that is refused says so.
-    fn tells(&self, text: &str) -> bool {
-        self.report()["refused"].to_string().contains(text)
-    }
-
-    async fn while_running(&self, server: &ApiServer, scenario: impl Future<Output = ()>) {
-        let cluster = Cluster {
-            client: server.client(),
-            url: "https://api".into(),
-            lease_namespace: "penstock-system".into(),
-        };
-        tokio::select! {
-            ended = controller::run_on_cluster(self.paths.clone(), cluster) => panic!("it ended: {ended:?}"),
-            done = tokio::time::timeout(Duration::from_secs(40), scenario) => done.expect("in time"),
-        }
-    }
-}
-
-async fn until(promise: &str, condition: impl Fn() -> bool) {
-    for _ in 0..3000 {
-        if condition() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("not in time: {promise}");
-}
-
-fn class() -> Value {
-    json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": "penstock"},
-        "spec": {"controllerName": OURS}})
-}
-
-fn gateway(name: &str, ports: &[Value]) -> Value {
-    let listener = |port: &Value| json!({"name": format!("l{port}").replace('"', ""), "protocol": "TCP", "port": port});
-    let listeners: Vec<_> = ports.iter().map(listener).collect();
-    json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": name, "namespace": "default"},
-        "spec": {"gatewayClassName": "penstock", "addresses": [{"value": "192.0.2.10"}], "listeners": listeners}})
-}
-
-fn route(parent: &str) -> Value {
-    json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "TCPRoute", "metadata": {"name": "r", "namespace": "default"},
-        "spec": {"parentRefs": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": parent}],
-            "rules": [{"backendRefs": [{"name": "s", "port": 80}]}]}})
-}
-
-fn cluster() -> ApiServer {
-    let server = ApiServer::new();
-    server.put("gatewayclasses", class());
-    server.put("gateways", gateway("web", &[json!(80)]));
-    server
-}
-
-fn programmed(server: &ApiServer, name: &str) -> bool {
-    let Some(gateway) = server.get("gateways", "default", name) else { return false };
-    let conditions = gateway["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    let generation = &gateway["metadata"]["generation"];
-    conditions.iter().any(|c| {
-        c["type"] == "Programmed" && c["status"] == "True" && c["observedGeneration"] == *generation
-    })
-}
 
 /// Whatever the API server does, the next change arrives.
 #[tokio::test]

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -14,6 +15,10 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+mod rights;
+
+pub use rights::Rights;
+
 type Key = (String, String, String);
 
 /// A request that came in.
@@ -21,7 +26,9 @@ type Key = (String, String, String);
 pub struct Seen {
     pub method: Method,
     pub path: String,
+    pub query: String,
     pub body: String,
+    pub at: Instant,
 }
 
 #[derive(Default)]
@@ -33,6 +40,14 @@ struct Inner {
     requests: Vec<Seen>,
     /// The next answers to requests about a plural, in place of the right ones; 0 breaks the connection.
     faults: BTreeMap<String, VecDeque<u16>>,
+    /// The next answers to patches of a plural.
+    patch_faults: BTreeMap<String, VecDeque<u16>>,
+    /// The Retry-After of 429.
+    retry_after: Option<u32>,
+    /// Watches are closed as soon as they have said what there is.
+    hasty: bool,
+    /// What our user may do; everything if nothing is said.
+    rights: Option<Rights>,
     unknown: BTreeSet<String>,
     no_streaming: bool,
     /// A watch that is too old hears of it by an event, not by the answer.
@@ -80,6 +95,42 @@ impl ApiServer {
     /// The next requests about `plural` are answered so.
     pub fn fail(&self, plural: &str, codes: &[u16]) {
         self.change(|inner| inner.faults.entry(plural.into()).or_default().extend(codes));
+    }
+
+    /// The next patches of objects of `plural` are answered so.
+    pub fn fail_patches(&self, plural: &str, codes: &[u16]) {
+        self.change(|inner| inner.patch_faults.entry(plural.into()).or_default().extend(codes));
+    }
+
+    /// What is answered by 429 asks for so many seconds.
+    pub fn retry_after(&self, seconds: u32) {
+        self.change(|inner| inner.retry_after = Some(seconds));
+    }
+
+    /// Whether watches are closed as soon as they have said what there is.
+    pub fn is_hasty(&self, hasty: bool) {
+        self.change(|inner| inner.hasty = hasty);
+        self.close_watches();
+    }
+
+    /// Our user may do this, and no more.
+    pub fn permit(&self, rights: Rights) {
+        self.change(|inner| inner.rights = Some(rights));
+    }
+
+    /// What was granted and not used, and what was asked for and not granted.
+    pub fn rights(&self) -> Rights {
+        self.inner.lock().unwrap().rights.clone().unwrap_or_default()
+    }
+
+    /// As [`Self::put`], but watches are told this version, whatever it was before.
+    pub fn put_as(&self, plural: &str, object: Value, version: u64) {
+        self.change(|inner| {
+            inner.put(plural, object);
+            if let Some((_, _, _, told)) = inner.log.last_mut() {
+                told["metadata"]["resourceVersion"] = version.to_string().into();
+            }
+        });
     }
 
     pub fn uninstall(&self, plural: &str, is_unknown: bool) {
@@ -137,6 +188,18 @@ impl ApiServer {
         ours.cloned().collect()
     }
 
+    /// Every request about `plural`: lists, watches and single objects.
+    pub fn asked(&self, plural: &str) -> Vec<Seen> {
+        let inner = self.inner.lock().unwrap();
+        let ours = inner.requests.iter().filter(|seen| Target::of(&seen.path).plural == plural);
+        ours.cloned().collect()
+    }
+
+    /// How many requests came in.
+    pub fn requests_seen(&self) -> usize {
+        self.inner.lock().unwrap().requests.len()
+    }
+
     fn change(&self, change: impl FnOnce(&mut Inner)) {
         let mut inner = self.inner.lock().unwrap();
         change(&mut inner);
@@ -153,19 +216,29 @@ impl ApiServer {
         let (path, query) =
             (head.uri.path().to_owned(), head.uri.query().unwrap_or_default().to_owned());
         let target = Target::of(&path);
-        let fault = {
-            let mut inner = self.inner.lock().unwrap();
-            if inner.gone {
-                return Err(std::io::Error::other("connection refused"));
-            }
-            let body = String::from_utf8_lossy(&body).into_owned();
-            inner.requests.push(Seen { method: head.method.clone(), path: path.clone(), body });
-            let fault = inner.faults.get_mut(&target.plural).and_then(VecDeque::pop_front);
-            fault.or(inner.unknown.contains(&target.plural).then_some(404))
+        let seen = Seen {
+            method: head.method.clone(),
+            path,
+            query: query.clone(),
+            body: String::from_utf8_lossy(&body).into_owned(),
+            at: Instant::now(),
+        };
+        let received = self.inner.lock().unwrap().receive(&target, &seen);
+        let fault = match received {
+            Ok(fault) => fault,
+            Err(None) => return Err(std::io::Error::other("connection refused")),
+            Err(Some(refusal)) => return Ok(answer(403, &forbidden(&refusal)).await),
         };
         match fault {
             Some(0) => return Err(std::io::Error::other("connection reset")),
-            Some(code) => return Ok(answer(code, &status(code)).await),
+            Some(code) => {
+                let mut answer = answer(code, &status(code)).await;
+                let after = self.inner.lock().unwrap().retry_after.filter(|_| code == 429);
+                if let Some(after) = after {
+                    answer.headers_mut().insert("retry-after", after.into());
+                }
+                return Ok(answer);
+            }
             None => {}
         }
         if query.contains("watch=true") {
@@ -225,7 +298,9 @@ async fn stream(
 ) {
     let closed = changed.borrow_and_update().1;
     let mut lines = first;
+    let mut turns = 0;
     loop {
+        turns += 1;
         for line in lines {
             if sender.send_data(Bytes::from(format!("{line}\n"))).await.is_err() {
                 return;
@@ -237,6 +312,9 @@ async fn stream(
             lines =
                 new.map(|(_, _, type_, object)| json!({"type": type_, "object": object})).collect();
             version = inner.version.max(version);
+            if inner.hasty && lines.is_empty() && turns > 1 {
+                return;
+            }
         }
         if lines.is_empty() && (changed.changed().await.is_err() || changed.borrow().1 != closed) {
             return;
@@ -293,6 +371,30 @@ impl Inner {
         }
         self.objects.insert(key, object.clone());
         self.log.push((self.version, plural.to_owned(), type_, object));
+    }
+
+    /// Takes a request in, and says which fault is told instead of an answer; who is not permitted is refused, and a server
+    /// that is gone hears nothing.
+    fn receive(&mut self, target: &Target, seen: &Seen) -> Result<Option<u16>, Option<String>> {
+        self.requests.push(seen.clone());
+        if self.gone {
+            return Err(None);
+        }
+        let exists = self.exists(target);
+        if let Some(rights) = &mut self.rights {
+            rights.ask(&seen.method, &seen.path, &seen.query, exists).map_err(Some)?;
+        }
+        let plural = &target.plural;
+        let mut fault = self.faults.get_mut(plural).and_then(VecDeque::pop_front);
+        if fault.is_none() && seen.method == Method::PATCH {
+            fault = self.patch_faults.get_mut(plural).and_then(VecDeque::pop_front);
+        }
+        Ok(fault.or(self.unknown.contains(plural).then_some(404)))
+    }
+
+    fn exists(&self, target: &Target) -> bool {
+        let name = target.name.clone().unwrap_or_default();
+        self.objects.contains_key(&(target.plural.clone(), target.namespace.clone(), name))
     }
 
     /// Removes an object, and what it owns.
@@ -444,6 +546,10 @@ fn merge_deep(into: &mut Value, patch: &Value) {
             fields.iter().for_each(|(name, value)| merge_deep(&mut into[name], value));
         }
     }
+}
+
+fn forbidden(refusal: &str) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403, "message": refusal, "reason": "Forbidden"})
 }
 
 fn status(code: u16) -> Value {
