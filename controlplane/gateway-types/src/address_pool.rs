@@ -16,8 +16,8 @@ object! {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AddressPoolSpec {
-    /// Networks (`192.0.2.0/28`, all of whose addresses are used), ranges (`192.0.2.10-192.0.2.20`) and single
-    /// addresses, of IPv4 and IPv6.
+    /// Networks (`192.0.2.0/28`: the first and the last address of an IPv4 network are given only to who asks for
+    /// them by value), ranges (`192.0.2.10-192.0.2.20`) and single addresses, of IPv4 and IPv6.
     pub addresses: Vec<String>,
     /// The namespaces whose Gateways may have them; all if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

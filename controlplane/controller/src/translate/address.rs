@@ -113,6 +113,8 @@ struct Range {
     last: u128,
     /// Those before it are taken.
     next: u128,
+    /// Those after it are not given.
+    end: u128,
 }
 
 struct Pools<'a> {
@@ -257,10 +259,14 @@ impl<'a> Pool<'a> {
 
 impl Range {
     fn read(text: &str) -> Option<Self> {
+        let mut ends = 0; // at either end, and not given
         let (ipv4, first, last) = if let Some((network, bits)) = text.split_once('/') {
             let (ipv4, address) = number(network.trim().parse().ok()?);
             let host = (if ipv4 { 32_u32 } else { 128 }).checked_sub(bits.trim().parse().ok()?)?;
             let hosts = 1_u128.checked_shl(host).map_or(u128::MAX, |size| size - 1);
+            // The network's own address and its broadcast address are what a link makes of them: who knows that
+            // nobody does asks for them by value or writes a range. A /31 has neither (RFC 3021).
+            ends = u128::from(ipv4 && hosts > 1);
             (ipv4, address & !hosts, address | hosts)
         } else if let Some((first, last)) = text.split_once('-') {
             let (ipv4, first) = number(first.trim().parse().ok()?);
@@ -270,7 +276,7 @@ impl Range {
             let (ipv4, address) = number(text.trim().parse().ok()?);
             (ipv4, address, address)
         };
-        Some(Self { ipv4, first, last, next: first })
+        Some(Self { ipv4, first, last, next: first + ends, end: last - ends })
     }
 
     fn holds(&self, address: IpAddr) -> bool {
@@ -280,7 +286,7 @@ impl Range {
 
     /// The next address; none after the last.
     fn pop(&mut self) -> Option<IpAddr> {
-        let next = (self.next <= self.last).then_some(self.next)?;
+        let next = (self.next <= self.end).then_some(self.next)?;
         // The range of all IPv6 addresses ends where numbers do; nobody gets that far.
         self.next = next.checked_add(1)?;
         Some(match u32::try_from(next) {
@@ -324,8 +330,11 @@ mod tests {
             Some(found.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
         };
         for (text, expected) in [
-            ("192.0.2.8/30", Some("192.0.2.8 192.0.2.9 192.0.2.10 192.0.2.11")),
-            ("192.0.2.9/30", Some("192.0.2.8 192.0.2.9 192.0.2.10 192.0.2.11")),
+            ("192.0.2.8/30", Some("192.0.2.9 192.0.2.10")),
+            ("192.0.2.9/30", Some("192.0.2.9 192.0.2.10")),
+            ("192.0.2.8/31", Some("192.0.2.8 192.0.2.9")),
+            ("192.0.2.8-192.0.2.11", Some("192.0.2.8 192.0.2.9 192.0.2.10 192.0.2.11")),
+            ("2001:db8::/126", Some("2001:db8:: 2001:db8::1 2001:db8::2 2001:db8::3")),
             ("192.0.2.9/32", Some("192.0.2.9")),
             ("192.0.2.254-192.0.3.1", Some("192.0.2.254 192.0.2.255 192.0.3.0 192.0.3.1")),
             ("255.255.255.254 - 255.255.255.255", Some("255.255.255.254 255.255.255.255")),
