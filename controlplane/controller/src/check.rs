@@ -100,7 +100,7 @@ impl Set {
                     .map(|message| self.finding(&key, Severity::Error, message)),
             );
         }
-        for note in &translation.notes {
+        for note in translation.notes.iter() {
             findings.push(self.finding(&note.object, Severity::Warning, note.message.clone()));
         }
     }

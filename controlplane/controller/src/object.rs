@@ -158,6 +158,12 @@ macro_rules! kinds {
                 match kind { $(Kind::$kind => self.$field.len(),)+ }
             }
 
+            /// The key of every object, in the order of kinds and names.
+            pub fn keys(&self) -> impl Iterator<Item = ObjectKey> {
+                std::iter::empty()
+                    $(.chain(self.$field.keys().map(|name| ObjectKey::named(Kind::$kind, name.clone()))))+
+            }
+
             /// How many objects there are.
             #[must_use]
             pub fn len(&self) -> usize {
@@ -180,14 +186,25 @@ macro_rules! name {
 /// How a kind's objects are named.
 trait Scope {
     const IS_NAMESPACED: bool;
+
+    /// Namespace and name.
+    fn parts(self) -> (String, String);
 }
 
 impl Scope for String {
     const IS_NAMESPACED: bool = false;
+
+    fn parts(self) -> (String, String) {
+        (String::new(), self)
+    }
 }
 
 impl Scope for NamespacedName {
     const IS_NAMESPACED: bool = true;
+
+    fn parts(self) -> (String, String) {
+        (self.namespace, self.name)
+    }
 }
 
 impl From<NamespacedName> for String {
@@ -297,6 +314,18 @@ impl ObjectKey {
     #[must_use]
     pub fn of(kind: Kind, name: &NamespacedName) -> Self {
         Self { kind, namespace: name.namespace.clone(), name: name.name.clone() }
+    }
+
+    /// An object of any kind, by the key of its map.
+    fn named<S: Scope>(kind: Kind, name: S) -> Self {
+        let (namespace, name) = name.parts();
+        Self { kind, namespace, name }
+    }
+
+    /// Its name within its namespace.
+    #[must_use]
+    pub fn namespaced(&self) -> NamespacedName {
+        NamespacedName::new(&self.namespace, &self.name)
     }
 
     /// An object of a kind without namespaces.

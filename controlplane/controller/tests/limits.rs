@@ -77,7 +77,7 @@ fn the_youngest_listeners_of_the_l7_tier_are_left_out_beyond_its_limit() {
     }
     let translation = translated(&text, Vec::new());
     assert_eq!(translation.state.listeners.size(), 0);
-    assert_eq!(translation.l7.places.len(), most);
+    assert_eq!(translation.l7.places.size(), most);
     let refused = translation.gateways.iter().filter(|(_, g)| g.accepted.reason != "Accepted");
     let refused: Vec<_> =
         refused.map(|(name, g)| (name.name.as_str(), g.accepted.reason)).collect();

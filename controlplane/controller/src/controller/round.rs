@@ -166,7 +166,7 @@ impl Round {
         self.translated = true;
         let start = Instant::now();
         let bundle_version = self.bundle_version.as_deref();
-        let known = Known { held: Some(&self.held), bundle_version };
+        let known = Known { held: Some(&self.held), bundle_version, most: None };
         self.translation = translate_with(&self.in_force.objects, known);
         self.held.clone_from(&self.translation.addresses);
         let (objects, listeners) =

@@ -94,8 +94,6 @@ impl Pems {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use penstock_feed::model::Name;
 
     use super::*;
@@ -126,7 +124,7 @@ mod tests {
             (Name::new(name).unwrap(), Wanted { hostname, speaks })
         });
         let place = "192.0.2.1:443".parse().unwrap();
-        let l7 = L7 { places: BTreeMap::from([(place, listeners.collect())]) };
+        let l7 = L7 { places: [(place, listeners.collect())].into_iter().collect() };
         let state = l7_state(&l7);
 
         let names: Vec<_> = state.l7.listeners.keys().map(Name::as_str).collect();

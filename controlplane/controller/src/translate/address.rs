@@ -13,9 +13,10 @@ use penstock_gateway_types::{AddressPool, AddressType, Gateway};
 
 use super::Note;
 use super::gateway::{Accepted, Plan as GatewayPlan};
+use super::look::View;
 use super::namespace::AllowedNamespaces;
 use super::verdict::Refusal;
-use crate::object::{Kind, NamespacedName, ObjectKey, Objects};
+use crate::object::{Kind, NamespacedName, ObjectKey};
 
 /// One entry of a Gateway's `spec.addresses`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,38 +58,51 @@ pub(super) fn asked(gateway: &Gateway) -> Result<Vec<Asked>, Refusal> {
     Ok(if asked.is_empty() { vec![Asked::Any] } else { asked })
 }
 
-/// Gives every accepted Gateway its addresses. `held` is what each had before.
+/// What a Gateway has, and what it asks for in vain.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Given {
+    /// What it has, each once: what it asks for by value, in the order of its spec, then what it was given.
+    pub(super) addresses: Vec<IpAddr>,
+    /// The addresses it asks for and cannot have, with the reason; the message of `Programmed`.
+    pub(super) unusable: Vec<String>,
+    /// Why it was given no address, or too few.
+    pub(super) unassigned: Option<String>,
+}
+
+/// What every accepted Gateway is given. `held` is what each had before.
 pub(super) fn assign(
-    gateways: &mut BTreeMap<NamespacedName, GatewayPlan<'_>>,
-    held: &dyn Fn(&NamespacedName, &Gateway) -> Vec<IpAddr>,
-    objects: &Objects,
+    gateways: &BTreeMap<NamespacedName, GatewayPlan>,
+    held: &dyn Fn(&GatewayPlan) -> Vec<IpAddr>,
+    view: View<'_>,
     notes: &mut Vec<Note>,
-) {
-    let mut pools = Pools::of(objects, notes);
-    let mut by_age: Vec<&mut GatewayPlan<'_>> = gateways.values_mut().collect();
-    by_age.sort_by(|one, other| one.age().cmp(&other.age()));
+) -> BTreeMap<NamespacedName, Given> {
+    let mut pools = Pools::of(view, notes);
+    let accepted = |plan| Some((plan, GatewayPlan::accepted(plan)?));
+    let mut by_age: Vec<_> = gateways.values().filter_map(accepted).collect();
+    by_age.sort_by(|(one, _), (other, _)| one.age.cmp(&other.age));
     // What is held goes before what is asked for anew: an address does not move under its connections.
     let mut kept = Vec::new();
-    for gateway in &by_age {
-        let before = held(gateway.name, gateway.gateway);
-        kept.push(pools.keep(gateway, before, objects));
+    for (gateway, accepted) in &by_age {
+        kept.push(pools.keep(&gateway.name, accepted, held(gateway)));
     }
-    for gateway in &mut by_age {
-        pools.by_value(gateway, objects);
+    let mut all = Vec::new();
+    for (gateway, accepted) in &by_age {
+        all.push(pools.by_value(&gateway.name, accepted));
     }
-    for (gateway, kept) in by_age.into_iter().zip(kept) {
-        let name = gateway.name;
-        let Ok(accepted) = &mut gateway.accepted else { continue };
-        let mut given = kept;
-        for _ in given.len()..accepted.any() {
-            match pools.take(name, objects) {
-                Some(address) => given.push(address),
-                None => accepted.unassigned = Some(pools.nothing_left(name)),
+    let mut given = BTreeMap::new();
+    for (((gateway, accepted), mut kept), mut has) in by_age.into_iter().zip(kept).zip(all) {
+        let name = &gateway.name;
+        for _ in kept.len()..accepted.any() {
+            match pools.take(name) {
+                Some(address) => kept.push(address),
+                None => has.unassigned = Some(pools.nothing_left(name)),
             }
         }
-        given.sort(); // the first one's listener has the plain name: on every box the same one
-        accepted.addresses.extend(given);
+        kept.sort(); // the first one's listener has the plain name: on every box the same one
+        has.addresses.extend(kept);
+        given.insert(name.clone(), has);
     }
+    given
 }
 
 impl Accepted {
@@ -118,6 +132,7 @@ struct Range {
 }
 
 struct Pools<'a> {
+    view: View<'a>,
     pools: Vec<Pool<'a>>,
     /// What Gateways were given that left the choice to us.
     given: BTreeSet<IpAddr>,
@@ -128,9 +143,10 @@ struct Pools<'a> {
 }
 
 impl<'a> Pools<'a> {
-    fn of(objects: &'a Objects, notes: &mut Vec<Note>) -> Self {
-        let mut pools = Vec::new();
-        for (name, pool) in &objects.address_pools {
+    fn of(view: View<'a>, notes: &mut Vec<Note>) -> Self {
+        let (mut pools, mut any) = (Vec::new(), false);
+        for (name, pool) in view.pools() {
+            any = true;
             match Pool::of(name, pool, notes) {
                 Ok(pool) => pools.push(pool),
                 Err(Refusal { message, .. }) => {
@@ -142,18 +158,17 @@ impl<'a> Pools<'a> {
             }
         }
         let (given, asked) = (BTreeSet::new(), BTreeSet::new());
-        Self { pools, given, asked, any: !objects.address_pools.is_empty() }
+        Self { view, pools, given, asked, any }
     }
 
-    /// Gives a Gateway what it asks for by value.
-    fn by_value(&mut self, gateway: &mut GatewayPlan<'_>, objects: &Objects) {
-        let name = gateway.name;
-        let Ok(accepted) = &mut gateway.accepted else { return };
+    /// What a Gateway has of what it asks for by value.
+    fn by_value(&mut self, name: &NamespacedName, accepted: &Accepted) -> Given {
+        let mut has = Given::default();
         for asked in &accepted.asked {
             let Asked::Value(address) = *asked else { continue };
             let fault = match not_a_vip(address) {
                 Some(fault) => Some(format!("address {address} {fault}: choose another")),
-                None if self.any && !self.holds(address, name, objects) => Some(format!(
+                None if self.any && !self.holds(address, name) => Some(format!(
                     "address {address} is in no AddressPool that namespace {} may use: choose another, or \
                      add it to a pool",
                     name.namespace
@@ -164,30 +179,30 @@ impl<'a> Pools<'a> {
                 None => None,
             };
             match fault {
-                Some(fault) => accepted.unusable.push(fault),
+                Some(fault) => has.unusable.push(fault),
                 None => {
                     self.asked.insert(address);
-                    accepted.addresses.push(address);
+                    has.addresses.push(address);
                 }
             }
         }
+        has
     }
 
     /// What a Gateway keeps of what it had before: as much as it leaves to us, of what a pool holds and no older
     /// Gateway keeps.
     fn keep(
         &mut self,
-        gateway: &GatewayPlan<'_>,
+        name: &NamespacedName,
+        accepted: &Accepted,
         before: Vec<IpAddr>,
-        objects: &Objects,
     ) -> Vec<IpAddr> {
-        let Ok(accepted) = &gateway.accepted else { return Vec::new() };
         let mut kept = Vec::new();
         for address in before {
             let free = !self.given.contains(&address)
                 && !accepted.asked.contains(&Asked::Value(address))
                 && not_a_vip(address).is_none();
-            if kept.len() < accepted.any() && free && self.holds(address, gateway.name, objects) {
+            if kept.len() < accepted.any() && free && self.holds(address, name) {
                 self.given.insert(address);
                 kept.push(address);
             }
@@ -195,16 +210,17 @@ impl<'a> Pools<'a> {
         kept
     }
 
-    fn holds(&self, address: IpAddr, gateway: &NamespacedName, objects: &Objects) -> bool {
-        let open = self.pools.iter().filter(|pool| pool.allowed.allow(&gateway.namespace, objects));
+    fn holds(&self, address: IpAddr, gateway: &NamespacedName) -> bool {
+        let view = self.view;
+        let open = self.pools.iter().filter(|pool| pool.allowed.allow(&gateway.namespace, view));
         open.flat_map(|pool| &pool.ranges).any(|range| range.holds(address))
     }
 
     /// The first free address of the first pool that has one. Costs no more than what was taken since.
-    fn take(&mut self, gateway: &NamespacedName, objects: &Objects) -> Option<IpAddr> {
-        let (given, asked) = (&mut self.given, &self.asked);
+    fn take(&mut self, gateway: &NamespacedName) -> Option<IpAddr> {
+        let (view, given, asked) = (self.view, &mut self.given, &self.asked);
         for pool in &mut self.pools {
-            if !pool.allowed.allow(&gateway.namespace, objects) {
+            if !pool.allowed.allow(&gateway.namespace, view) {
                 continue;
             }
             for range in &mut pool.ranges {

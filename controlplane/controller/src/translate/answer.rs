@@ -1,51 +1,52 @@
 //! The conditions of a Gateway, of a ListenerSet, and of their listeners.
 
-use super::claim::Claims;
 use super::gateway::Plan as GatewayPlan;
 use super::listener::Plan as ListenerPlan;
 use super::listener_set::Plan as SetPlan;
 use super::verdict::{Refusal, Truth, Verdict};
 use super::{GatewayVerdict, ListenerSetVerdict, ListenerVerdict, Serving};
-use crate::object::{Kind, NamespacedName};
+use crate::object::Kind;
+
+/// What the listeners of a Gateway or a ListenerSet came to, in the order of its spec.
+pub(super) struct Outcome {
+    /// What each has.
+    pub(super) serving: Vec<Serving>,
+    /// How many routes each has.
+    pub(super) attached: Vec<usize>,
+}
 
 /// Answers one Gateway. `sets` is how many ListenerSets are attached to it and accepted.
-pub(super) fn gateway(
-    plan: &GatewayPlan<'_>,
-    sets: usize,
-    claims: &Claims,
-) -> (NamespacedName, GatewayVerdict) {
-    let listeners = listeners(plan, &plan.listeners, Kind::Gateway, plan.name, claims);
+pub(super) fn gateway(plan: &GatewayPlan, sets: usize, outcome: Outcome) -> GatewayVerdict {
+    let listeners = listeners(plan, &plan.listeners, outcome);
     let accepted = accepted(plan, &listeners);
     let obstacle = obstacle(plan, &accepted, &listeners);
     let conditions = plan.conditions.clone();
     let attached_listener_sets = i32::try_from(sets).unwrap_or(i32::MAX);
-    let verdict =
-        GatewayVerdict { accepted, obstacle, conditions, attached_listener_sets, listeners };
-    (plan.name.clone(), verdict)
+    GatewayVerdict { accepted, obstacle, conditions, attached_listener_sets, listeners }
 }
 
 /// Answers one ListenerSet of `gateway`.
 pub(super) fn listener_set(
-    plan: &SetPlan<'_>,
-    gateway: &GatewayPlan<'_>,
-    claims: &Claims,
-) -> (NamespacedName, ListenerSetVerdict) {
-    let listeners = listeners(gateway, &plan.listeners, Kind::ListenerSet, plan.name, claims);
+    plan: &SetPlan,
+    gateway: &GatewayPlan,
+    outcome: Outcome,
+) -> ListenerSetVerdict {
+    let listeners = listeners(gateway, &plan.listeners, outcome);
     let accepted = set_accepted(plan, &listeners);
     let obstacle = match accepted.status {
         Truth::True => obstacle_of_addresses(gateway)
             .map(|refusal| Refusal::new("ParentNotProgrammed", refusal.message)),
         _ => Some(Refusal::new(accepted.reason, accepted.message.clone())),
     };
-    (plan.name.clone(), ListenerSetVerdict { accepted, obstacle, listeners })
+    ListenerSetVerdict { accepted, obstacle, listeners }
 }
 
 /// A set is accepted if one of its listeners can be served.
-fn set_accepted(plan: &SetPlan<'_>, listeners: &[ListenerVerdict]) -> Verdict {
+fn set_accepted(plan: &SetPlan, listeners: &[ListenerVerdict]) -> Verdict {
     if let Err(refusal) = &plan.allowed {
         return Verdict::fails("Accepted", refusal.clone());
     }
-    let blocked = |(plan, listener): (&ListenerPlan<'_>, &ListenerVerdict)| {
+    let blocked = |(plan, listener): (&ListenerPlan, &ListenerVerdict)| {
         let blocked = plan.blocked.as_ref();
         fault(listener).or_else(|| Some(format!("listener {}: {}", listener.name, blocked?)))
     };
@@ -54,19 +55,17 @@ fn set_accepted(plan: &SetPlan<'_>, listeners: &[ListenerVerdict]) -> Verdict {
 }
 
 fn listeners(
-    gateway: &GatewayPlan<'_>,
-    plans: &[ListenerPlan<'_>],
-    kind: Kind,
-    name: &NamespacedName,
-    claims: &Claims,
+    gateway: &GatewayPlan,
+    plans: &[ListenerPlan],
+    outcome: Outcome,
 ) -> Vec<ListenerVerdict> {
-    let served = claims.get(&(kind, name.clone())).map(Vec::as_slice).unwrap_or_default();
-    let serving = |index: usize| served.get(index).cloned().unwrap_or_default();
-    let all = plans.iter().enumerate();
-    all.map(|(index, listener)| answer(gateway, listener, serving(index))).collect()
+    let mut serving = outcome.serving.into_iter();
+    let mut attached = outcome.attached.into_iter();
+    let mut next = || (serving.next().unwrap_or_default(), attached.next().unwrap_or_default());
+    plans.iter().map(|listener| answer(gateway, listener, next())).collect()
 }
 
-fn accepted(plan: &GatewayPlan<'_>, listeners: &[ListenerVerdict]) -> Verdict {
+fn accepted(plan: &GatewayPlan, listeners: &[ListenerVerdict]) -> Verdict {
     if let Err(refusal) = &plan.accepted {
         return Verdict::fails("Accepted", refusal.clone());
     }
@@ -95,7 +94,7 @@ fn fault(listener: &ListenerVerdict) -> Option<String> {
 
 /// Why a Gateway cannot be programmed, whatever the data plane acknowledges.
 fn obstacle(
-    plan: &GatewayPlan<'_>,
+    plan: &GatewayPlan,
     accepted: &Verdict,
     listeners: &[ListenerVerdict],
 ) -> Option<Refusal> {
@@ -114,19 +113,19 @@ fn obstacle(
     Some(Refusal::new("Invalid", format!("no listener can be served: {}", all.join("; "))))
 }
 
-fn obstacle_of_addresses(plan: &GatewayPlan<'_>) -> Option<Refusal> {
-    let accepted = plan.accepted.as_ref().ok()?;
-    if !accepted.unusable.is_empty() {
-        return Some(Refusal::new("AddressNotUsable", accepted.unusable.join("; ")));
+fn obstacle_of_addresses(plan: &GatewayPlan) -> Option<Refusal> {
+    plan.accepted()?;
+    if !plan.given.unusable.is_empty() {
+        return Some(Refusal::new("AddressNotUsable", plan.given.unusable.join("; ")));
     }
-    let unassigned = accepted.unassigned.as_ref()?;
+    let unassigned = plan.given.unassigned.as_ref()?;
     Some(Refusal::new("AddressNotAssigned", unassigned.clone()))
 }
 
 fn answer(
-    gateway: &GatewayPlan<'_>,
-    listener: &ListenerPlan<'_>,
-    serving: Serving,
+    gateway: &GatewayPlan,
+    listener: &ListenerPlan,
+    (serving, attached): (Serving, usize),
 ) -> ListenerVerdict {
     let refusal = refusal(listener, &serving);
     let accepted = match &refusal {
@@ -152,14 +151,14 @@ fn answer(
     ListenerVerdict {
         name: listener.spec.name.clone(),
         supported_kinds: listener.supported_kinds(),
-        attached_routes: i32::try_from(listener.routes.len()).unwrap_or(i32::MAX),
+        attached_routes: i32::try_from(attached).unwrap_or(i32::MAX),
         conditions,
         serving: with_reasons(gateway, listener, refusal, serving),
     }
 }
 
 /// Why a listener is not accepted.
-fn refusal(listener: &ListenerPlan<'_>, serving: &Serving) -> Option<Refusal> {
+fn refusal(listener: &ListenerPlan, serving: &Serving) -> Option<Refusal> {
     if let Err(refusal) = &listener.serves {
         return Some(refusal.clone());
     }
@@ -173,8 +172,8 @@ fn refusal(listener: &ListenerPlan<'_>, serving: &Serving) -> Option<Refusal> {
 
 /// Adds to `serving` why it has no place, if nothing did so yet.
 fn with_reasons(
-    gateway: &GatewayPlan<'_>,
-    listener: &ListenerPlan<'_>,
+    gateway: &GatewayPlan,
+    listener: &ListenerPlan,
     refusal: Option<Refusal>,
     mut serving: Serving,
 ) -> Serving {

@@ -1,6 +1,6 @@
 //! A backendRef to the endpoints behind it: Service, its port, EndpointSlices.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use penstock_feed::model::Protocol;
@@ -9,10 +9,11 @@ use penstock_gateway_types::k8s_openapi::api::discovery::v1::{Endpoint, Endpoint
 use penstock_gateway_types::{BackendRef, EndpointSlice, Service};
 
 use super::Note;
-use super::grant::{self, Grants};
+use super::grant;
+use super::look::View;
 use super::verdict::Refusal;
 use super::weight::Readiness;
-use crate::object::{Kind, NamespacedName, ObjectKey, Objects};
+use crate::object::{Kind, NamespacedName, ObjectKey};
 
 /// The label by which an EndpointSlice says whose it is.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -20,24 +21,61 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Endpoints by address and L4 port.
 pub(super) type Endpoints = BTreeMap<SocketAddr, Readiness>;
 
+/// Which EndpointSlices each Service has.
+#[derive(Debug, Default)]
+pub(super) struct Slices {
+    of: BTreeMap<NamespacedName, BTreeSet<NamespacedName>>,
+    service_of: BTreeMap<NamespacedName, NamespacedName>,
+}
+
+impl Slices {
+    /// Takes in what the slice `name` says now; nothing if there is none. Returns the Services that it concerns:
+    /// the one whose it was and the one whose it is.
+    pub(super) fn put(
+        &mut self,
+        name: &NamespacedName,
+        slice: Option<&EndpointSlice>,
+    ) -> BTreeSet<NamespacedName> {
+        let before = self.service_of.remove(name);
+        if let Some(service) = &before
+            && let Some(slices) = self.of.get_mut(service)
+        {
+            slices.remove(name);
+            if slices.is_empty() {
+                self.of.remove(service);
+            }
+        }
+        let service = slice.and_then(service_of);
+        let service = service.map(|service| NamespacedName::new(&name.namespace, service));
+        if let Some(service) = &service {
+            self.of.entry(service.clone()).or_default().insert(name.clone());
+            self.service_of.insert(name.clone(), service.clone());
+        }
+        before.into_iter().chain(service).collect()
+    }
+
+    /// The slices of a Service, in the order of their names.
+    pub(super) fn of<'s>(
+        &'s self,
+        service: &NamespacedName,
+    ) -> impl Iterator<Item = &'s NamespacedName> + use<'s> {
+        self.of.get(service).into_iter().flatten()
+    }
+}
+
+fn service_of(slice: &EndpointSlice) -> Option<&String> {
+    slice.metadata.labels.as_ref()?.get(SERVICE_NAME)
+}
+
 /// Services and their EndpointSlices, joined.
+#[derive(Clone, Copy)]
 pub(super) struct Backends<'a> {
-    objects: &'a Objects,
-    grants: &'a Grants<'a>,
-    slices: BTreeMap<NamespacedName, Vec<&'a EndpointSlice>>,
+    view: View<'a>,
 }
 
 impl<'a> Backends<'a> {
-    pub(super) fn of(objects: &'a Objects, grants: &'a Grants<'a>) -> Self {
-        let mut slices: BTreeMap<NamespacedName, Vec<&EndpointSlice>> = BTreeMap::new();
-        for (name, slice) in &objects.endpoint_slices {
-            let labels = slice.metadata.labels.as_ref();
-            if let Some(service) = labels.and_then(|labels| labels.get(SERVICE_NAME)) {
-                let service = NamespacedName::new(&name.namespace, service);
-                slices.entry(service).or_default().push(slice);
-            }
-        }
-        Self { objects, grants, slices }
+    pub(super) fn of(view: View<'a>) -> Self {
+        Self { view }
     }
 
     /// The endpoints behind `backend`, a reference of the route `from`.
@@ -60,11 +98,11 @@ impl<'a> Backends<'a> {
         }
         let namespace = backend.namespace.as_deref().unwrap_or(&from.namespace);
         let name = NamespacedName::new(namespace, &backend.name);
-        if !self.grants.allow(from.kind, &from.namespace, Kind::Service, &name) {
+        if !self.view.allows(from.kind, &from.namespace, Kind::Service, &name) {
             let message = grant::missing(from.kind, &from.namespace, Kind::Service, &name);
             return Err(Refusal::new("RefNotPermitted", message));
         }
-        let service = self.objects.services.get(&name);
+        let service = self.view.service(&name);
         let service = service.ok_or_else(|| not_found(format!("Service {name} does not exist")))?;
         let port = service_port(&name, service, protocol, backend.port)?;
         Ok(self.endpoints(&name, port, protocol))
@@ -77,7 +115,7 @@ impl<'a> Backends<'a> {
         protocol: Protocol,
     ) -> Endpoints {
         let mut found = Endpoints::new();
-        for slice in self.slices.get(service).into_iter().flatten() {
+        for slice in self.view.slices(service) {
             let Some(port) = slice_port(slice, port, protocol) else { continue };
             for endpoint in &slice.endpoints {
                 let Some(readiness) = readiness(endpoint) else { continue };
@@ -91,32 +129,23 @@ impl<'a> Backends<'a> {
     }
 }
 
-/// What is left out of EndpointSlices, for the people who wrote them.
-pub(super) fn notes(objects: &Objects) -> Vec<Note> {
-    let mut notes = Vec::new();
-    for (name, slice) in &objects.endpoint_slices {
-        let mut note = |message| {
-            notes.push(Note { object: ObjectKey::of(Kind::EndpointSlice, name), message });
-        };
-        let labels = slice.metadata.labels.as_ref();
-        match labels.and_then(|labels| labels.get(SERVICE_NAME)) {
-            None => note(format!("it has no label {SERVICE_NAME}: no Service uses it")),
-            Some(service) if !matches!(slice.address_type.as_str(), "IPv4" | "IPv6") => {
-                note(format!(
-                    "addressType {} is not served, IPv4 and IPv6 are: Service {}/{service} does without it",
-                    slice.address_type, name.namespace
-                ));
-            }
-            Some(_) => {
-                for (index, endpoint) in slice.endpoints.iter().enumerate() {
-                    if let Err(fault) = address(slice, endpoint) {
-                        note(format!("endpoints[{index}]: {fault}"));
-                    }
-                }
-            }
+/// What is left out of an EndpointSlice, for the people who wrote it.
+pub(super) fn notes(name: &NamespacedName, slice: &EndpointSlice) -> Vec<Note> {
+    let note = |message| Note { object: ObjectKey::of(Kind::EndpointSlice, name), message };
+    match service_of(slice) {
+        None => vec![note(format!("it has no label {SERVICE_NAME}: no Service uses it"))],
+        Some(service) if !matches!(slice.address_type.as_str(), "IPv4" | "IPv6") => {
+            vec![note(format!(
+                "addressType {} is not served, IPv4 and IPv6 are: Service {}/{service} does without it",
+                slice.address_type, name.namespace
+            ))]
+        }
+        Some(_) => {
+            let faults = slice.endpoints.iter().map(|endpoint| address(slice, endpoint).err());
+            let faults = faults.enumerate().filter_map(|(index, fault)| Some((index, fault?)));
+            faults.map(|(index, fault)| note(format!("endpoints[{index}]: {fault}"))).collect()
         }
     }
-    notes
 }
 
 fn not_found(message: String) -> Refusal {

@@ -5,71 +5,158 @@ use std::collections::{BTreeMap, BTreeSet};
 use penstock_gateway_types::backend_tls_policy::PolicyTargetReference;
 use penstock_gateway_types::reference::ObjectReference;
 use penstock_gateway_types::value::SubjectAltNameType;
-use penstock_gateway_types::{BackendTLSPolicy, GROUP, ParentReference};
+use penstock_gateway_types::{BackendRef, BackendTLSPolicy, GROUP, ParentReference};
 
 use super::AncestorVerdict;
 use super::certificate::{Certificates, Referrer};
-use super::gateway;
+use super::gateway::Age;
+use super::look::View;
 use super::route::Route;
 use super::verdict::{Refusal, Verdict};
-use crate::object::{Kind, NamespacedName, Objects};
+use crate::object::{Kind, NamespacedName};
 
 /// The API has room for no more.
 const ANCESTORS: usize = 16;
 
-/// By which Gateways each Service is reached.
-pub(super) type Reached = BTreeMap<NamespacedName, BTreeSet<NamespacedName>>;
+/// What a policy is about: a Service, and a port of it by name.
+type Target = (NamespacedName, Option<String>);
 
-/// Notes that `route` reaches its backends by `gateways`. TCP and UDP are no business of these policies.
-pub(super) fn reach(route: &Route<'_>, gateways: &[NamespacedName], reached: &mut Reached) {
-    if matches!(route.key.kind, Kind::TcpRoute | Kind::UdpRoute) || gateways.is_empty() {
-        return;
-    }
-    for (_, backend) in &route.backends {
-        let namespace = backend.namespace.as_deref().unwrap_or(&route.name.namespace);
-        let service = NamespacedName::new(namespace, &backend.name);
-        reached.entry(service).or_default().extend(gateways.iter().cloned());
+/// By which Gateways Services are reached, and which policies are about them.
+#[derive(Debug, Default)]
+pub(super) struct Targets {
+    /// How many routes reach a Service by a Gateway.
+    reached: BTreeMap<NamespacedName, BTreeMap<NamespacedName, usize>>,
+    /// Of several policies about one target the oldest has it.
+    about: BTreeMap<Target, BTreeSet<Age>>,
+    targets: BTreeMap<NamespacedName, (Age, BTreeSet<Target>)>,
+}
+
+/// Which Services a route reaches, and by which Gateways.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Reach {
+    services: BTreeSet<NamespacedName>,
+    gateways: BTreeSet<NamespacedName>,
+}
+
+impl Reach {
+    /// What `route` reaches that is attached to `gateways`. TCP and UDP are no business of these policies.
+    pub(super) fn of(route: &Route<'_>, gateways: BTreeSet<NamespacedName>) -> Self {
+        if matches!(route.key.kind, Kind::TcpRoute | Kind::UdpRoute) || gateways.is_empty() {
+            return Self::default();
+        }
+        let service = |backend: &BackendRef| {
+            let namespace = backend.namespace.as_deref().unwrap_or(&route.name.namespace);
+            NamespacedName::new(namespace, &backend.name)
+        };
+        let services = route.backends.iter().map(|(_, backend)| service(backend)).collect();
+        Self { services, gateways }
     }
 }
 
-/// Answers every policy that is about a Service that is reached.
-pub(super) fn answers(
-    objects: &Objects,
-    reached: &Reached,
-    certificates: &Certificates<'_>,
-) -> BTreeMap<NamespacedName, Vec<AncestorVerdict>> {
-    let mut by_age: Vec<_> = objects.backend_tls_policies.iter().collect();
-    by_age.sort_by(|(one, a), (other, b)| {
-        let created = |policy: &BackendTLSPolicy| policy.metadata.creation_timestamp.clone();
-        let (a, b) = (created(a), created(b));
-        gateway::age(a.as_ref(), one).cmp(&gateway::age(b.as_ref(), other))
-    });
-    let mut owners: BTreeMap<(NamespacedName, Option<&str>), &NamespacedName> = BTreeMap::new();
-    let mut answers = BTreeMap::new();
-    for (name, policy) in by_age {
-        let (mut gateways, mut older, mut missing) = (BTreeSet::new(), None, Vec::new());
-        for target in policy.spec.target_refs.iter().filter(|target| is_service(target)) {
-            let service = NamespacedName::new(&name.namespace, &target.name);
-            gateways.extend(reached.get(&service).into_iter().flatten().cloned());
-            if !objects.services.contains_key(&service) {
-                missing.push(target.name.as_str());
+impl Targets {
+    /// Takes in what the policy `name` is about now; nothing if there is none. Returns the policies for which that
+    /// may mean something else: itself, and those about the same.
+    pub(super) fn put(
+        &mut self,
+        name: &NamespacedName,
+        policy: Option<&BackendTLSPolicy>,
+    ) -> BTreeSet<NamespacedName> {
+        let mut concerned = BTreeSet::from([name.clone()]);
+        if let Some((age, targets)) = self.targets.remove(name) {
+            for target in targets {
+                let Some(policies) = self.about.get_mut(&target) else { continue };
+                policies.remove(&age);
+                concerned.extend(policies.iter().map(|age| age.name.clone()));
+                if policies.is_empty() {
+                    self.about.remove(&target);
+                }
             }
-            let key = (service, target.section_name.as_deref());
-            let owner = *owners.entry(key).or_insert(name);
-            older = older.or((owner != name).then_some(owner));
+        }
+        let Some(policy) = policy else { return concerned };
+        let age = Age::of(policy.metadata.creation_timestamp.as_ref(), name);
+        let targets: BTreeSet<_> = services(name, policy).collect();
+        for target in &targets {
+            let policies = self.about.entry(target.clone()).or_default();
+            concerned.extend(policies.iter().map(|age| age.name.clone()));
+            policies.insert(age.clone());
+        }
+        self.targets.insert(name.clone(), (age, targets));
+        concerned
+    }
+
+    /// Takes in that a route reaches `now` what it reached `before`. Returns the policies that this concerns.
+    pub(super) fn reach(&mut self, before: &Reach, now: &Reach) -> BTreeSet<NamespacedName> {
+        let mut concerned = BTreeSet::new();
+        if before == now {
+            return concerned;
+        }
+        for service in &now.services {
+            for gateway in &now.gateways {
+                let reached = self.reached.entry(service.clone()).or_default();
+                *reached.entry(gateway.clone()).or_default() += 1;
+            }
+            concerned.extend(self.policies_about(service));
+        }
+        for service in &before.services {
+            let Some(reached) = self.reached.get_mut(service) else { continue };
+            for gateway in &before.gateways {
+                let Some(routes) = reached.get_mut(gateway) else { continue };
+                *routes -= 1;
+                if *routes == 0 {
+                    reached.remove(gateway);
+                }
+            }
+            if reached.is_empty() {
+                self.reached.remove(service);
+            }
+            concerned.extend(self.policies_about(service));
+        }
+        concerned
+    }
+
+    fn policies_about(&self, service: &NamespacedName) -> impl Iterator<Item = NamespacedName> {
+        let about = self.about.range((service.clone(), None)..);
+        let about = about.take_while(move |((target, _), _)| target == service);
+        about.flat_map(|(_, policies)| policies.iter().map(|age| age.name.clone()))
+    }
+
+    /// Answers a policy, if it is about a Service that is reached.
+    pub(super) fn answer(
+        &self,
+        name: &NamespacedName,
+        policy: &BackendTLSPolicy,
+        view: View<'_>,
+        certificates: Certificates<'_>,
+    ) -> Option<Vec<AncestorVerdict>> {
+        let (mut gateways, mut older, mut missing) = (BTreeSet::new(), None, Vec::new());
+        for target in services(name, policy) {
+            gateways.extend(self.reached.get(&target.0).into_iter().flat_map(BTreeMap::keys));
+            if view.service(&target.0).is_none() {
+                missing.push(target.0.name.clone());
+            }
+            let owner = self.about.get(&target).and_then(BTreeSet::first).map(|age| &age.name);
+            older = older.or(owner.filter(|owner| *owner != name));
         }
         if gateways.is_empty() {
-            continue; // nobody would use it
+            return None; // nobody would use it
         }
         let (references, usable) = references(name, policy, certificates);
         let conditions = vec![accepted(policy, older, &missing, usable), references];
-        let verdict = |gateway: NamespacedName| AncestorVerdict {
-            ancestor: ancestor(gateway),
+        let verdict = |gateway: &NamespacedName| AncestorVerdict {
+            ancestor: ancestor(gateway.clone()),
             conditions: conditions.clone(),
         };
-        answers.insert(name.clone(), gateways.into_iter().take(ANCESTORS).map(verdict).collect());
+        Some(gateways.into_iter().take(ANCESTORS).map(verdict).collect())
     }
-    answers
+}
+
+/// The Services that a policy is about.
+fn services(name: &NamespacedName, policy: &BackendTLSPolicy) -> impl Iterator<Item = Target> {
+    let targets = policy.spec.target_refs.iter().filter(|target| is_service(target));
+    targets.map(|target| {
+        let service = NamespacedName::new(&name.namespace, &target.name);
+        (service, target.section_name.clone())
+    })
 }
 
 fn is_service(target: &PolicyTargetReference) -> bool {
@@ -90,7 +177,7 @@ fn ancestor(gateway: NamespacedName) -> ParentReference {
 fn references(
     name: &NamespacedName,
     policy: &BackendTLSPolicy,
-    certificates: &Certificates<'_>,
+    certificates: Certificates<'_>,
 ) -> (Verdict, bool) {
     let from = Referrer { kind: Kind::BackendTlsPolicy, namespace: &name.namespace };
     let (mut first, mut usable) = (None, false);
@@ -119,7 +206,7 @@ fn references(
 fn accepted(
     policy: &BackendTLSPolicy,
     older: Option<&NamespacedName>,
-    missing: &[&str],
+    missing: &[String],
     usable: bool,
 ) -> Verdict {
     let fails = |reason, message: String| Verdict::fails("Accepted", Refusal::new(reason, message));

@@ -13,10 +13,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-use super::grant::{self, Grants};
+use super::grant;
 use super::l7::Certificate;
+use super::look::View;
 use super::verdict::Refusal;
-use crate::object::{Kind, NamespacedName, Objects};
+use crate::object::{Kind, NamespacedName};
 
 /// The one type of Secret that holds a certificate.
 const SECRET_TYPE: &str = "kubernetes.io/tls";
@@ -33,19 +34,42 @@ pub(super) struct Referrer<'a> {
 /// What was read of objects, by name.
 type Read<T> = RefCell<BTreeMap<NamespacedName, Result<Arc<T>, String>>>;
 
-/// Certificates by reference. Each Secret is parsed once, whoever names it.
-pub(super) struct Certificates<'a> {
-    objects: &'a Objects,
-    grants: &'a Grants<'a>,
+/// What was read of Secrets and ConfigMaps. Each is parsed once, whoever names it, until it changes.
+pub(super) struct Parsed {
     provider: CryptoProvider,
     certificates: Read<Certificate>,
     authorities: Read<[u8]>,
 }
 
-impl<'a> Certificates<'a> {
-    pub(super) fn of(objects: &'a Objects, grants: &'a Grants<'a>) -> Self {
+impl Default for Parsed {
+    fn default() -> Self {
         let (certificates, authorities) = (Read::default(), Read::default());
-        Self { objects, grants, provider: ring::default_provider(), certificates, authorities }
+        Self { provider: ring::default_provider(), certificates, authorities }
+    }
+}
+
+impl Parsed {
+    /// Forgets a Secret that changed.
+    pub(super) fn forget_secret(&self, name: &NamespacedName) {
+        self.certificates.borrow_mut().remove(name);
+    }
+
+    /// Forgets a ConfigMap that changed.
+    pub(super) fn forget_config_map(&self, name: &NamespacedName) {
+        self.authorities.borrow_mut().remove(name);
+    }
+}
+
+/// Certificates by reference.
+#[derive(Clone, Copy)]
+pub(super) struct Certificates<'a> {
+    view: View<'a>,
+    parsed: &'a Parsed,
+}
+
+impl<'a> Certificates<'a> {
+    pub(super) fn of(view: View<'a>, parsed: &'a Parsed) -> Self {
+        Self { view, parsed }
     }
 
     /// The certificate that `from` refers to.
@@ -69,11 +93,12 @@ impl<'a> Certificates<'a> {
         let namespace = reference.namespace.as_deref().unwrap_or(from.namespace);
         let name = NamespacedName::new(namespace, &reference.name);
         self.permitted(from, Kind::Secret, &name)?;
-        let read = || match self.objects.secrets.get(&name) {
-            Some(secret) => read_certificate(secret, &self.provider).map(Arc::new),
+        let secret = self.view.secret(&name);
+        let read = || match secret {
+            Some(secret) => read_certificate(secret, &self.parsed.provider).map(Arc::new),
             None => Err("it does not exist".to_owned()),
         };
-        let mut known = self.certificates.borrow_mut();
+        let mut known = self.parsed.certificates.borrow_mut();
         let found = known.entry(name.clone()).or_insert_with(read).clone();
         found.map_err(|fault| Refusal::new(invalid, format!("Secret {name}: {fault}")))
     }
@@ -99,11 +124,12 @@ impl<'a> Certificates<'a> {
         let namespace = reference.namespace.as_deref().unwrap_or(from.namespace);
         let name = NamespacedName::new(namespace, &reference.name);
         self.permitted(from, Kind::ConfigMap, &name)?;
-        let read = || match self.objects.config_maps.get(&name) {
+        let map = self.view.config_map(&name);
+        let read = || match map {
             Some(map) => read_authorities(map),
             None => Err("it does not exist".to_owned()),
         };
-        let mut known = self.authorities.borrow_mut();
+        let mut known = self.parsed.authorities.borrow_mut();
         let found = known.entry(name.clone()).or_insert_with(read).clone();
         found.map_err(|fault| Refusal::new(invalid, format!("ConfigMap {name}: {fault}")))
     }
@@ -114,7 +140,7 @@ impl<'a> Certificates<'a> {
         to: Kind,
         name: &NamespacedName,
     ) -> Result<(), Refusal> {
-        if self.grants.allow(from.kind, from.namespace, to, name) {
+        if self.view.allows(from.kind, from.namespace, to, name) {
             return Ok(());
         }
         let message = grant::missing(from.kind, from.namespace, to, name);

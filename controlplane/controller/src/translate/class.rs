@@ -1,11 +1,8 @@
 //! GatewayClass: which Gateways are ours.
 
-use std::collections::BTreeMap;
-
 use penstock_gateway_types::GatewayClass;
 
 use super::verdict::{Refusal, Verdict};
-use crate::object::Objects;
 
 /// The controller that we are.
 pub const CONTROLLER_NAME: &str = "penstock.dev/gateway-controller";
@@ -28,11 +25,9 @@ pub const SUPPORTED_FEATURES: &[&str] = &[
 /// The version of the API that our types have; a patch changes no field.
 const VERSION: &str = "v1.6";
 
-/// The classes that name us, each accepted or refused. Others are left untouched.
-pub(super) fn ours(objects: &Objects) -> BTreeMap<&str, Result<(), Refusal>> {
-    let ours = objects.gateway_classes.iter();
-    let ours = ours.filter(|(_, class)| class.spec.controller_name == CONTROLLER_NAME);
-    ours.map(|(name, class)| (name.as_str(), accept(class))).collect()
+/// Whether we serve a class that names us; `None` for others, which are left untouched.
+pub(super) fn ours(class: &GatewayClass) -> Option<Result<(), Refusal>> {
+    (class.spec.controller_name == CONTROLLER_NAME).then(|| accept(class))
 }
 
 fn accept(class: &GatewayClass) -> Result<(), Refusal> {

@@ -14,17 +14,17 @@ use super::listener::Plan;
 
 /// What a listener waits for: that by which it is told from others.
 #[derive(Clone)]
-pub(super) struct Waits<'a> {
+pub(super) struct Waits {
     port: i32,
-    protocol: &'a Spoken,
+    protocol: Spoken,
     /// In lower case; none for every name.
     pub(super) hostname: Option<Arc<str>>,
 }
 
-impl<'a> Waits<'a> {
-    pub(super) fn of(listener: &'a Listener) -> Self {
+impl Waits {
+    pub(super) fn of(listener: &Listener) -> Self {
         let hostname = hostname::of(listener.hostname.as_deref());
-        Self { port: listener.port, protocol: &listener.protocol, hostname }
+        Self { port: listener.port, protocol: listener.protocol.clone(), hostname }
     }
 }
 
@@ -37,14 +37,14 @@ pub(super) struct Conflict {
 }
 
 /// Marks the listeners of one Gateway that cannot be told apart, and those whose names overlap.
-pub(super) fn mark_own(plans: &mut [Plan<'_>]) {
+pub(super) fn mark_own(plans: &mut [Plan]) {
     let conflicts: Vec<_> = (0..plans.len()).map(|one| among_siblings(plans, one)).collect();
     for (plan, conflict) in plans.iter_mut().zip(conflicts) {
         plan.conflict = conflict;
     }
 }
 
-fn among_siblings(plans: &[Plan<'_>], one: usize) -> Option<Conflict> {
+fn among_siblings(plans: &[Plan], one: usize) -> Option<Conflict> {
     let own = &plans[one].waits;
     let others = plans.iter().enumerate().filter(|(other, _)| *other != one);
     let others: Vec<_> = others
@@ -63,13 +63,13 @@ fn strongest(reasons: impl Iterator<Item = &'static str>) -> Option<&'static str
 
 /// The conflict of a listener of a ListenerSet with those that came first. Nothing is told of whose they are:
 /// the set's author may not be allowed to see them.
-pub(super) fn with_earlier(own: &Waits<'_>, earlier: &[Waits<'_>]) -> Option<Conflict> {
+pub(super) fn with_earlier(own: &Waits, earlier: &[Waits]) -> Option<Conflict> {
     let reason = earlier.iter().find_map(|other| between(own, other))?;
     let message = wanted_twice(own, reason, "a listener that came first");
     Some(Conflict { reason, message })
 }
 
-fn wanted_twice(own: &Waits<'_>, reason: &str, others: &str) -> String {
+fn wanted_twice(own: &Waits, reason: &str, others: &str) -> String {
     let port = own.port;
     if reason == "HostnameConflict" {
         let name = match &own.hostname {
@@ -81,7 +81,7 @@ fn wanted_twice(own: &Waits<'_>, reason: &str, others: &str) -> String {
              its own"
         );
     }
-    let transport = if *own.protocol == Spoken::Udp { "UDP" } else { "TCP" };
+    let transport = if own.protocol == Spoken::Udp { "UDP" } else { "TCP" };
     format!(
         "port {port} {transport} is wanted by {others} too: keep one of them, or give each a port of its own"
     )
@@ -89,8 +89,8 @@ fn wanted_twice(own: &Waits<'_>, reason: &str, others: &str) -> String {
 
 /// Why two listeners cannot be told apart; `None` if they can. HTTPS and TLS share a port by SNI; HTTP in clear
 /// text shares it with HTTP alone.
-fn between(one: &Waits<'_>, other: &Waits<'_>) -> Option<&'static str> {
-    let protocols = (one.protocol, other.protocol);
+fn between(one: &Waits, other: &Waits) -> Option<&'static str> {
+    let protocols = (&one.protocol, &other.protocol);
     let unknown = |spoken: &Spoken| matches!(spoken, Spoken::Unknown(_));
     let udp = |spoken: &Spoken| *spoken == Spoken::Udp;
     if one.port != other.port
@@ -115,17 +115,17 @@ fn between(one: &Waits<'_>, other: &Waits<'_>) -> Option<&'static str> {
 
 /// `OverlappingTLSConfig` of `one`: the listeners on its port that end TLS for names that it serves too. A browser
 /// may use one connection for both, and so reach the wrong one.
-pub(super) fn overlap(one: &Plan<'_>, all: &[&Plan<'_>]) -> Option<String> {
-    let ends_tls = |plan: &Plan<'_>| matches!(plan.spec.protocol, Spoken::Https | Spoken::Tls);
+pub(super) fn overlap(one: &Plan, all: &[&Plan]) -> Option<String> {
+    let ends_tls = |plan: &Plan| matches!(plan.spec.protocol, Spoken::Https | Spoken::Tls);
     if !ends_tls(one) || one.conflict.is_some() {
         return None;
     }
-    let meets = |other: &Plan<'_>| match (&one.waits.hostname, &other.waits.hostname) {
+    let meets = |other: &Plan| match (&one.waits.hostname, &other.waits.hostname) {
         (Some(own), Some(other)) => hostname::meet(own, other),
         _ => true,
     };
     let others = all.iter().filter(|other| {
-        !std::ptr::eq(other.spec, one.spec)
+        !std::ptr::eq(**other, one)
             && other.spec.port == one.spec.port
             && ends_tls(other)
             && other.conflict.is_none()

@@ -31,7 +31,7 @@ impl<'a> Frontend<'a> {
     pub(super) fn clients(
         &self,
         port: i32,
-        certificates: &Certificates<'_>,
+        certificates: Certificates<'_>,
     ) -> (Result<Option<Clients>, Refusal>, Vec<Refusal>) {
         let Some(validation) = self.validation(port) else { return (Ok(None), Vec::new()) };
         let insecure_fallback = match &validation.mode {
@@ -85,7 +85,7 @@ impl<'a> Frontend<'a> {
 pub(super) fn backend(
     name: &NamespacedName,
     gateway: &Gateway,
-    certificates: &Certificates<'_>,
+    certificates: Certificates<'_>,
 ) -> Option<Verdict> {
     let backend = gateway.spec.tls.as_ref()?.backend.as_ref()?;
     let reference = backend.client_certificate_ref.as_ref()?;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use penstock_feed::model::{Affinity, Mode, Policies};
 use penstock_gateway_types::{Gateway, Time};
 
-use super::address::{self, Asked};
+use super::address::{self, Asked, Given};
 use super::certificate::Certificates;
 use super::frontend::{self, Frontend};
-use super::listener::{Owner, Plan as ListenerPlan};
+use super::listener::{Owner, Plan as ListenerPlan, Spec};
 use super::verdict::{Refusal, Verdict};
 use super::{conflict, policy};
 use crate::object::{Kind, NamespacedName};
@@ -20,12 +20,15 @@ pub const MODE_ANNOTATION: &str = "penstock.dev/mode";
 pub const AFFINITY_ANNOTATION: &str = "penstock.dev/affinity";
 
 /// A Gateway of ours, judged by itself.
-pub(super) struct Plan<'a> {
-    pub(super) name: &'a NamespacedName,
-    pub(super) gateway: &'a Arc<Gateway>,
-    /// Its addresses and mode; an error is its `Accepted` condition, and then it serves nothing.
+pub(super) struct Plan {
+    pub(super) name: NamespacedName,
+    pub(super) age: Age,
+    pub(super) gateway: Arc<Gateway>,
+    /// What it asks for; an error is its `Accepted` condition, and then it serves nothing.
     pub(super) accepted: Result<Accepted, Refusal>,
-    pub(super) listeners: Vec<ListenerPlan<'a>>,
+    /// What of that it has.
+    pub(super) given: Given,
+    pub(super) listeners: Vec<ListenerPlan>,
     /// The conditions that only some Gateways have.
     pub(super) conditions: Vec<Verdict>,
 }
@@ -36,43 +39,48 @@ pub(super) struct Accepted {
     pub(super) affinity: SourceBits,
     pub(super) policies: Policies,
     pub(super) asked: Vec<Asked>,
-    /// What it has, each once: what it asks for by value, in the order of its spec, then what it was given.
-    pub(super) addresses: Vec<IpAddr>,
-    /// The addresses it asks for and cannot have, with the reason; the message of `Programmed`.
-    pub(super) unusable: Vec<String>,
-    /// Why it was given no address, or too few.
-    pub(super) unassigned: Option<String>,
 }
 
 /// What decides who is older: creation, then name. Objects without a creation time come last.
-pub(super) type Age<'a> = (bool, Option<&'a Time>, &'a NamespacedName);
-
-/// The age of an object created at `created`.
-pub(super) fn age<'a>(created: Option<&'a Time>, name: &'a NamespacedName) -> Age<'a> {
-    (created.is_none(), created, name)
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Age {
+    is_unknown: bool,
+    created: Option<Time>,
+    pub(super) name: NamespacedName,
 }
 
-impl<'a> Plan<'a> {
+impl Age {
+    /// The age of an object created at `created`.
+    pub(super) fn of(created: Option<&Time>, name: &NamespacedName) -> Self {
+        Self { is_unknown: created.is_none(), created: created.cloned(), name: name.clone() }
+    }
+}
+
+impl Plan {
     pub(super) fn of(
-        name: &'a NamespacedName,
-        gateway: &'a Arc<Gateway>,
+        name: &NamespacedName,
+        gateway: &Arc<Gateway>,
         class: Result<(), Refusal>,
-        certificates: &Certificates<'_>,
+        certificates: Certificates<'_>,
     ) -> Self {
         let frontend = Frontend::of(name, gateway);
-        let owner = Owner { kind: Kind::Gateway, name };
-        let specs = gateway.spec.listeners.iter();
+        let owner = Arc::new(Owner { kind: Kind::Gateway, name: name.clone() });
+        let specs = (0..gateway.spec.listeners.len())
+            .map(|index| Spec::OfGateway(Arc::clone(gateway), index));
         let mut listeners: Vec<_> =
-            specs.map(|spec| ListenerPlan::of(spec, owner, &frontend, certificates)).collect();
+            specs.map(|spec| ListenerPlan::of(spec, &owner, &frontend, certificates)).collect();
         conflict::mark_own(&mut listeners);
         let accepted = class.and_then(|()| accept(gateway));
         let resolved = frontend::backend(name, gateway, certificates);
         let conditions = resolved.into_iter().chain(frontend.insecure()).collect();
-        Self { name, gateway, accepted, listeners, conditions }
+        let age = Age::of(gateway.metadata.creation_timestamp.as_ref(), name);
+        let (name, gateway, given) = (name.clone(), Arc::clone(gateway), Given::default());
+        Self { name, age, gateway, accepted, given, listeners, conditions }
     }
 
-    pub(super) fn age(&self) -> Age<'a> {
-        age(self.gateway.metadata.creation_timestamp.as_ref(), self.name)
+    /// What it asks for, if it is accepted.
+    pub(super) fn accepted(&self) -> Option<&Accepted> {
+        self.accepted.as_ref().ok()
     }
 }
 
@@ -88,8 +96,7 @@ fn accept(gateway: &Gateway) -> Result<Accepted, Refusal> {
     let (mode, affinity) = (mode(gateway)?, affinity(gateway)?);
     let policies = policy::policies(gateway)?;
     let asked = address::asked(gateway)?;
-    let (addresses, unusable, unassigned) = (Vec::new(), Vec::new(), None);
-    Ok(Accepted { mode, affinity, policies, asked, addresses, unusable, unassigned })
+    Ok(Accepted { mode, affinity, policies, asked })
 }
 
 fn mode(gateway: &Gateway) -> Result<Mode, Refusal> {

@@ -1,47 +1,51 @@
 //! Who may refer across namespaces (ReferenceGrant).
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use crate::object::{Kind, NamespacedName, Objects};
+use penstock_gateway_types::ReferenceGrant;
+
+use crate::object::{Kind, NamespacedName};
 
 /// One pair of a grant: objects of a kind in a namespace may refer to objects of a kind, or to one, in another.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Grant<'a> {
-    from_group: &'a str,
-    from_kind: &'a str,
-    from_namespace: &'a str,
-    to_group: &'a str,
-    to_kind: &'a str,
-    to_namespace: &'a str,
-    to_name: Option<&'a str>,
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Pair {
+    from_group: String,
+    from_kind: String,
+    from_namespace: String,
+    to_group: String,
+    to_kind: String,
+    to_namespace: String,
+    to_name: Option<String>,
 }
 
 /// Every grant.
-pub(super) struct Grants<'a> {
-    pairs: BTreeSet<Grant<'a>>,
+#[derive(Debug, Default)]
+pub(super) struct Grants {
+    /// How many grants give each.
+    pairs: BTreeMap<Pair, usize>,
+    given: BTreeMap<NamespacedName, Vec<Pair>>,
 }
 
-impl<'a> Grants<'a> {
-    pub(super) fn of(objects: &'a Objects) -> Self {
-        let mut pairs = BTreeSet::new();
-        for (name, grant) in &objects.reference_grants {
-            for from in &grant.spec.from {
-                pairs.extend(grant.spec.to.iter().map(|to| Grant {
-                    from_group: &from.group,
-                    from_kind: &from.kind,
-                    from_namespace: &from.namespace,
-                    to_group: &to.group,
-                    to_kind: &to.kind,
-                    to_namespace: &name.namespace,
-                    to_name: to.name.as_deref().filter(|name| !name.is_empty()),
-                }));
+impl Grants {
+    /// Takes in what the grant `name` says now; nothing if there is none.
+    pub(super) fn put(&mut self, name: &NamespacedName, grant: Option<&ReferenceGrant>) {
+        for pair in self.given.remove(name).into_iter().flatten() {
+            if let Some(count) = self.pairs.get_mut(&pair) {
+                *count -= 1;
+                if *count == 0 {
+                    self.pairs.remove(&pair);
+                }
             }
         }
-        Self { pairs }
+        let Some(grant) = grant else { return };
+        let pairs = pairs(name, grant);
+        for pair in &pairs {
+            *self.pairs.entry(pair.clone()).or_default() += 1;
+        }
+        self.given.insert(name.clone(), pairs);
     }
 
-    /// Whether an object of kind `from` in `namespace` may refer to `name` of kind `to`. Within a namespace it
-    /// always may.
+    /// Whether an object of kind `from` in `namespace` may refer to `name` of kind `to` in another.
     pub(super) fn allow(
         &self,
         from: Kind,
@@ -49,19 +53,35 @@ impl<'a> Grants<'a> {
         to: Kind,
         name: &NamespacedName,
     ) -> bool {
-        let granted = |to_name| {
-            self.pairs.contains(&Grant {
-                from_group: from.group(),
-                from_kind: from.as_str(),
-                from_namespace: namespace,
-                to_group: to.group(),
-                to_kind: to.as_str(),
-                to_namespace: &name.namespace,
-                to_name,
+        let granted = |to_name: Option<&str>| {
+            self.pairs.contains_key(&Pair {
+                from_group: from.group().to_owned(),
+                from_kind: from.as_str().to_owned(),
+                from_namespace: namespace.to_owned(),
+                to_group: to.group().to_owned(),
+                to_kind: to.as_str().to_owned(),
+                to_namespace: name.namespace.clone(),
+                to_name: to_name.map(str::to_owned),
             })
         };
-        namespace == name.namespace || granted(None) || granted(Some(name.name.as_str()))
+        granted(None) || granted(Some(&name.name))
     }
+}
+
+fn pairs(name: &NamespacedName, grant: &ReferenceGrant) -> Vec<Pair> {
+    let mut pairs = Vec::new();
+    for from in &grant.spec.from {
+        pairs.extend(grant.spec.to.iter().map(|to| Pair {
+            from_group: from.group.clone(),
+            from_kind: from.kind.clone(),
+            from_namespace: from.namespace.clone(),
+            to_group: to.group.clone(),
+            to_kind: to.kind.clone(),
+            to_namespace: name.namespace.clone(),
+            to_name: to.name.clone().filter(|name| !name.is_empty()),
+        }));
+    }
+    pairs
 }
 
 /// What to write so that [`Grants::allow`] does.

@@ -6,18 +6,24 @@
 //! A certificate is shared by every listener that names it, so that a copy of the whole costs what it names
 //! and not what it holds; and no key is shown to whoever debugs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use penstock_feed::model::Name;
+use penstock_feed::model::{Map, Name};
 
-/// The listeners that read requests, by VIP and L4 port, and by name.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// The listeners that read requests, by VIP and L4 port, and by name. A copy shares all that is changed in neither.
+#[derive(Clone, Default, PartialEq)]
 pub struct L7 {
     /// At each place, listeners that are told apart by host name: the most specific one serves.
-    pub places: BTreeMap<SocketAddr, BTreeMap<Name, L7Listener>>,
+    pub places: Map<SocketAddr, BTreeMap<Name, L7Listener>>,
+}
+
+impl fmt::Debug for L7 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(&self.places).finish() // the map itself would show its nodes
+    }
 }
 
 /// One listener at one place.
@@ -85,10 +91,11 @@ impl L7 {
         self.places.get(place)?.get(name)
     }
 
-    /// The VIPs that it answers on, each once.
-    pub fn vips(&self) -> impl Iterator<Item = IpAddr> {
-        let all: BTreeSet<_> = self.places.keys().map(SocketAddr::ip).collect();
-        all.into_iter()
+    /// Whether it answers on a VIP.
+    #[must_use]
+    pub fn has_place_on(&self, vip: IpAddr) -> bool {
+        let ports = SocketAddr::new(vip, 0)..=SocketAddr::new(vip, u16::MAX);
+        self.places.range(ports).next().is_some()
     }
 
     /// Whether there is nothing to do.
@@ -103,12 +110,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_vip_of_two_ports_is_one_vip() {
+    fn a_vip_has_a_place_whatever_its_port() {
         let place = |text: &str| (text.parse().unwrap(), BTreeMap::new());
-        let places = ["192.0.2.1:80", "192.0.2.1:443", "[2001:db8::1]:80"].map(place);
-        let l7 = L7 { places: places.into() };
-        let vips: Vec<_> = l7.vips().map(|vip| vip.to_string()).collect();
-        assert_eq!(vips, ["192.0.2.1", "2001:db8::1"]);
+        let places = ["192.0.2.1:1", "192.0.2.3:65535", "[2001:db8::1]:80"].map(place);
+        let l7 = L7 { places: places.into_iter().collect() };
+        for (vip, expected) in [
+            ("192.0.2.1", true),
+            ("192.0.2.2", false),
+            ("192.0.2.3", true),
+            ("2001:db8::1", true),
+            ("2001:db8::2", false),
+        ] {
+            assert_eq!(l7.has_place_on(vip.parse().unwrap()), expected, "{vip}");
+        }
     }
 
     #[test]

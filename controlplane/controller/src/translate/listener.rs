@@ -1,37 +1,39 @@
 //! One listener, of a Gateway or a ListenerSet: what it serves, and who may attach.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use penstock_feed::model::{Name, PortRange, Protocol};
 use penstock_gateway_types::reference::RouteGroupKind;
 use penstock_gateway_types::value::Protocol as Spoken;
-use penstock_gateway_types::{GROUP, Listener, TlsMode};
+use penstock_gateway_types::{GROUP, Gateway, Listener, ListenerSet, TlsMode};
 
 use super::certificate::{Certificates, Referrer};
 use super::conflict::{Conflict, Waits};
 use super::frontend::Frontend;
 use super::hostname;
 use super::l7::{Certificate, L7Listener, Speaks, Tls};
+use super::look::View;
 use super::namespace::AllowedNamespaces;
 use super::verdict::Refusal;
-use crate::object::{Kind, NamespacedName, Objects};
+use crate::object::{Kind, NamespacedName};
 
 /// Whose listener it is: a Gateway's or a ListenerSet's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Owner<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
     pub(super) kind: Kind,
-    pub(super) name: &'a NamespacedName,
+    pub(super) name: NamespacedName,
 }
 
 /// `Gateway default/web`.
-impl fmt::Display for Owner<'_> {
+impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind, self.name)
     }
 }
 
-impl Owner<'_> {
+impl Owner {
     /// The name of its listener in the feed, which outlives restarts: that of a Gateway's is the short one.
     pub(super) fn place(&self, listener: &str) -> String {
         match self.kind {
@@ -51,10 +53,28 @@ impl Owner<'_> {
     }
 }
 
+/// What a listener's author wrote, within the object that holds it.
+#[derive(Clone)]
+pub(super) enum Spec {
+    OfGateway(Arc<Gateway>, usize),
+    OfListenerSet(Arc<ListenerSet>, usize),
+}
+
+impl Deref for Spec {
+    type Target = Listener;
+
+    fn deref(&self) -> &Listener {
+        match self {
+            Self::OfGateway(gateway, index) => &gateway.spec.listeners[*index],
+            Self::OfListenerSet(set, index) => &set.spec.listeners[*index],
+        }
+    }
+}
+
 /// A listener, judged by itself and beside its siblings.
-pub(super) struct Plan<'a> {
-    pub(super) spec: &'a Listener,
-    pub(super) owner: Owner<'a>,
+pub(super) struct Plan {
+    pub(super) spec: Spec,
+    pub(super) owner: Arc<Owner>,
     /// What it would serve; an error is its `Accepted` condition.
     pub(super) serves: Result<Serves, Refusal>,
     /// An error is its `ResolvedRefs` condition.
@@ -63,16 +83,13 @@ pub(super) struct Plan<'a> {
     /// speaks its protocol yet.
     pub(super) blocked: Option<String>,
     /// That by which it is told from its siblings.
-    pub(super) waits: Waits<'a>,
+    pub(super) waits: Waits,
     /// The siblings it cannot live with.
     pub(super) conflict: Option<Conflict>,
     /// Siblings that end TLS for its names; the message of its `OverlappingTLSConfig` condition.
     pub(super) overlap: Option<String>,
     /// The kinds of routes that may attach.
     pub(super) kinds: Vec<Kind>,
-    namespaces: AllowedNamespaces<'a>,
-    /// The routes that are attached, oldest first.
-    pub(super) routes: Vec<(Kind, NamespacedName)>,
 }
 
 /// A protocol and a port.
@@ -84,25 +101,23 @@ pub(super) struct Serves {
     pub(super) l7: Option<L7Listener>,
 }
 
-impl<'a> Plan<'a> {
+impl Plan {
     /// Judges a listener by itself. `frontend` is what its Gateway says of clients.
     pub(super) fn of(
-        spec: &'a Listener,
-        owner: Owner<'a>,
+        spec: Spec,
+        owner: &Arc<Owner>,
         frontend: &Frontend<'_>,
-        certificates: &Certificates<'_>,
+        certificates: Certificates<'_>,
     ) -> Self {
-        let (kinds, mut references) = kinds(spec, fitting_kinds(&spec.protocol));
-        let allowed = AllowedNamespaces::of(spec, &owner.name.namespace);
-        let namespaces = *allowed.as_ref().unwrap_or(&AllowedNamespaces::None);
-        let waits = Waits::of(spec);
+        let (kinds, mut references) = kinds(&spec, fitting_kinds(&spec.protocol));
+        let waits = Waits::of(&spec);
         let mut judged = Judged::default();
-        let serves = allowed
+        let serves = AllowedNamespaces::of(&spec, &owner.name.namespace)
             .map(|_| ())
             .and_then(|()| nameable(&waits))
-            .and_then(|()| transport(spec))
+            .and_then(|()| transport(&spec))
             .and_then(|(protocol, ports)| {
-                let speaks = judged.speaks(spec, owner, frontend, certificates)?;
+                let speaks = judged.speaks(&spec, owner, frontend, certificates)?;
                 let hostname = waits.hostname.clone();
                 let l7 = speaks.map(|speaks| L7Listener { hostname, speaks });
                 Ok(Serves { protocol, ports, l7 })
@@ -115,20 +130,15 @@ impl<'a> Plan<'a> {
                 .to_owned()
         });
         let blocked = judged.blocked.or(unserved);
-        let (conflict, overlap, routes) = (None, None, Vec::new());
-        Self {
-            spec,
-            owner,
-            serves,
-            references,
-            blocked,
-            waits,
-            conflict,
-            overlap,
-            kinds,
-            namespaces,
-            routes,
-        }
+        let (owner, conflict, overlap) = (Arc::clone(owner), None, None);
+        Self { spec, owner, serves, references, blocked, waits, conflict, overlap, kinds }
+    }
+
+    /// Whether the same routes attach to both, in the same way.
+    pub(super) fn admits_as(&self, other: &Self) -> bool {
+        let (one, other) = (&*self.spec, &*other.spec);
+        (&one.name, &one.hostname, one.port) == (&other.name, &other.hostname, other.port)
+            && (&one.protocol, &one.allowed_routes) == (&other.protocol, &other.allowed_routes)
     }
 
     /// Whether a parentRef with this sectionName and port means this listener.
@@ -138,26 +148,15 @@ impl<'a> Plan<'a> {
     }
 
     /// Why a route of `kind` in `namespace` may not attach.
-    pub(super) fn refuses(&self, kind: Kind, namespace: &str, objects: &Objects) -> Option<String> {
+    pub(super) fn refuses(&self, kind: Kind, namespace: &str, view: View<'_>) -> Option<String> {
         let name = &self.spec.name;
         if !self.kinds.contains(&kind) {
             let (protocol, kinds) = (&self.spec.protocol, named(&self.kinds));
             return Some(format!("listener {name} ({protocol}) takes {kinds}, no {kind}"));
         }
-        let allowed = self.namespaces.allow(namespace, objects);
+        let allowed = AllowedNamespaces::of(&self.spec, &self.owner.name.namespace);
+        let allowed = allowed.is_ok_and(|allowed| allowed.allow(namespace, view));
         (!allowed).then(|| format!("listener {name} takes no routes from namespace {namespace}"))
-    }
-
-    /// Attaches a route, once. Returns the older route that serves in its stead: at L4 there is one at most.
-    pub(super) fn attach(&mut self, kind: Kind, route: &NamespacedName) -> Option<&NamespacedName> {
-        // Routes come one after the other, so one that was here before is the last.
-        let same = |last: &(Kind, NamespacedName)| last.0 == kind && last.1 == *route;
-        if !self.routes.last().is_some_and(same) {
-            self.routes.push((kind, route.clone()));
-        }
-        let oldest = self.routes.first().map(|(_, oldest)| oldest);
-        let takes_one = matches!(kind, Kind::TcpRoute | Kind::UdpRoute);
-        oldest.filter(|oldest| takes_one && *oldest != route)
     }
 
     /// `supportedKinds` of its status.
@@ -214,7 +213,7 @@ fn kinds(spec: &Listener, fitting: &[Kind]) -> (Vec<Kind>, Result<(), Refusal>) 
 }
 
 /// Whether a client can ask for the listener's host name.
-fn nameable(waits: &Waits<'_>) -> Result<(), Refusal> {
+fn nameable(waits: &Waits) -> Result<(), Refusal> {
     let overlong = waits.hostname.as_deref().and_then(hostname::overlong);
     overlong.map_or(Ok(()), |label| {
         let bytes = label.len();
@@ -250,9 +249,9 @@ impl Judged {
     fn speaks(
         &mut self,
         spec: &Listener,
-        owner: Owner<'_>,
+        owner: &Owner,
         frontend: &Frontend<'_>,
-        certificates: &Certificates<'_>,
+        certificates: Certificates<'_>,
     ) -> Result<Option<Speaks>, Refusal> {
         let tls = spec.tls.as_ref();
         let mode = tls.and_then(|tls| tls.mode.as_ref()).unwrap_or(&TlsMode::Terminate);
@@ -282,9 +281,9 @@ impl Judged {
     fn terminate(
         &mut self,
         spec: &Listener,
-        owner: Owner<'_>,
+        owner: &Owner,
         frontend: &Frontend<'_>,
-        certificates: &Certificates<'_>,
+        certificates: Certificates<'_>,
     ) -> Result<Tls, Refusal> {
         let usable = self.certificates(spec, owner, certificates);
         let (clients, faults) = frontend.clients(spec.port, certificates);
@@ -298,8 +297,8 @@ impl Judged {
     fn certificates(
         &mut self,
         spec: &Listener,
-        owner: Owner<'_>,
-        certificates: &Certificates<'_>,
+        owner: &Owner,
+        certificates: Certificates<'_>,
     ) -> Vec<Arc<Certificate>> {
         const INVALID: &str = "InvalidCertificateRef";
         let references =

@@ -34,14 +34,19 @@ mod conflict;
 mod frontend;
 mod gateway;
 mod grant;
+mod holding;
 mod hostname;
 mod infrastructure;
 pub mod l7;
 mod listener;
 mod listener_set;
+mod look;
 mod namespace;
+mod note;
 mod policy;
 mod route;
+mod seat;
+mod translator;
 mod verdict;
 mod weight;
 
@@ -50,23 +55,22 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use penstock_feed::model::{Name, State};
+use penstock_gateway_types::ParentReference;
 use penstock_gateway_types::reference::RouteGroupKind;
-use penstock_gateway_types::{Gateway, ParentReference};
 
 pub use class::{CONTROLLER_NAME, SUPPORTED_FEATURES};
 pub use gateway::{AFFINITY_ANNOTATION, MODE_ANNOTATION};
+pub use holding::Sizes;
 pub use infrastructure::Infrastructure;
 pub use l7::L7;
+pub use note::{Note, Notes};
 pub use policy::{
     MSS_CLAMP_ANNOTATION, ON_EXHAUSTION_ANNOTATION, ON_REMOVAL_ANNOTATION, ON_UNKNOWN_ANNOTATION,
 };
+pub use translator::{Translator, Update};
 pub use verdict::{Refusal, Truth, Verdict};
 
-use certificate::Certificates;
-use claim::Claimed;
-use grant::Grants;
-
-use crate::object::{Kind, NamespacedName, ObjectKey, Objects};
+use crate::object::{NamespacedName, ObjectKey, Objects};
 
 /// What a set of objects means.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -90,7 +94,7 @@ pub struct Translation {
     /// What belongs on the Service that stands for a Gateway, for each that is accepted.
     pub infrastructure: BTreeMap<NamespacedName, Infrastructure>,
     /// What no condition can say, since the object has none or is not ours.
-    pub notes: Vec<Note>,
+    pub notes: Notes,
 }
 
 /// The answer to a Gateway.
@@ -173,15 +177,6 @@ pub struct AncestorVerdict {
     pub conditions: Vec<Verdict>,
 }
 
-/// A word about an object that no condition carries.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Note {
-    /// The object.
-    pub object: ObjectKey,
-    /// What is wrong, and the next move.
-    pub message: String,
-}
-
 /// What is known beside the objects.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Known<'a> {
@@ -190,17 +185,8 @@ pub struct Known<'a> {
     /// The version of the installed CRDs (their annotation `gateway.networking.k8s.io/bundle-version`); that of
     /// our types if there is no cluster.
     pub bundle_version: Option<&'a str>,
-}
-
-impl Known<'_> {
-    /// The addresses that a Gateway had before: by its status, which every controller reads alike, and then by what
-    /// this one remembers and has not written or read back yet.
-    fn before(&self, name: &NamespacedName, gateway: &Gateway) -> Vec<IpAddr> {
-        let said = gateway.status.iter().flat_map(|status| &status.addresses);
-        let said = said.filter_map(|address| address.value.parse().ok());
-        let remembered = self.held.and_then(|held| held.get(name)).into_iter().flatten().copied();
-        said.chain(remembered).collect()
-    }
+    /// How much the data plane and the L7 tier take; [`Sizes::LIMITS`] if none.
+    pub most: Option<Sizes>,
 }
 
 /// Translates what nothing else is known about.
@@ -212,123 +198,7 @@ pub fn translate(objects: &Objects) -> Translation {
 /// Translates.
 #[must_use]
 pub fn translate_with(objects: &Objects, known: Known<'_>) -> Translation {
-    let grants = Grants::of(objects);
-    let certificates = Certificates::of(objects, &grants);
-    let classes = class::ours(objects);
-    let mut notes = backend::notes(objects);
-    let mut gateways = our_gateways(objects, &classes, &certificates, &mut notes);
-    let held = |name: &NamespacedName, gateway: &Gateway| known.before(name, gateway);
-    address::assign(&mut gateways, &held, objects, &mut notes);
-    let mut sets = listener_set::join(objects, &gateways, &certificates, &mut notes);
-    listener_set::mark_overlaps(&mut gateways, &mut sets);
-
-    let backends = backend::Backends::of(objects, &grants);
-    let Attached { groups, routes, reached } =
-        attach_all(objects, &backends, &mut gateways, &mut sets, &mut notes);
-    let policies = backend_tls::answers(objects, &reached, &certificates);
-
-    let mut by_age: Vec<_> = gateways.values().collect();
-    by_age.sort_by(|one, other| one.age().cmp(&other.age()));
-    let Claimed { mut state, l7, claims } = claim::claim(&by_age, &sets, &groups, &mut notes);
-    state.vips = l7.vips().map(|vip| (vip, ())).collect();
-
-    let (mut listener_sets, mut attached) = (BTreeMap::new(), BTreeMap::new());
-    for set in &sets {
-        let Some(gateway) = gateways.get(set.gateway) else { continue };
-        let (name, verdict) = answer::listener_set(set, gateway, &claims);
-        let accepted = usize::from(verdict.accepted.status == Truth::True);
-        *attached.entry(set.gateway).or_default() += accepted;
-        listener_sets.insert(name, verdict);
-    }
-    let answers = gateways.values().map(|plan| {
-        answer::gateway(plan, attached.get(plan.name).copied().unwrap_or_default(), &claims)
-    });
-
-    notes.sort();
-    Translation {
-        state: Arc::new(state),
-        l7: Arc::new(l7),
-        addresses: gateways.values().filter_map(addresses).collect(),
-        gateways: answers.collect(),
-        listener_sets,
-        classes: classes
-            .iter()
-            .map(|(name, c)| ((*name).to_owned(), class::conditions(c, known.bundle_version)))
-            .collect(),
-        routes,
-        policies,
-        infrastructure: gateways
-            .values()
-            .filter(|plan| plan.accepted.is_ok())
-            .map(|plan| (plan.name.clone(), infrastructure::of(plan.name, plan.gateway)))
-            .collect(),
-        notes,
-    }
-}
-
-/// What a Gateway has, if it has anything.
-fn addresses(plan: &gateway::Plan<'_>) -> Option<(NamespacedName, Vec<IpAddr>)> {
-    let addresses = plan.accepted.as_ref().ok()?.addresses.clone();
-    (!addresses.is_empty()).then(|| (plan.name.clone(), addresses))
-}
-
-/// What attaching came to.
-struct Attached {
-    groups: route::Groups,
-    routes: BTreeMap<ObjectKey, Vec<ParentVerdict>>,
-    reached: backend_tls::Reached,
-}
-
-/// Attaches every route, oldest first.
-fn attach_all<'a>(
-    objects: &'a Objects,
-    backends: &backend::Backends<'_>,
-    gateways: &mut BTreeMap<NamespacedName, gateway::Plan<'a>>,
-    sets: &mut [listener_set::Plan<'a>],
-    notes: &mut Vec<Note>,
-) -> Attached {
-    let positions = sets.iter().enumerate().map(|(position, set)| (set.name, position)).collect();
-    let mut parents = route::Parents { gateways, sets, positions: &positions };
-    let (mut groups, mut routes) = (route::Groups::new(), BTreeMap::new());
-    let mut reached = backend_tls::Reached::new();
-    for route in route::routes(objects) {
-        let resolved = route::resolve(&route, backends);
-        let (answers, by) = route::attach(&route, &resolved, &mut parents, objects, notes);
-        backend_tls::reach(&route, &by, &mut reached);
-        if answers.is_empty() {
-            continue; // not ours
-        }
-        if let Some(group) = route.group_name() {
-            let key = (route.key.kind, route.name.clone());
-            groups.insert(key, (group, resolved.groups.map(Arc::new)));
-        }
-        routes.insert(route.key, answers);
-    }
-    Attached { groups, routes, reached }
-}
-
-/// The Gateways whose class is ours, each judged by itself.
-fn our_gateways<'a>(
-    objects: &'a Objects,
-    classes: &BTreeMap<&str, Result<(), Refusal>>,
-    certificates: &Certificates<'_>,
-    notes: &mut Vec<Note>,
-) -> BTreeMap<NamespacedName, gateway::Plan<'a>> {
-    let mut ours = BTreeMap::new();
-    for (name, gateway) in &objects.gateways {
-        let class = gateway.spec.gateway_class_name.as_str();
-        if let Some(accepted) = classes.get(class) {
-            let accepted = accepted.clone().map_err(|refusal| Refusal {
-                message: format!("GatewayClass {class}: {}", refusal.message),
-                ..refusal
-            });
-            ours.insert(name.clone(), gateway::Plan::of(name, gateway, accepted, certificates));
-        } else if !objects.gateway_classes.contains_key(class) {
-            let message = format!(
-                "GatewayClass {class} does not exist: write one with controllerName {CONTROLLER_NAME}"
-            );
-            notes.push(Note { object: ObjectKey::of(Kind::Gateway, name), message });
-        }
-    }
-    ours
+    let mut translator = Translator::new(known);
+    translator.update(objects, &objects.keys().collect());
+    translator.into_translation()
 }

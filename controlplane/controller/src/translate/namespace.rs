@@ -7,8 +7,8 @@ use penstock_gateway_types::gateway::RouteNamespaces;
 use penstock_gateway_types::k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement;
 use penstock_gateway_types::{FromNamespaces, Gateway, LabelSelector, Listener};
 
+use super::look::View;
 use super::verdict::Refusal;
-use crate::object::Objects;
 
 /// The label that every namespace has in a cluster: its own name.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -73,13 +73,13 @@ impl<'a> AllowedNamespaces<'a> {
 
     /// Whether an object of `namespace` may attach. Labels come from Namespace objects, if they are
     /// given; the namespace's own name is a label in any case.
-    pub(super) fn allow(&self, namespace: &str, objects: &Objects) -> bool {
+    pub(super) fn allow(&self, namespace: &str, view: View<'_>) -> bool {
         match self {
             Self::All => true,
             Self::None => false,
             Self::Same(own) => *own == namespace,
             Self::Matching(selector) => {
-                let given = objects.namespaces.get(namespace);
+                let given = view.namespace(namespace);
                 let mut labels = given.and_then(|n| n.metadata.labels.clone()).unwrap_or_default();
                 labels.insert(NAME_LABEL.to_owned(), namespace.to_owned());
                 matches(selector, &labels)

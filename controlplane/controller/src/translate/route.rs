@@ -9,10 +9,12 @@ use penstock_gateway_types::route::http::{HTTPBackendRef, HTTPRouteFilter};
 use penstock_gateway_types::{BackendRef, GROUP, ParentReference, Time};
 
 use super::backend::{Backends, Endpoints};
-use super::gateway::{self, Age, Plan as GatewayPlan};
+use super::gateway::{Age, Plan as GatewayPlan};
 use super::hostname;
 use super::listener::{Owner, Plan as ListenerPlan};
 use super::listener_set::Plan as SetPlan;
+use super::look::View;
+use super::seat::{Seat, Seats, Turn};
 use super::verdict::{Refusal, Verdict};
 use super::weight::{self, Readiness, Share};
 use super::{Note, ParentVerdict};
@@ -31,13 +33,13 @@ pub(super) struct Route<'a> {
 }
 
 impl Route<'_> {
-    pub(super) fn age(&self) -> (Age<'_>, Kind) {
-        (gateway::age(self.created, self.name), self.key.kind)
+    /// When its turn comes to attach.
+    pub(super) fn turn(&self) -> Turn {
+        Turn { age: Age::of(self.created, self.name), kind: self.key.kind }
     }
 
-    /// Whether the data plane forwards it by itself.
     fn is_l4(&self) -> bool {
-        matches!(self.key.kind, Kind::TcpRoute | Kind::UdpRoute)
+        is_l4(self.key.kind)
     }
 
     /// The name of the group that its only rule becomes; none if its packets are not the data plane's. The kind
@@ -48,39 +50,49 @@ impl Route<'_> {
     }
 }
 
-/// All routes, oldest first: the order in which they attach.
-pub(super) fn routes(objects: &Objects) -> Vec<Route<'_>> {
-    let mut routes = Vec::new();
-    for (name, route) in &objects.tcp_routes {
-        let (created, spec) = (&route.metadata.creation_timestamp, &route.spec);
-        let backends = l4_backends(&spec.rules);
-        routes.push(Route::of(Kind::TcpRoute, name, created, &spec.parent_refs, &[], backends));
-    }
-    for (name, route) in &objects.udp_routes {
-        let (created, spec) = (&route.metadata.creation_timestamp, &route.spec);
-        let backends = l4_backends(&spec.rules);
-        routes.push(Route::of(Kind::UdpRoute, name, created, &spec.parent_refs, &[], backends));
-    }
-    for (name, route) in &objects.tls_routes {
-        let (created, spec) = (&route.metadata.creation_timestamp, &route.spec);
-        let (parents, hosts, backends) =
-            (&spec.parent_refs, &spec.hostnames, l4_backends(&spec.rules));
-        routes.push(Route::of(Kind::TlsRoute, name, created, parents, hosts, backends));
-    }
-    for (name, route) in &objects.http_routes {
-        let (created, spec) = (&route.metadata.creation_timestamp, &route.spec);
-        let rules = spec.rules.iter().map(|rule| (&*rule.filters, &*rule.backend_refs));
-        let (parents, hosts, backends) = (&spec.parent_refs, &spec.hostnames, http_backends(rules));
-        routes.push(Route::of(Kind::HttpRoute, name, created, parents, hosts, backends));
-    }
-    for (name, route) in &objects.grpc_routes {
-        let (created, spec) = (&route.metadata.creation_timestamp, &route.spec);
-        let rules = spec.rules.iter().map(|rule| (&*rule.filters, &*rule.backend_refs));
-        let (parents, hosts, backends) = (&spec.parent_refs, &spec.hostnames, http_backends(rules));
-        routes.push(Route::of(Kind::GrpcRoute, name, created, parents, hosts, backends));
-    }
-    routes.sort_by(|one, other| one.age().cmp(&other.age()));
-    routes
+/// Whether the data plane forwards routes of a kind by itself.
+fn is_l4(kind: Kind) -> bool {
+    matches!(kind, Kind::TcpRoute | Kind::UdpRoute)
+}
+
+/// The route of that kind and name, as all kinds are read here.
+pub(super) fn of<'a>(objects: &'a Objects, key: &ObjectKey) -> Option<Route<'a>> {
+    let name = key.namespaced();
+    Some(match key.kind {
+        Kind::TcpRoute => {
+            let (name, route) = objects.tcp_routes.get_key_value(&name)?;
+            let (created, spec) = (&route.metadata.creation_timestamp, &route.spec);
+            let backends = l4_backends(&spec.rules);
+            Route::of(key.kind, name, created, &spec.parent_refs, &[], backends)
+        }
+        Kind::UdpRoute => {
+            let (name, route) = objects.udp_routes.get_key_value(&name)?;
+            let (created, spec) = (&route.metadata.creation_timestamp, &route.spec);
+            let backends = l4_backends(&spec.rules);
+            Route::of(key.kind, name, created, &spec.parent_refs, &[], backends)
+        }
+        Kind::TlsRoute => {
+            let (name, route) = objects.tls_routes.get_key_value(&name)?;
+            let (created, spec) = (&route.metadata.creation_timestamp, &route.spec);
+            let backends = l4_backends(&spec.rules);
+            Route::of(key.kind, name, created, &spec.parent_refs, &spec.hostnames, backends)
+        }
+        Kind::HttpRoute => {
+            let (name, route) = objects.http_routes.get_key_value(&name)?;
+            let (created, spec) = (&route.metadata.creation_timestamp, &route.spec);
+            let rules = spec.rules.iter().map(|rule| (&*rule.filters, &*rule.backend_refs));
+            let backends = http_backends(rules);
+            Route::of(key.kind, name, created, &spec.parent_refs, &spec.hostnames, backends)
+        }
+        Kind::GrpcRoute => {
+            let (name, route) = objects.grpc_routes.get_key_value(&name)?;
+            let (created, spec) = (&route.metadata.creation_timestamp, &route.spec);
+            let rules = spec.rules.iter().map(|rule| (&*rule.filters, &*rule.backend_refs));
+            let backends = http_backends(rules);
+            Route::of(key.kind, name, created, &spec.parent_refs, &spec.hostnames, backends)
+        }
+        _ => return None,
+    })
 }
 
 impl<'a> Route<'a> {
@@ -135,12 +147,12 @@ fn mirrors(path: &str, filters: &[HTTPRouteFilter], all: &mut Vec<(String, Backe
 /// What a route's rule comes to.
 pub(super) struct Resolved {
     /// Who serves its VIPs: by IPv4, and by IPv6.
-    pub(super) groups: [Group; 2],
-    references: Verdict,
+    pub(super) groups: [Arc<Group>; 2],
+    pub(super) references: Verdict,
 }
 
 /// Follows the backendRefs of a route.
-pub(super) fn resolve(route: &Route<'_>, backends: &Backends<'_>) -> Resolved {
+pub(super) fn resolve(route: &Route<'_>, backends: Backends<'_>) -> Resolved {
     let mut shares = Vec::new();
     let mut refusals: Vec<Refusal> = Vec::new();
     let mut empty = Vec::new();
@@ -162,7 +174,7 @@ pub(super) fn resolve(route: &Route<'_>, backends: &Backends<'_>) -> Resolved {
         shares.push(Share { weight, endpoints });
     }
     let groups = match route.is_l4() {
-        true => [false, true].map(|ipv6| weight::group(&of_family(&shares, ipv6))),
+        true => [false, true].map(|ipv6| Arc::new(weight::group(&of_family(&shares, ipv6)))),
         false => Default::default(),
     };
     let references = references(route, &shares, &refusals, &empty);
@@ -210,40 +222,40 @@ fn references(
 }
 
 /// The parents that are ours.
-pub(super) struct Parents<'p, 'a> {
-    pub(super) gateways: &'p mut BTreeMap<NamespacedName, GatewayPlan<'a>>,
-    pub(super) sets: &'p mut [SetPlan<'a>],
-    /// Where each is in `sets`.
-    pub(super) positions: &'p BTreeMap<&'a NamespacedName, usize>,
+#[derive(Clone, Copy)]
+pub(super) struct Parents<'p> {
+    pub(super) gateways: &'p BTreeMap<NamespacedName, GatewayPlan>,
+    pub(super) sets: &'p BTreeMap<NamespacedName, SetPlan>,
 }
 
-impl<'a> Parents<'_, 'a> {
+impl<'p> Parents<'p> {
     /// The parent of that kind and name, if it is ours, or that it does not exist at all.
     fn get(
-        &mut self,
+        &self,
         kind: Kind,
         name: &NamespacedName,
-        objects: &Objects,
-    ) -> Result<Parent<'_, 'a>, Missing> {
-        let exists = objects.get(&ObjectKey::of(kind, name)).is_some();
+        view: View<'_>,
+    ) -> Result<Parent<'p>, Missing> {
+        let exists = view.exists(&ObjectKey::of(kind, name));
         let missing = if exists { Missing::IsNotOurs } else { Missing::DoesNotExist };
+        let owner = Owner { kind, name: name.clone() };
         if kind == Kind::Gateway {
-            let gateway = self.gateways.get_mut(name).ok_or(missing)?;
-            let owner = Owner { kind, name: gateway.name };
-            return Ok(Parent {
-                owner,
-                listeners: Ok(&mut gateway.listeners),
-                gateway: gateway.name.clone(),
-            });
+            let gateway = self.gateways.get(name).ok_or(missing)?;
+            return Ok(Parent { owner, listeners: Ok(&gateway.listeners), gateway: &gateway.name });
         }
-        let position = *self.positions.get(name).ok_or(missing)?;
-        let set = self.sets.get_mut(position).ok_or(missing)?;
-        let owner = Owner { kind, name: set.name };
-        let listeners = match &set.allowed {
-            Ok(()) => Ok(&mut set.listeners),
-            Err(refusal) => Err(refusal),
+        let set = self.sets.get(name).ok_or(missing)?;
+        let listeners = set.allowed.as_ref().map(|()| set.listeners.as_slice());
+        Ok(Parent { owner, listeners, gateway: &set.gateway })
+    }
+
+    /// The listener of a seat.
+    fn listener(&self, seat: &Seat) -> Option<&'p ListenerPlan> {
+        let name = seat.owner.namespaced();
+        let listeners = match seat.owner.kind {
+            Kind::Gateway => &self.gateways.get(&name)?.listeners,
+            _ => &self.sets.get(&name)?.listeners,
         };
-        Ok(Parent { owner, listeners, gateway: set.gateway.clone() })
+        listeners.get(seat.listener)
     }
 }
 
@@ -254,27 +266,46 @@ enum Missing {
 }
 
 /// What a parentRef names.
-struct Parent<'p, 'a> {
-    owner: Owner<'a>,
+struct Parent<'p> {
+    owner: Owner,
     /// Its listeners, or why they do not exist.
-    listeners: Result<&'p mut Vec<ListenerPlan<'a>>, &'p Refusal>,
+    listeners: Result<&'p [ListenerPlan], &'p Refusal>,
     /// The Gateway that it is, or that it joins.
-    gateway: NamespacedName,
+    gateway: &'p NamespacedName,
 }
 
-/// Attaches a route to the listeners of its parents. Answers for each parent of ours, and names the Gateways to
-/// which it is attached.
-pub(super) fn attach(
+/// What comes of one parentRef that names a parent of ours.
+#[derive(Debug)]
+pub(super) struct Meeting {
+    parent: ParentReference,
+    gateway: NamespacedName,
+    /// The listeners to which the route is attached, or why to none.
+    outcome: Result<Vec<Seat>, Refusal>,
+}
+
+impl Meeting {
+    /// The listeners to which the route is attached.
+    pub(super) fn seats(&self) -> &[Seat] {
+        self.outcome.as_deref().unwrap_or_default()
+    }
+
+    /// The Gateway by which the route is reached.
+    pub(super) fn gateway(&self) -> Option<&NamespacedName> {
+        self.outcome.is_ok().then_some(&self.gateway)
+    }
+}
+
+/// Finds the listeners that a route attaches to. A meeting for each parent of ours.
+pub(super) fn meet(
     route: &Route<'_>,
-    resolved: &Resolved,
-    parents: &mut Parents<'_, '_>,
-    objects: &Objects,
+    parents: Parents<'_>,
+    view: View<'_>,
     notes: &mut Vec<Note>,
-) -> (Vec<ParentVerdict>, Vec<NamespacedName>) {
-    let (mut answers, mut attached): (Vec<ParentVerdict>, _) = (Vec::new(), Vec::new());
+) -> Vec<Meeting> {
+    let mut meetings: Vec<Meeting> = Vec::new();
     for reference in route.parents {
         let Some((kind, name)) = parent_of(route, reference) else { continue };
-        let parent = match parents.get(kind, &name, objects) {
+        let parent = match parents.get(kind, &name, view) {
             Ok(parent) => parent,
             Err(Missing::IsNotOurs) => continue,
             Err(Missing::DoesNotExist) => {
@@ -283,38 +314,62 @@ pub(super) fn attach(
                 continue;
             }
         };
-        if answers.iter().any(|answer| answer.parent == *reference) {
+        if meetings.iter().any(|meeting| meeting.parent == *reference) {
             continue; // the same reference twice has one answer
         }
-        let gateway = parent.gateway.clone();
-        let accepted = match attach_to(route, reference, parent, objects) {
-            Ok(message) => {
-                attached.push(gateway);
-                accepted(route, message)
-            }
-            Err(refusal) => Verdict::fails("Accepted", refusal),
-        };
-        let conditions = vec![accepted, resolved.references.clone()];
-        answers.push(ParentVerdict { parent: reference.clone(), conditions });
+        let (parent_ref, gateway) = (reference.clone(), parent.gateway.clone());
+        let outcome = meet_at(route, reference, parent, view);
+        meetings.push(Meeting { parent: parent_ref, gateway, outcome });
     }
-    (answers, attached)
+    meetings
+}
+
+/// Answers a route for each of its parents, once it is known who else is there.
+pub(super) fn answer(
+    kind: Kind,
+    turn: &Turn,
+    meetings: &[Meeting],
+    references: &Verdict,
+    parents: Parents<'_>,
+    seats: &Seats,
+) -> Vec<ParentVerdict> {
+    let behind = |seat: &Seat| {
+        let oldest = seats.oldest(seat).filter(|oldest| *oldest != turn && is_l4(kind))?;
+        let listener = &parents.listener(seat)?.spec.name;
+        Some(format!("{listener} is served by the older {kind} {}", oldest.age.name))
+    };
+    let answer = |meeting: &Meeting| {
+        let accepted = match &meeting.outcome {
+            Ok(seats) => {
+                // At L4 there is one at most.
+                let behind: Vec<_> = seats.iter().filter_map(behind).collect();
+                let message = match behind.as_slice() {
+                    [] => "the route is attached".to_owned(),
+                    behind => format!("the route is attached; listener {}", behind.join(", ")),
+                };
+                accepted(kind, message)
+            }
+            Err(refusal) => Verdict::fails("Accepted", refusal.clone()),
+        };
+        let conditions = vec![accepted, references.clone()];
+        ParentVerdict { parent: meeting.parent.clone(), conditions }
+    };
+    meetings.iter().map(answer).collect()
 }
 
 /// `Accepted` of a route that is attached. What is attached and cannot be forwarded yet is not accepted: nobody
 /// shall believe that it serves. It counts as attached all the same, since that is by listener and parentRef
 /// alone (and the conformance suite counts HTTPRoutes for an implementation of TCPRoute, in GatewayModifyListeners).
-fn accepted(route: &Route<'_>, message: String) -> Verdict {
-    if route.is_l4() {
+fn accepted(kind: Kind, message: String) -> Verdict {
+    if is_l4(kind) {
         return Verdict::holds("Accepted", "Accepted", message);
     }
-    let meanwhile = match route.key.kind {
+    let meanwhile = match kind {
         Kind::TlsRoute => "connections are refused",
         _ => "requests are answered 404",
     };
-    let message = format!(
-        "{message}, but rules of kind {} are not served by this version: {meanwhile}",
-        route.key.kind
-    );
+    let message =
+        format!("{message}, but rules of kind {kind} are not served by this version: {meanwhile}");
     Verdict::fails("Accepted", Refusal::new("UnsupportedValue", message))
 }
 
@@ -330,27 +385,26 @@ fn parent_of(route: &Route<'_>, parent: &ParentReference) -> Option<(Kind, Names
         .then(|| (kind, NamespacedName::new(namespace, &parent.name)))
 }
 
-/// Attaches to every listener that the reference means and that allows it.
-fn attach_to(
+/// Every listener that the reference means and that allows the route.
+fn meet_at(
     route: &Route<'_>,
     reference: &ParentReference,
-    parent: Parent<'_, '_>,
-    objects: &Objects,
-) -> Result<String, Refusal> {
+    parent: Parent<'_>,
+    view: View<'_>,
+) -> Result<Vec<Seat>, Refusal> {
     let listeners = parent.listeners.map_err(|refusal| {
         let message = format!("{} is not accepted: {}", parent.owner, refusal.message);
         Refusal::new("NoMatchingParent", message)
     })?;
     let section_name = reference.section_name.as_deref();
-    let is_meant = |l: &ListenerPlan<'_>| l.is_meant_by(section_name, reference.port);
+    let is_meant = |l: &ListenerPlan| l.is_meant_by(section_name, reference.port);
     if !listeners.iter().any(is_meant) {
-        return Err(no_matching_parent(parent.owner, listeners, reference));
+        return Err(no_matching_parent(&parent.owner, listeners, reference));
     }
-    let kind = route.key.kind;
-    let (mut behind, mut refused, mut unnamed) = (Vec::new(), Vec::new(), Vec::new());
-    let mut attached = false;
-    for listener in listeners.iter_mut().filter(|listener| is_meant(listener)) {
-        if let Some(fault) = listener.refuses(kind, &route.name.namespace, objects) {
+    let owner = ObjectKey::of(parent.owner.kind, &parent.owner.name);
+    let (mut seats, mut refused, mut unnamed) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, listener) in listeners.iter().enumerate().filter(|(_, l)| is_meant(l)) {
+        if let Some(fault) = listener.refuses(route.key.kind, &route.name.namespace, view) {
             refused.push(fault);
             continue;
         }
@@ -359,19 +413,12 @@ fn attach_to(
             unnamed.push(format!("listener {} serves {served}", listener.spec.name));
             continue;
         }
-        attached = true;
-        if let Some(older) = listener.attach(kind, route.name) {
-            let older = older.clone();
-            behind.push(format!("{} is served by the older {kind} {older}", listener.spec.name));
-        }
+        seats.push(Seat { owner: owner.clone(), listener: index });
     }
-    match (attached, behind.as_slice()) {
-        (true, []) => Ok("the route is attached".to_owned()),
-        (true, behind) => Ok(format!("the route is attached; listener {}", behind.join(", "))),
-        (false, _) if unnamed.is_empty() => {
-            Err(Refusal::new("NotAllowedByListeners", refused.join("; ")))
-        }
-        (false, _) => {
+    match (seats.is_empty(), unnamed.is_empty()) {
+        (false, _) => Ok(seats),
+        (true, true) => Err(Refusal::new("NotAllowedByListeners", refused.join("; "))),
+        (true, false) => {
             let message = format!(
                 "none of the host names {} is served: {}",
                 route.hostnames.join(", "),
@@ -383,19 +430,15 @@ fn attach_to(
 }
 
 fn no_matching_parent(
-    owner: Owner<'_>,
-    listeners: &[ListenerPlan<'_>],
+    owner: &Owner,
+    listeners: &[ListenerPlan],
     parent: &ParentReference,
 ) -> Refusal {
     let section =
         parent.section_name.as_ref().map(|name| format!(" named {name}")).unwrap_or_default();
     let port = parent.port.map(|port| format!(" on port {port}")).unwrap_or_default();
-    let one =
-        |listener: &ListenerPlan<'_>| format!("{} ({})", listener.spec.name, listener.spec.port);
+    let one = |listener: &ListenerPlan| format!("{} ({})", listener.spec.name, listener.spec.port);
     let listeners = listeners.iter().map(one).collect::<Vec<_>>().join(", ");
     let message = format!("{owner} has no listener{section}{port}: it has {listeners}");
     Refusal::new("NoMatchingParent", message)
 }
-
-/// The routes by kind and name, with the name of their groups, and these: by IPv4, and by IPv6.
-pub(super) type Groups = BTreeMap<(Kind, NamespacedName), (Name, [Arc<Group>; 2])>;

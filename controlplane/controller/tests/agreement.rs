@@ -1,0 +1,161 @@
+//! Random changes of objects: what is made of them one by one is what would be made of the whole.
+
+mod random;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use penstock_controlplane::manifest;
+use penstock_controlplane::object::{Kind, NamespacedName, Object, ObjectKey, Objects};
+use penstock_controlplane::translate::{
+    Known, Sizes, Translation, Translator, Update, translate_with,
+};
+use penstock_feed::model::Touched;
+use penstock_gateway_types::GatewayStatus;
+use penstock_gateway_types::gateway::GatewayStatusAddress;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use random::{classes, object};
+
+/// What may happen to objects.
+#[derive(Clone, Debug)]
+enum Event {
+    /// One is made, or takes the place of the one of its name.
+    Put(String),
+    /// One is removed.
+    Remove(Index),
+    /// The status of a Gateway says that it has an address.
+    Status(Index, &'static str),
+    /// One is told of that did not change.
+    Nothing(Index),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        12 => object().prop_map(Event::Put),
+        3 => any::<Index>().prop_map(Event::Remove),
+        1 => (any::<Index>(), select(vec!["192.0.2.1", "192.0.2.2", "2001:db8::1"]))
+            .prop_map(|(index, address)| Event::Status(index, address)),
+        1 => any::<Index>().prop_map(Event::Nothing),
+    ]
+}
+
+fn keys(objects: &Objects) -> Vec<ObjectKey> {
+    objects.iter().map(|object| object.key()).collect()
+}
+
+/// Makes an event happen. Returns the object it is about, if there is one.
+fn happen(event: Event, objects: &mut Objects) -> Option<ObjectKey> {
+    let known = keys(objects);
+    match event {
+        Event::Put(text) => {
+            let object = manifest::read("in.yaml", &text).manifests.into_iter().next()?.object;
+            let key = object.key();
+            objects.insert(object);
+            Some(key)
+        }
+        Event::Remove(index) => {
+            let key = (!known.is_empty()).then(|| index.get(&known).clone())?;
+            objects.remove(&key);
+            Some(key)
+        }
+        Event::Status(index, address) => {
+            let known: Vec<_> = known.into_iter().filter(|key| key.kind == Kind::Gateway).collect();
+            let key = (!known.is_empty()).then(|| index.get(&known).clone())?;
+            let Some(Object::Gateway(mut gateway)) = objects.get(&key) else { return None };
+            let addresses = vec![GatewayStatusAddress { type_: None, value: address.to_owned() }];
+            Arc::make_mut(&mut gateway).status =
+                Some(GatewayStatus { addresses, ..GatewayStatus::default() });
+            objects.insert(Object::Gateway(gateway));
+            Some(key)
+        }
+        Event::Nothing(index) => (!known.is_empty()).then(|| index.get(&known).clone()),
+    }
+}
+
+/// The keys of what is another in both.
+fn differing<K: Ord + Clone, V: PartialEq>(
+    one: &BTreeMap<K, V>,
+    other: &BTreeMap<K, V>,
+) -> BTreeSet<K> {
+    let keys = one.keys().chain(other.keys());
+    keys.filter(|key| one.get(key) != other.get(key)).cloned().collect()
+}
+
+/// What an update should say of two translations.
+fn difference(before: &Translation, now: &Translation) -> Update {
+    let named = |kind: Kind, names: BTreeSet<NamespacedName>| -> BTreeSet<ObjectKey> {
+        names.iter().map(|name| ObjectKey::of(kind, name)).collect()
+    };
+    let mut answers = differing(&before.routes, &now.routes);
+    answers.extend(named(Kind::Gateway, differing(&before.gateways, &now.gateways)));
+    let sets = differing(&before.listener_sets, &now.listener_sets);
+    answers.extend(named(Kind::ListenerSet, sets));
+    answers.extend(named(Kind::BackendTlsPolicy, differing(&before.policies, &now.policies)));
+    let classes = differing(&before.classes, &now.classes);
+    answers.extend(classes.iter().map(|name| ObjectKey::cluster(Kind::GatewayClass, name)));
+    let mut touched = Touched::between(&before.state, &now.state);
+    for place in before.l7.places.keys().chain(now.l7.places.keys()) {
+        let none = BTreeMap::new();
+        let at =
+            |translation: &Translation| translation.l7.places.get(place).unwrap_or(&none).clone();
+        touched.l7_listeners.extend(differing(&at(before), &at(now)));
+    }
+    Update { answers, touched, has_notes: before.notes != now.notes }
+}
+
+fn agree(changes: Vec<Vec<Event>>, most: Option<Sizes>) -> Result<(), TestCaseError> {
+    let mut objects: Objects = classes()
+        .iter()
+        .flat_map(|text| manifest::read("in.yaml", text).manifests)
+        .map(|manifest| manifest.object)
+        .collect();
+    let known = Known { most, ..Known::default() };
+    let mut translator = Translator::new(known);
+    let mut changed: BTreeSet<ObjectKey> = keys(&objects).into_iter().collect();
+    for events in changes {
+        changed.extend(events.into_iter().filter_map(|event| happen(event, &mut objects)));
+        let before = translator.translation().clone();
+        let update = translator.update(&objects, &std::mem::take(&mut changed));
+        let now = translator.translation();
+        let whole = translate_with(&objects, Known { held: Some(&before.addresses), ..known });
+        prop_assert_eq!(now, &whole);
+        prop_assert_eq!(now.state.check(), []);
+        let expected = difference(&before, now);
+        prop_assert_eq!(&update.answers, &expected.answers);
+        prop_assert_eq!(&update.touched, &expected.touched);
+        prop_assert!(update.has_notes || !expected.has_notes);
+        prop_assert_eq!(Arc::ptr_eq(&before.state, &now.state), before.state == now.state);
+        prop_assert_eq!(Arc::ptr_eq(&before.l7, &now.l7), before.l7 == now.l7);
+    }
+    Ok(())
+}
+
+/// Enough for every run; `PROPTEST_CASES` asks for more.
+fn cases() -> ProptestConfig {
+    let asked = std::env::var_os("PROPTEST_CASES").map(|_| ProptestConfig::default().cases);
+    ProptestConfig::with_cases(asked.unwrap_or(128))
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn a_change_comes_to_what_the_whole_does(
+        start in vec(event(), 0..24), changes in vec(vec(event(), 1..4), 1..24)
+    ) {
+        agree([vec![start], changes].concat(), None)?;
+    }
+
+    /// Where there is not room for all.
+    #[test]
+    fn a_change_comes_to_what_the_whole_does_in_a_crowd(
+        start in vec(event(), 0..24), changes in vec(vec(event(), 1..4), 1..24),
+        most in (0..4_usize, 0..4_usize, 0..4_usize, 0..3_usize)
+    ) {
+        let (listeners, groups, members, l7_listeners) = most;
+        let most = Sizes { listeners, groups, members, l7_listeners };
+        agree([vec![start], changes].concat(), Some(most))?;
+    }
+}
