@@ -39,6 +39,7 @@ pub mod controller;
 pub mod finding;
 pub mod infrastructure;
 pub mod lease;
+pub mod link;
 pub mod manifest;
 pub mod metrics;
 pub mod object;
