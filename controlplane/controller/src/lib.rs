@@ -34,6 +34,7 @@
 
 pub mod agenda;
 pub mod backoff;
+pub mod boxes;
 mod check;
 pub mod controller;
 pub mod finding;
@@ -43,6 +44,7 @@ pub mod link;
 pub mod manifest;
 pub mod metrics;
 pub mod object;
+pub mod pki;
 pub mod publish;
 pub mod report;
 mod schema;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use penstock_gateway_types::boxes::Box as BoxObject;
 use penstock_gateway_types::k8s_openapi::Metadata;
 use penstock_gateway_types::{
     AddressPool, BackendTLSPolicy, ConfigMap, EndpointSlice, GROUP, GRPCRoute, Gateway,
@@ -249,6 +250,8 @@ kinds! {
     ConfigMap = "ConfigMap": ConfigMap in config_maps by namespace, "", V1, status: false;
     /// `penstock.dev/v1alpha1 AddressPool`, without a namespace.
     AddressPool = "AddressPool": AddressPool in address_pools by name, OWN_GROUP, &["v1alpha1"], status: false;
+    /// `penstock.dev/v1alpha1 Box`, without a namespace: who is pushed what is in force.
+    Box = "Box": BoxObject in boxes by name, OWN_GROUP, &["v1alpha1"], status: true;
 }
 
 impl Kind {

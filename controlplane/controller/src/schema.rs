@@ -72,7 +72,8 @@ pub(crate) fn check(object: &Object) -> Checked {
         | Object::Namespace(_)
         | Object::Secret(_)
         | Object::ConfigMap(_)
-        | Object::AddressPool(_) => Ok(()),
+        | Object::AddressPool(_)
+        | Object::Box(_) => Ok(()),
     }
 }
 

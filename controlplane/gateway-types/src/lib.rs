@@ -11,6 +11,7 @@
 //! * [`backend_tls_policy`]: BackendTLSPolicy, how TLS is spoken to backends;
 //! * [`reference_grant`]: ReferenceGrant, who may refer across namespaces;
 //! * [`address_pool`]: AddressPool, a kind of Penstock's own (`penstock.dev/v1alpha1`);
+//! * [`boxes`]: Box, a kind of Penstock's own: a machine that is pushed its configuration;
 //! * [`reference`](mod@reference): the references between objects ([`ParentReference`], [`BackendRef`], …), one type for all kinds;
 //! * [`value`]: the enumerations, each with room for a value we do not know.
 //!
@@ -30,6 +31,7 @@
 
 pub mod address_pool;
 pub mod backend_tls_policy;
+pub mod boxes;
 pub mod gateway;
 pub mod gateway_class;
 pub mod listener_set;
@@ -41,6 +43,7 @@ pub mod value;
 
 pub use address_pool::{AddressPool, AddressPoolSpec};
 pub use backend_tls_policy::{BackendTLSPolicy, BackendTLSPolicySpec, PolicyStatus};
+pub use boxes::{BoxGateways, BoxSpec, BoxStatus};
 pub use gateway::{Gateway, GatewaySpec, GatewayStatus, Listener, ListenerStatus};
 pub use gateway_class::{GatewayClass, GatewayClassSpec, GatewayClassStatus};
 pub use k8s_openapi;

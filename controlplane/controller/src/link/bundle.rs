@@ -1,8 +1,8 @@
 //! A bundle: everything that a box must know, as one value with one digest.
 //!
 //! ```text
-//!  body, a line of JSON each:   {"addresses": {...}, "listeners": [...]}     what the controller decided
-//!                               {"apiVersion": ..., "kind": ..., ...}       objects, as in a file
+//!  body, a line of JSON each:   {"listeners": [...]}                       what the controller decided
+//!                               {"apiVersion": ..., "kind": ..., ...}     objects, as in a file
 //!                               ...
 //!  digest                       SHA-256 of the body
 //!  packed                       the body, deflated
@@ -12,13 +12,12 @@
 //! nothing in it tells when or by whom it was made. So the digest alone says whether a box must be sent anything.
 //!
 //! A box translates the objects itself. Two things it must not decide, since it may see a part of the cluster only:
-//! which address a Gateway has, and which of several Gateways serves where only one can. Both are said in the first
-//! line.
+//! which address a Gateway has, and which of several Gateways serves where only one can. The first is said in each
+//! Gateway's `status.addresses`, the second by the names of the listeners to serve, in the first line.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{Read, Write};
-use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -30,7 +29,7 @@ use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 use super::frame;
-use crate::object::{self, Kind, NamespacedName, Object, Objects};
+use crate::object::{self, Kind, Object, Objects};
 use crate::schema;
 
 /// The largest body that is taken or made.
@@ -96,8 +95,6 @@ impl From<Digest> for String {
 pub struct Contents {
     /// The objects.
     pub objects: Objects,
-    /// What each Gateway has.
-    pub addresses: BTreeMap<NamespacedName, Vec<IpAddr>>,
     /// The listeners to serve, by their names in the feed: no others, whatever the objects say.
     pub listeners: BTreeSet<String>,
     /// Objects of kinds that this version does not know: they are left out.
@@ -107,7 +104,6 @@ pub struct Contents {
 /// The first line of a body.
 #[derive(Default, Deserialize, Serialize)]
 struct Decisions {
-    addresses: BTreeMap<String, Vec<IpAddr>>,
     listeners: BTreeSet<String>,
 }
 
@@ -166,9 +162,7 @@ impl Contents {
     /// The body. Costs all of it.
     #[must_use]
     pub fn body(&self) -> Vec<u8> {
-        let addresses = self.addresses.iter().map(|(name, a)| (name.to_string(), a.clone()));
-        let listeners = self.listeners.clone();
-        let decisions = Decisions { addresses: addresses.collect(), listeners };
+        let decisions = Decisions { listeners: self.listeners.clone() };
         let mut body = Vec::new();
         // These types have string keys and finite numbers only, and memory takes every write.
         let _ = serde_json::to_writer(&mut body, &decisions);
@@ -190,12 +184,6 @@ impl Contents {
         let decisions: Decisions =
             serde_json::from_slice(first).map_err(|error| fail(number, error.to_string()))?;
         let mut contents = Self { listeners: decisions.listeners, ..Self::default() };
-        for (name, addresses) in decisions.addresses {
-            let Some((namespace, name)) = name.split_once('/') else {
-                return Err(fail(1, format!("addresses: {name:?} is no namespace/name")));
-            };
-            contents.addresses.insert(NamespacedName::new(namespace, name), addresses);
-        }
         for (line, number) in lines {
             match read_object(line).map_err(|reason| fail(number, reason))? {
                 Some(object) => contents.objects.insert(object),
@@ -275,11 +263,6 @@ mod tests {
         let objects = manifest::read("web.yaml", text).manifests.into_iter().map(|m| m.object);
         Contents {
             objects: objects.collect(),
-            addresses: [(
-                NamespacedName::new("default", "web"),
-                vec!["10.10.0.100".parse().unwrap()],
-            )]
-            .into(),
             listeners: ["default/web/http".to_owned()].into(),
             unread: 0,
         }
@@ -315,7 +298,7 @@ mod tests {
             ("no decisions", pack("[]"), "line 1"),
             ("a number for a name", replaced("\"name\":\"web\"", "\"name\":7"), "invalid type"),
             ("a port that nobody has", replaced("\"port\":80", "\"port\":80000"), "65535"),
-            ("an address that is none", replaced("10.10.0.100", "10.10.0"), "line 1"),
+            ("names that are none", replaced("[\"default/web/http\"]", "7"), "line 1"),
             ("a line that is no JSON", pack(&format!("{good}\nx")), "expected value"),
             ("half of it", cut, ""),
             ("another digest", other, "is damaged"),

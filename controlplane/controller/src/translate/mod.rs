@@ -63,6 +63,7 @@ pub use gateway::{AFFINITY_ANNOTATION, MODE_ANNOTATION};
 pub use holding::Sizes;
 pub use infrastructure::Infrastructure;
 pub use l7::L7;
+pub use namespace::matches as selects;
 pub use note::{Note, Notes};
 pub use policy::{
     MSS_CLAMP_ANNOTATION, ON_EXHAUSTION_ANNOTATION, ON_REMOVAL_ANNOTATION, ON_UNKNOWN_ANNOTATION,

@@ -109,7 +109,9 @@ fn check(selector: &LabelSelector, field: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn matches(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
+/// Whether a selector selects what has these labels. An operator that nobody knows selects nothing.
+#[must_use]
+pub fn matches(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
     let wanted = selector.match_labels.iter().flatten();
     wanted.into_iter().all(|(key, value)| labels.get(key) == Some(value))
         && requirements(selector).iter().all(|requirement| meets(requirement, labels))

@@ -51,7 +51,7 @@ enum Shape {
 
 fn shape(kind: Kind) -> Shape {
     match kind {
-        Kind::GatewayClass | Kind::Gateway | Kind::ListenerSet => Shape::Own,
+        Kind::GatewayClass | Kind::Gateway | Kind::ListenerSet | Kind::Box => Shape::Own,
         Kind::BackendTlsPolicy => Shape::Shared { list: "ancestors", reference: "ancestorRef" },
         _ => Shape::Shared { list: "parents", reference: "parentRef" },
     }
