@@ -6,6 +6,10 @@
 //! the Lease names the resourceVersion it was read at: of two who want it, one gets a conflict.
 //!
 //! Forwarding does not depend on it: who does not lead feeds its data plane all the same.
+//!
+//! Boxes elsewhere do not see the Lease, so each leadership has a number, its *epoch*: the resourceVersion of the
+//! write by which it began. Those rise with every write of the cluster, also over a Lease that was deleted and made
+//! anew, so of two leaderships the later has the higher one. A box remembers the highest and obeys no lower.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -40,13 +44,26 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leads {
     until: Option<Instant>,
+    epoch: u64,
 }
 
 impl Leads {
-    /// We lead until then, if nothing happens.
+    /// We lead until then, if nothing happens, in the epoch of that number.
     #[must_use]
-    pub fn for_now(until: Instant) -> Self {
-        Self { until: Some(until) }
+    pub fn for_now(until: Instant, epoch: u64) -> Self {
+        Self { until: Some(until), epoch }
+    }
+
+    /// We lead as long as we live: there is nobody else.
+    #[must_use]
+    pub fn alone(epoch: u64) -> Self {
+        Self { until: Some(Instant::now() + Duration::from_secs(100 * 365 * 86_400)), epoch }
+    }
+
+    /// The epoch in which we lead; `None` if we do not at this moment.
+    #[must_use]
+    pub fn epoch(self) -> Option<u64> {
+        self.now().then_some(self.epoch)
     }
 
     /// Whether we lead at this moment.
@@ -99,8 +116,12 @@ impl Candidate {
         };
         let led = self.leads.now();
         match result {
-            Ok(true) => self.leads = Leads::for_now(start + OURS),
-            Ok(false) => self.leads = Leads::default(),
+            Ok(Some(version)) => {
+                // A leadership that goes on keeps its number.
+                let epoch = if led { self.leads.epoch } else { version };
+                self.leads = Leads::for_now(start + OURS, epoch);
+            }
+            Ok(None) => self.leads = Leads::default(),
             Err(ref reason) if self.trouble.as_ref() != Some(reason) => {
                 warn!(%reason, "Lease {NAME}: cannot be had");
             }
@@ -108,21 +129,24 @@ impl Candidate {
         }
         self.trouble = result.err();
         match (led, self.leads.now()) {
-            (false, true) => info!(identity = %self.identity, "leading: statuses are written"),
+            (false, true) => {
+                let epoch = self.leads.epoch;
+                info!(identity = %self.identity, epoch, "leading: statuses are written");
+            }
             (true, false) => warn!("no longer leading: statuses are left to another"),
             _ => {}
         }
     }
 
-    /// Whether the Lease is ours afterwards.
-    async fn try_hold(&mut self) -> Result<bool, Error> {
+    /// The version of the Lease if it is ours afterwards.
+    async fn try_hold(&mut self) -> Result<Option<u64>, Error> {
         let Some(mut lease) = self.api.get_opt(NAME).await? else {
             let metadata = ObjectMeta { name: Some(NAME.into()), ..ObjectMeta::default() };
             let lease = Lease { metadata, spec: Some(self.claim(None)) };
             return won(self.api.create(&PostParams::default(), &lease).await);
         };
         if !self.is_free(lease.spec.as_ref()) {
-            return Ok(false);
+            return Ok(None);
         }
         lease.spec = Some(self.claim(lease.spec.as_ref()));
         won(self.api.replace(NAME, &PostParams::default(), &lease).await)
@@ -168,10 +192,13 @@ fn patience(spec: &LeaseSpec) -> Duration {
 }
 
 /// Who is too late does not lead, and has not failed.
-fn won(answer: Result<Lease, Error>) -> Result<bool, Error> {
+fn won(answer: Result<Lease, Error>) -> Result<Option<u64>, Error> {
     match answer {
-        Ok(_) => Ok(true),
-        Err(Error::Api(status)) if status.code == 409 => Ok(false),
+        Ok(lease) => {
+            let version = lease.metadata.resource_version.as_deref();
+            Ok(Some(version.and_then(|version| version.parse().ok()).unwrap_or_default()))
+        }
+        Err(Error::Api(status)) if status.code == 409 => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -33,6 +33,7 @@
 //! 3. **Nothing is said before it is so.** `Programmed=True` waits for the data plane's acknowledgement.
 
 pub mod agenda;
+pub mod agent;
 pub mod backoff;
 pub mod boxes;
 mod check;

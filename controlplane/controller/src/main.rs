@@ -1,20 +1,25 @@
 //! `penstock-controlplane`: reads Gateway API objects from a folder or from an API server, tells the data plane,
-//! and writes their status. See the library for the journey; this is its command line.
+//! and writes their status. With `--serve-boxes` it tells boxes elsewhere instead; `penstock-controlplane agent` is what
+//! runs there. See the library for the journey; this is its command line.
 //!
 //! It needs no privilege but to read its folder, to write its run and state directories, and to connect to the
 //! data plane's socket. SIGTERM ends it and disturbs no packet; SIGHUP reads every file anew.
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
-use penstock_controlplane::controller::{self, Cluster, Paths};
+use clap::{Parser, Subcommand, ValueEnum};
+use penstock_controlplane::controller::{self, Cluster, Paths, ServeBoxes};
 use penstock_controlplane::metrics::Address;
 use penstock_controlplane::source::cluster::{Access, connect};
 use tracing::error;
 use tracing_subscriber::EnvFilter;
 
+/// The shortest life of a box's certificate.
+const SHORTEST_LIFETIME: Duration = Duration::from_secs(60);
 /// Where the Lease is, unless told.
 const NAMESPACE: &str = "penstock-system";
 
@@ -22,6 +27,9 @@ const NAMESPACE: &str = "penstock-system";
 #[derive(Parser)]
 #[command(name = "penstock-controlplane", version)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     /// The folder of *.yaml, *.yml and *.json files to read and watch. There is one source: a folder or a cluster.
     #[arg(long, value_name = "DIR", default_value = "/etc/penstock/routes.d")]
     config_dir: PathBuf,
@@ -42,33 +50,61 @@ struct Arguments {
     #[arg(long, value_name = "NAMESPACE")]
     lease_namespace: Option<String>,
 
+    /// Serve boxes that dial in here, for instance [::]:7443, and no data plane of this machine.
+    #[arg(long, value_name = "ADDR:PORT")]
+    serve_boxes: Option<SocketAddr>,
+
+    /// How long a box's certificate is good for; it is renewed before two thirds of that.
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = lifetime, requires = "serve_boxes")]
+    box_certificate_lifetime: Duration,
+
     /// Where status/ and controlplane.json are written.
-    #[arg(long, value_name = "DIR", default_value = "/run/penstock")]
+    #[arg(long, global = true, value_name = "DIR", default_value = "/run/penstock")]
     run_dir: PathBuf,
 
     /// Where the last good objects and the published state are kept.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/penstock/controlplane")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "/var/lib/penstock/controlplane"
+    )]
     state_dir: PathBuf,
 
     /// The data plane's socket [default: RUN_DIR/dataplane.sock].
-    #[arg(long, value_name = "SOCKET")]
+    #[arg(long, global = true, value_name = "SOCKET")]
     dataplane_socket: Option<PathBuf>,
 
     /// The L7 tier's socket [default: RUN_DIR/l7.sock].
-    #[arg(long, value_name = "SOCKET")]
+    #[arg(long, global = true, value_name = "SOCKET")]
     l7_socket: Option<PathBuf>,
 
     /// Serve /metrics, /healthz, /livez and /readyz there: 127.0.0.1:9465, or unix:/run/penstock/metrics.sock [default: nowhere].
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, global = true, value_name = "ADDRESS")]
     metrics: Option<Address>,
 
     /// What to log: error, warn, info or debug, also by module.
-    #[arg(long, value_name = "FILTER", default_value = "info")]
+    #[arg(long, global = true, value_name = "FILTER", default_value = "info")]
     log: String,
 
     /// How to log.
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Subcommand)]
+enum Command {
+    /// Run on a box that has joined (penstock join): be told by controllers elsewhere what to do.
+    Agent,
+}
+
+/// A length of time, of a minute at least: a certificate that is over before it arrives lets nobody in.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    match lifetime >= SHORTEST_LIFETIME {
+        true => Ok(lifetime),
+        false => Err(format!("{text} is less than {SHORTEST_LIFETIME:?}")),
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -128,9 +164,23 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         state_dir: arguments.state_dir,
         metrics: arguments.metrics,
     };
-    let Some(access) = access else { return Ok(controller::run(paths).await?) };
+    if let Some(Command::Agent) = arguments.command {
+        return Ok(controller::run_as_agent(paths).await?);
+    }
+    let certificate_lifetime = arguments.box_certificate_lifetime;
+    let boxes = arguments.serve_boxes.map(|listen| ServeBoxes { listen, certificate_lifetime });
+    let Some(access) = access else {
+        return Ok(match boxes {
+            None => controller::run(paths).await?,
+            Some(boxes) => controller::run_serving(paths, None, boxes).await?,
+        });
+    };
     let (client, url, namespace) = connect(&access).await?;
     let pods = (access == Access::InCluster).then_some(namespace);
     let lease_namespace = arguments.lease_namespace.or(pods).unwrap_or(NAMESPACE.to_owned());
-    Ok(controller::run_on_cluster(paths, Cluster { client, url, lease_namespace }).await?)
+    let cluster = Cluster { client, url, lease_namespace };
+    Ok(match boxes {
+        None => controller::run_on_cluster(paths, cluster).await?,
+        Some(boxes) => controller::run_serving(paths, Some(cluster), boxes).await?,
+    })
 }

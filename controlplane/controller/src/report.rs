@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use penstock_gateway_types::Time;
 use serde::Serialize;
 
+use crate::boxes::server::Counted;
 use crate::finding::{Finding, Severity};
 use crate::whole_file;
 
@@ -42,6 +43,12 @@ pub struct Report {
     pub trouble: Option<String>,
     /// How we stand with the L7 tier.
     pub l7: L7Tier,
+    /// How we stand with boxes elsewhere, if we serve them instead of a data plane here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boxes: Option<Boxes>,
+    /// How we stand with the controller that says what to do, if one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Agent>,
     /// How many objects are in force.
     pub objects: usize,
     /// How many things are refused, or not served as written.
@@ -64,6 +71,45 @@ pub struct L7Tier {
     /// The generation that it acknowledged last; 0 before the first.
     pub acknowledged: u64,
     /// Why it is not connected, or why it did not take the last state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+/// How we stand with boxes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Boxes {
+    /// Where we serve them.
+    pub address: String,
+    /// How many there are.
+    pub boxes: usize,
+    /// How many are connected.
+    pub connected: usize,
+    /// How many of those have what they should, by the word of every consumer.
+    pub in_sync: usize,
+    /// The version that stays in force until it is released.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<String>,
+    /// What was counted.
+    #[serde(flatten)]
+    pub counted: Counted,
+}
+
+/// How we stand with the controller of this box.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Agent {
+    /// Which Box this is.
+    pub name: String,
+    /// Whether there is a link: what is in force stays in force without one.
+    pub connected: bool,
+    /// Who the controller is, and where.
+    pub controller: String,
+    /// The number of what is in force.
+    pub version: u64,
+    /// The digest of that; empty before the first.
+    pub digest: String,
+    /// The highest epoch that we were told of.
+    pub epoch: u64,
+    /// Why there is no link, or why the last bundle was not taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
 }

@@ -17,12 +17,15 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::round::Round;
-use super::{Desk, Paths, StartError, beat, take};
+use super::{
+    Consumers, Desk, Paths, ServeBoxes, StartError, beat, elsewhere, here, take, take_boxes,
+};
 use crate::finding::{Finding, Severity};
 use crate::infrastructure::{self, Keeper, Wanted};
 use crate::lease::{self, Candidate, Identity, Leads};
 use crate::metrics::Metrics;
 use crate::object::{Kind, NamespacedName, Object, ObjectKey};
+use crate::pki::keeper;
 use crate::report::ApiServer;
 use crate::source::cluster::{self, Happening, MOST_WAITING, Seen};
 use crate::status::cluster::{Message, StatusWriter, Wish};
@@ -47,12 +50,28 @@ pub struct Cluster {
 }
 
 /// Runs until a signal ends it.
-pub(super) async fn run(paths: &Paths, cluster: Cluster, desk: Desk) -> Result<(), StartError> {
-    let Desk { mut terminate, mut interrupt, mut hang_up, .. } = desk;
-    let Desk { publishers, metrics, mut events, mut l7_events, .. } = desk;
+pub(super) async fn run(
+    paths: &Paths,
+    cluster: Cluster,
+    mut desk: Desk,
+    boxes: Option<ServeBoxes>,
+) -> Result<(), StartError> {
     let identity = Identity::open(&paths.state_dir)?;
+    let (lead, leads) = watch::channel(Leads::default());
+    let (consumers, mut words) = match boxes {
+        None => here(paths)?,
+        Some(boxes) => {
+            let keeper = keeper::Keeper::secret(cluster.client.clone(), &cluster.lease_namespace);
+            let name = identity.name();
+            match elsewhere(paths, &boxes, keeper, leads.clone(), name, &mut desk).await? {
+                Some(started) => started,
+                None => return Ok(()),
+            }
+        }
+    };
+    let Desk { mut terminate, mut interrupt, mut hang_up, metrics } = desk;
     let mut watches = cluster::watch_all(&cluster.client, &metrics);
-    let mut work = Work::new(paths, &cluster, &identity, publishers, &metrics);
+    let mut work = Work::new(paths, &cluster, &identity, (lead, leads), consumers, &metrics);
     info!(api_server = %cluster.url, identity = identity.name(), "control process started");
     work.begin();
     let mut beat = beat();
@@ -64,12 +83,16 @@ pub(super) async fn run(paths: &Paths, cluster: Cluster, desk: Desk) -> Result<(
                 info!("SIGHUP: everything is listed anew");
                 watches = cluster::watch_all(&cluster.client, &metrics);
             }
-            Some(event) = events.recv() => {
-                take(event, &mut events, &mut work.round, Round::hear);
+            Some(event) = words.dataplane.recv() => {
+                take(event, &mut words.dataplane, &mut work.round, Round::hear);
                 work.wish();
             }
-            Some(event) = l7_events.recv() => {
-                take(event, &mut l7_events, &mut work.round, Round::hear_l7);
+            Some(event) = words.l7.recv() => {
+                take(event, &mut words.l7, &mut work.round, Round::hear_l7);
+                work.wish();
+            }
+            Some(event) = words.fleet.recv() => {
+                take_boxes(event, &mut words.fleet, &mut work.round);
                 work.wish();
             }
             Some(happening) = watches.happenings.recv() => {
@@ -127,17 +150,17 @@ impl Work {
         paths: &Paths,
         cluster: &Cluster,
         identity: &Identity,
-        publishers: super::Publishers,
+        (lead, leads): (watch::Sender<Leads>, watch::Receiver<Leads>),
+        consumers: Consumers,
         metrics: &Arc<Metrics>,
     ) -> Self {
-        let (lead, leads) = watch::channel(Leads::default());
         let candidate =
             Candidate::new(cluster.client.clone(), &cluster.lease_namespace, identity.name());
         let mut tasks = JoinSet::new();
         tasks.spawn(candidate.run(lead));
         let told = ApiServer { url: cluster.url.clone(), ..ApiServer::default() };
         Self {
-            round: Round::new(paths, Some(told), publishers, Arc::clone(metrics)),
+            round: Round::new(paths, Some(told), consumers, Arc::clone(metrics)),
             metrics: Arc::clone(metrics),
             mirror: Mirror::default(),
             writer: StatusWriter::start(cluster.client.clone(), leads.clone(), Arc::clone(metrics)),

@@ -6,11 +6,17 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::round::{Round, now};
-use super::{Desk, Paths, StartError, beat, take};
+use super::{
+    Consumers, Desk, Paths, ServeBoxes, StartError, Words, beat, elsewhere, here, take, take_boxes,
+};
+use crate::agent::kept::Epochs;
 use crate::finding::{Finding, Severity};
+use crate::lease::{Identity, Leads};
+use crate::pki::keeper::{self, Keeper};
 use crate::source::folder::{self, Change, Settle, Texts, Watch};
 use crate::store::Store;
 
@@ -19,11 +25,21 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// While the folder cannot be watched or read, it is tried this often.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// Runs until a signal ends it.
-pub(super) async fn run(paths: &Paths, desk: Desk) -> Result<(), StartError> {
-    let Desk { mut terminate, mut interrupt, mut hang_up, .. } = desk;
-    let Desk { publishers, metrics, mut events, mut l7_events, .. } = desk;
+pub(super) async fn run(
+    paths: &Paths,
+    mut desk: Desk,
+    boxes: Option<ServeBoxes>,
+) -> Result<(), StartError> {
+    let (consumers, mut words) = match boxes {
+        None => here(paths)?,
+        Some(boxes) => match for_boxes(paths, &boxes, &mut desk).await? {
+            Some(started) => started,
+            None => return Ok(()),
+        },
+    };
+    let Desk { mut terminate, mut interrupt, mut hang_up, metrics } = desk;
     let mut reading = Reading::new(&paths.config_dir);
-    let mut round = Round::new(paths, None, publishers, metrics);
+    let mut round = Round::new(paths, None, consumers, metrics);
     let mut kept = Kept::load(paths);
     info!(config_dir = %paths.config_dir.display(), "control process started");
     reading.look(&mut kept, &mut round);
@@ -38,10 +54,11 @@ pub(super) async fn run(paths: &Paths, desk: Desk) -> Result<(), StartError> {
                 kept.store.forget_texts();
                 reading.look(&mut kept, &mut round);
             }
-            Some(event) = events.recv() => take(event, &mut events, &mut round, Round::hear),
-            Some(event) = l7_events.recv() => {
-                take(event, &mut l7_events, &mut round, Round::hear_l7);
+            Some(event) = words.dataplane.recv() => {
+                take(event, &mut words.dataplane, &mut round, Round::hear);
             }
+            Some(event) = words.l7.recv() => take(event, &mut words.l7, &mut round, Round::hear_l7),
+            Some(event) = words.fleet.recv() => take_boxes(event, &mut words.fleet, &mut round),
             Some(change) = reading.changes.recv() => reading.note(change),
             () = tokio::time::sleep_until(wake) => reading.look(&mut kept, &mut round),
             () = round.overdue() => round.time_passed(),
@@ -50,6 +67,24 @@ pub(super) async fn run(paths: &Paths, desk: Desk) -> Result<(), StartError> {
     }
     info!("control process ends; the data plane goes on with what it has");
     Ok(())
+}
+
+/// Boxes elsewhere, of one controller: it leads as long as it lives, and each life is an epoch.
+async fn for_boxes(
+    paths: &Paths,
+    boxes: &ServeBoxes,
+    desk: &mut Desk,
+) -> Result<Option<(Consumers, Words)>, StartError> {
+    let identity = Identity::open(&paths.state_dir)?;
+    let folder = paths.state_dir.join("boxes");
+    std::fs::create_dir_all(&folder)?;
+    let mut epochs = Epochs::open(&folder)?;
+    let epoch = epochs.highest() + 1;
+    epochs.meet(epoch).map_err(io::Error::other)?;
+    // Whoever receives sees the last value, though nobody sends any more.
+    let (_, leads) = watch::channel(Leads::alone(epoch));
+    let keeper = Keeper::File(folder.join(keeper::NAME));
+    elsewhere(paths, boxes, keeper, leads, identity.name(), desk).await
 }
 
 /// The files as they were last good, and where they are saved.

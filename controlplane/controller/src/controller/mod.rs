@@ -2,36 +2,48 @@
 //!
 //! ```text
 //!  folder: changes, SIGHUP, a look now and then ─► read ─► store ─┐
-//!  cluster: what its watches saw ─────────────────────► mirror ───┴► translate ─► publisher
+//!  cluster: what its watches saw ─────────────────────► mirror ───┤
+//!  agent: the bundle that a controller wants ─────────────────────┴► translate ─► publisher, or boxes elsewhere
 //!  acknowledgements, connections ─► progress ─────────────────────────┴─► status files, API server, report
 //! ```
 //!
 //! Every arrow is level-triggered: whatever is read, lost or repeated, the next round compares the whole and
 //! acts on what differs.
 
+mod agent;
 mod cluster;
 mod folder;
 mod round;
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use penstock_feed::StateFile;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, channel, unbounded_channel};
+use tokio::sync::watch;
+use tokio::time::{Interval, MissedTickBehavior, sleep};
 use tracing::warn;
 
+pub use agent::run_as_agent;
 pub use cluster::Cluster;
 
+use crate::boxes::server::{Policy, ServeError};
+use crate::boxes::{Fleet, FleetEvent};
+use crate::lease::Leads;
 use crate::metrics::{Address, Metrics, serve};
+use crate::pki::keeper::Keeper;
 use crate::publish::{Event, Publisher, Target};
 use round::Round;
 
 /// The report is touched this often, so that a process that hangs can be told from one with nothing to do.
 const BEAT: Duration = Duration::from_secs(1);
+
+/// The authority of boxes is asked for so often until it is known.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Where everything is.
 #[derive(Clone, Debug)]
@@ -74,6 +86,21 @@ pub enum StartError {
     /// The kernel has no thread, descriptor or signal for us.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
+    /// Boxes cannot be served.
+    #[error("{0}")]
+    Boxes(#[from] ServeError),
+    /// We are to run on a box that has not joined.
+    #[error("{}: this box has not joined: make a token with `penstock token`, and run `penstock join` here", .0.display())]
+    NotJoined(PathBuf),
+}
+
+/// How boxes are served, instead of a data plane here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServeBoxes {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// How long a box's certificate is good for: it is renewed before two thirds of that.
+    pub certificate_lifetime: Duration,
 }
 
 /// Runs on a folder until SIGTERM or SIGINT. SIGHUP reads every file anew.
@@ -82,7 +109,23 @@ pub enum StartError {
 /// [`StartError`]. Once it runs, nothing ends it but a signal.
 pub async fn run(paths: Paths) -> Result<(), StartError> {
     let desk = Desk::open(&paths)?;
-    folder::run(&paths, desk).await
+    folder::run(&paths, desk, None).await
+}
+
+/// The same, and serves boxes elsewhere instead of a data plane here: on a cluster, or on a folder if there is none.
+///
+/// # Errors
+/// [`StartError`]. Once it runs, nothing ends it but a signal.
+pub async fn run_serving(
+    paths: Paths,
+    cluster: Option<Cluster>,
+    boxes: ServeBoxes,
+) -> Result<(), StartError> {
+    let desk = Desk::open(&paths)?;
+    match cluster {
+        Some(cluster) => cluster::run(&paths, cluster, desk, Some(boxes)).await,
+        None => folder::run(&paths, desk, Some(boxes)).await,
+    }
 }
 
 /// Runs on the API server of a cluster until SIGTERM or SIGINT. `paths.config_dir` is not read.
@@ -91,53 +134,110 @@ pub async fn run(paths: Paths) -> Result<(), StartError> {
 /// [`StartError`]. Once it runs, nothing ends it but a signal.
 pub async fn run_on_cluster(paths: Paths, cluster: Cluster) -> Result<(), StartError> {
     let desk = Desk::open(&paths)?;
-    cluster::run(&paths, cluster, desk).await
+    cluster::run(&paths, cluster, desk, None).await
 }
 
-/// What both sources need to begin.
+/// What every source needs to begin.
 struct Desk {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
-    publishers: Publishers,
     metrics: Arc<Metrics>,
-    events: UnboundedReceiver<Event>,
-    l7_events: UnboundedReceiver<Event>,
 }
 
-/// The ways to who is told what to do.
+/// The ways to who is told what to do here.
 struct Publishers {
     dataplane: Publisher,
     l7: Publisher,
+}
+
+/// Who is told what to do.
+enum Consumers {
+    /// The data plane and the L7 tier of this box.
+    Here(Publishers),
+    /// Boxes elsewhere.
+    Boxes(Box<Fleet>),
+}
+
+/// What those who are told say. Of two of them nothing ever comes.
+struct Words {
+    dataplane: UnboundedReceiver<Event>,
+    l7: UnboundedReceiver<Event>,
+    fleet: Receiver<FleetEvent>,
 }
 
 impl Desk {
     fn open(paths: &Paths) -> Result<Self, StartError> {
         usable(&paths.run_dir, "--run-dir")?;
         usable(&paths.state_dir, "--state-dir")?;
-        let metrics = metrics(paths.metrics.as_ref())?;
-        let (events_in, events) = unbounded_channel();
-        let (l7_events_in, l7_events) = unbounded_channel();
-        let target = |name, socket: &PathBuf, file| {
-            let memory = memory(&paths.state_dir.join(file));
-            Target { name, socket: socket.clone(), memory }
-        };
-        let dataplane = target("publish", &paths.dataplane_socket, "published");
-        let l7 = target("publish-l7", &paths.l7_socket, "published-l7");
-        let publishers = Publishers {
-            dataplane: Publisher::start(dataplane, events_in)?,
-            l7: Publisher::start(l7, l7_events_in)?,
-        };
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
-            publishers,
-            metrics,
-            events,
-            l7_events,
+            metrics: metrics(paths.metrics.as_ref())?,
         })
     }
+
+    /// Waits until we are to end.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// The data plane and the L7 tier of this box.
+fn here(paths: &Paths) -> Result<(Consumers, Words), StartError> {
+    let (events_in, dataplane) = unbounded_channel();
+    let (l7_events_in, l7) = unbounded_channel();
+    let target = |name, socket: &PathBuf, file| {
+        let memory = memory(&paths.state_dir.join(file));
+        Target { name, socket: socket.clone(), memory }
+    };
+    let told = target("publish", &paths.dataplane_socket, "published");
+    let told_l7 = target("publish-l7", &paths.l7_socket, "published-l7");
+    let publishers = Publishers {
+        dataplane: Publisher::start(told, events_in)?,
+        l7: Publisher::start(told_l7, l7_events_in)?,
+    };
+    Ok((Consumers::Here(publishers), Words { dataplane, l7, fleet: channel(1).1 }))
+}
+
+/// Boxes elsewhere. Waits until the authority is known: without the API server, nothing can be told to anyone.
+/// `None` if a signal ends that.
+async fn elsewhere(
+    paths: &Paths,
+    boxes: &ServeBoxes,
+    keeper: Keeper,
+    leads: watch::Receiver<Leads>,
+    controller: &str,
+    desk: &mut Desk,
+) -> Result<Option<(Consumers, Words)>, StartError> {
+    let record = loop {
+        let fault = tokio::select! {
+            opened = keeper.open() => match opened {
+                Ok(record) => break record,
+                Err(fault) => fault,
+            },
+            () = desk.end() => return Ok(None),
+        };
+        warn!(%fault, "the authority of boxes cannot be had: tried again");
+        tokio::select! {
+            () = sleep(ASK_AGAIN) => {}
+            () = desk.end() => return Ok(None),
+        }
+    };
+    let policy = Policy {
+        listen: boxes.listen,
+        certificate_lifetime: boxes.certificate_lifetime,
+        controller: controller.to_owned(),
+    };
+    let (fleet, events) =
+        Fleet::start(policy, keeper, &record, leads, &paths.state_dir, &paths.run_dir)?;
+    let words =
+        Words { dataplane: unbounded_channel().1, l7: unbounded_channel().1, fleet: events };
+    Ok(Some((Consumers::Boxes(Box::new(fleet)), words)))
 }
 
 /// A clock that ticks as often as the report shows that we live.
@@ -145,6 +245,15 @@ fn beat() -> Interval {
     let mut beat = tokio::time::interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     beat
+}
+
+/// Takes everything of boxes that waits, then writes once.
+fn take_boxes(first: FleetEvent, more: &mut Receiver<FleetEvent>, round: &mut Round) {
+    round.hear_boxes(first);
+    while let Ok(event) = more.try_recv() {
+        round.hear_boxes(event);
+    }
+    round.conclude();
 }
 
 /// Takes every event that waits, by `hear`, then writes once.

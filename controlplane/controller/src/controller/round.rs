@@ -1,5 +1,7 @@
 //! One round: from what was read, or heard, to what is wanted, and what is written.
 
+mod boxed;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,7 +13,8 @@ use penstock_gateway_types::k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::{Paths, Publishers};
+use super::{Consumers, Paths};
+use crate::boxes::{Fleet, FleetEvent};
 use crate::finding::{Finding, Severity};
 use crate::infrastructure::Wanted;
 use crate::metrics::{Consumer, Metrics};
@@ -32,10 +35,14 @@ const FIRST_WORD: Duration = Duration::from_secs(2);
 const MOST_LOGGED: usize = 20;
 /// How long a status may wait for the data plane's word on the state it is about.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// The same of boxes, which are further away.
+const BOXES_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Everything between the sources and the files we write.
 pub(super) struct Round {
-    publishers: Publishers,
+    consumers: Consumers,
+    /// The listeners to serve, if somebody else decided: no others.
+    pub(super) only: Option<Arc<BTreeSet<String>>>,
     /// The objects in force, as the source has them.
     pub(super) in_force: InForce,
     translation: Translation,
@@ -104,7 +111,7 @@ impl Round {
     pub(super) fn new(
         paths: &Paths,
         api_server: Option<ApiServer>,
-        publishers: Publishers,
+        consumers: Consumers,
         metrics: Arc<Metrics>,
     ) -> Self {
         let report = Report {
@@ -122,6 +129,8 @@ impl Round {
             connected: false,
             trouble: None,
             l7: L7Tier::default(),
+            boxes: None,
+            agent: None,
             objects: 0,
             errors: 0,
             warnings: 0,
@@ -131,7 +140,8 @@ impl Round {
         let status_files = StatusFiles::open(&paths.run_dir);
         let statuses = status_files.statuses();
         Self {
-            publishers,
+            consumers,
+            only: None,
             in_force: InForce::default(),
             translation: Translation::default(),
             l7_wanted: Arc::default(),
@@ -156,6 +166,14 @@ impl Round {
         }
     }
 
+    /// Whether what an earlier process wrote is probably still true.
+    fn is_silent(&self) -> bool {
+        match &self.consumers {
+            Consumers::Here(_) => self.silent_until.is_some(),
+            Consumers::Boxes(fleet) => fleet.is_gathering(),
+        }
+    }
+
     /// Whether anything is wanted of the data plane yet.
     pub(super) fn has_translated(&self) -> bool {
         self.translated
@@ -173,8 +191,16 @@ impl Round {
             (self.in_force.objects.len(), self.translation.state.listeners.size());
         info!(objects, listeners, "translated");
         self.metrics.translation_seconds.observe(start.elapsed().as_secs_f64());
-        self.publishers.dataplane.want(Arc::clone(&self.translation.state));
-        self.want_l7();
+        if let Some(only) = &self.only {
+            boxed::restrict(&mut self.translation, only);
+        }
+        match &mut self.consumers {
+            Consumers::Here(publishers) => {
+                publishers.dataplane.want(Arc::clone(&self.translation.state));
+                self.want_l7();
+            }
+            Consumers::Boxes(fleet) => fleet.want(&self.in_force.objects, &self.translation),
+        }
         self.count();
     }
 
@@ -183,8 +209,13 @@ impl Round {
         for kind in Kind::ALL {
             self.metrics.objects(kind.as_str(), self.in_force.objects.count(kind));
         }
-        self.metrics.owes(Consumer::DataPlane, !self.is_forwarded());
-        self.metrics.owes(Consumer::L7, !self.is_read());
+        match &self.consumers {
+            Consumers::Here(_) => {
+                self.metrics.owes(Consumer::DataPlane, !self.is_forwarded());
+                self.metrics.owes(Consumer::L7, !self.is_read());
+            }
+            Consumers::Boxes(_) => self.metrics.told_elsewhere(),
+        }
     }
 
     /// Whether the data plane acknowledged what we want.
@@ -206,7 +237,9 @@ impl Round {
         if *wanted != *self.l7_wanted || !self.l7_told {
             self.l7_told = true;
             self.l7_wanted = wanted;
-            self.publishers.l7.want(Arc::clone(&self.l7_wanted));
+            if let Consumers::Here(publishers) = &self.consumers {
+                publishers.l7.want(Arc::clone(&self.l7_wanted));
+            }
         }
     }
 
@@ -217,6 +250,10 @@ impl Round {
 
     /// Whether the data plane owes no word on what we want, or owes it for too long.
     fn is_settled(&self) -> bool {
+        if let Consumers::Boxes(fleet) = &self.consumers {
+            let since = self.unsettled_since;
+            return fleet.is_settled() || since.is_some_and(|it| it.elapsed() > BOXES_PATIENCE);
+        }
         let forwarded =
             self.progress.refused.is_some() || self.away_since.is_some() || self.is_forwarded();
         (forwarded && self.l7_is_settled())
@@ -226,7 +263,7 @@ impl Round {
     /// The statuses and the classes that Gateways use, once the data plane's word on them is known: one write says
     /// what took effect, not one that it may and one that it did.
     pub(super) fn wish(&mut self) -> Option<(Arc<Statuses>, BTreeSet<String>)> {
-        if self.silent_until.is_some() || !self.is_settled() {
+        if self.is_silent() || !self.is_settled() {
             self.unsettled_since.get_or_insert_with(Instant::now);
             return None;
         }
@@ -373,7 +410,11 @@ impl Round {
         let lost = self.away_since.filter(|_| !self.progress.lost).map(|since| since + LOST_AFTER);
         let l7_away = self.l7_away_since.filter(|_| !self.progress.l7_lost);
         let l7_lost = l7_away.map(|since| since + LOST_AFTER);
-        match lost.into_iter().chain(l7_lost).chain(self.silent_until).min() {
+        let boxes = match &self.consumers {
+            Consumers::Here(_) => None,
+            Consumers::Boxes(fleet) => fleet.overdue(),
+        };
+        match lost.into_iter().chain(l7_lost).chain(self.silent_until).chain(boxes).min() {
             Some(when) => tokio::time::sleep_until(when).await,
             None => std::future::pending().await,
         }
@@ -389,18 +430,29 @@ impl Round {
     }
 
     /// Shows that we are alive, to whoever looks at the report.
-    pub(super) fn beat(&self) {
+    pub(super) fn beat(&mut self) {
+        if let Consumers::Boxes(fleet) = &mut self.consumers {
+            fleet.beat();
+            self.report.boxes = Some(boxed::told(fleet));
+            self.tell_report();
+        }
         self.report_file.beat();
         self.metrics.beat();
     }
 
     /// Writes status and report, where they changed.
     pub(super) fn conclude(&mut self) {
-        if self.silent_until.is_none() {
+        self.look_at_boxes();
+        if !self.is_silent() {
             self.write_status();
         }
         self.tell_findings();
         self.report.objects = self.in_force.objects.len();
+        self.tell_report();
+    }
+
+    /// Writes the report, if it changed.
+    pub(super) fn tell_report(&mut self) {
         if let Err(error) = self.report_file.write(&self.report) {
             error!(%error, "report not written: free or repair the run directory");
         }

@@ -56,6 +56,8 @@ pub struct Metrics {
     beat_ms: AtomicU64,
     /// Whether the objects have been read once.
     has_translated: AtomicBool,
+    /// Whether boxes elsewhere are told, and no data plane here.
+    is_told_elsewhere: AtomicBool,
     /// Since when each consumer owes its word on what is wanted.
     owes_since: [Mutex<Option<Instant>>; 2],
     lag: Family<Labels<1>, Seconds>,
@@ -109,6 +111,7 @@ impl Metrics {
             start: Instant::now(),
             beat_ms: AtomicU64::default(),
             has_translated: AtomicBool::default(),
+            is_told_elsewhere: AtomicBool::default(),
             owes_since: Default::default(),
             lag: Family::default(),
             memory: Gauge::default(),
@@ -318,6 +321,12 @@ impl Metrics {
         self.beat_ms.store(now.try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// Boxes elsewhere were told what is in force: no data plane here is waited for.
+    pub fn told_elsewhere(&self) {
+        self.has_translated.store(true, Ordering::Relaxed);
+        self.is_told_elsewhere.store(true, Ordering::Relaxed);
+    }
+
     /// Whether the event loop turns.
     ///
     /// # Errors
@@ -342,6 +351,8 @@ impl Metrics {
         self.health()?;
         let missing = if !self.has_translated.load(Ordering::Relaxed) {
             "the objects have not been read yet"
+        } else if self.is_told_elsewhere.load(Ordering::Relaxed) {
+            return Ok(());
         } else if !of(&self.connected) {
             "the data plane is not connected: it serves what it has, if it runs"
         } else if !of(&self.acknowledged) {

@@ -14,14 +14,13 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::identity::SKEW;
 use super::{Identity, Unusable, random};
 
 /// The name that every controller's certificate has: boxes reach controllers by many addresses.
 pub const CONTROLLER: &str = "controller.boxes.penstock.dev";
 /// How long an authority is good for.
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(20 * 365 * 86_400);
-/// Clocks may differ by so much.
-const SKEW: Duration = Duration::from_secs(3600);
 /// A request is longer than this only if someone is up to something.
 const MOST_REQUEST_BYTES: usize = 16 << 10;
 
@@ -213,13 +212,13 @@ mod tests {
         let authority = Authority::open(&kept).unwrap();
         let identity = Identity::new("edge-1", "uid-1").unwrap();
         let (_, request) = new_request().unwrap();
-        let lifetime = Duration::from_secs(9 * 3600);
+        let lifetime = Duration::from_secs(10 * 3600);
         let pem = authority.certify(&request, &identity, now, lifetime).unwrap();
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
         let card = Card::of(&der).unwrap();
         assert_eq!(card.identity, identity);
         assert_eq!((card.from, card.until), (now - SKEW, now + lifetime));
-        assert_eq!(card.renew_at(), now + Duration::from_secs(5 * 3600), "six tenths of 10 h");
+        assert_eq!(card.renew_at(), now + Duration::from_secs(6 * 3600), "six tenths of 10 h");
         assert_eq!(card.serial.len(), 32);
         let again = authority.certify(&request, &identity, now, lifetime).unwrap();
         assert_ne!(again, pem, "serials differ");

@@ -8,6 +8,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Unusable;
 
+/// Clocks may differ by so much: a certificate is good from so long before it is made.
+pub(super) const SKEW: Duration = Duration::from_secs(3600);
+
 const PREFIX: &str = "penstock:box:";
 
 /// A Box, and which one of that name.
@@ -125,8 +128,8 @@ impl Card {
     /// When to ask for another: at six tenths of its time, so before two thirds have passed.
     #[must_use]
     pub fn renew_at(&self) -> SystemTime {
-        let whole = self.until.duration_since(self.from).unwrap_or_default();
-        self.from + whole * 6 / 10
+        let made = self.from + SKEW;
+        made + self.until.duration_since(made).unwrap_or_default() * 6 / 10
     }
 }
 

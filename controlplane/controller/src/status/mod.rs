@@ -6,6 +6,7 @@
 //!
 //! [`conclude`] is pure; [`files`] puts the result where people find it.
 
+mod boxes;
 pub mod cluster;
 pub mod files;
 mod programmed;
@@ -28,6 +29,7 @@ use crate::translate::{
     AncestorVerdict, CONTROLLER_NAME, GatewayVerdict, L7, ListenerSetVerdict, ListenerVerdict,
     ParentVerdict, SUPPORTED_FEATURES, Translation, Verdict,
 };
+pub use boxes::BoxProgress;
 pub use stamp::Stamp;
 
 /// Objects with their status, by name.
@@ -50,6 +52,8 @@ pub struct Progress {
     pub l7_errors: Vec<ObjectError>,
     /// Whether it has been out of reach for longer than a restart takes.
     pub l7_lost: bool,
+    /// The boxes that are told instead of a data plane and an L7 tier here, each with its own progress.
+    pub boxes: Option<Arc<Vec<BoxProgress>>>,
 }
 
 /// Why the data plane did not take a state.
@@ -81,6 +85,9 @@ pub fn conclude(
             class.status = Some(GatewayClassStatus { conditions, supported_features });
             statuses.insert(key, Object::GatewayClass(Arc::new(class)));
         }
+    }
+    if let Some(all) = &progress.boxes {
+        boxes::conclude(objects, all, stamp, &mut statuses);
     }
     let (wanted, l7) = (&translation.state, &translation.l7);
     let programmed = programmed::Programmed { wanted, l7, progress };
@@ -275,6 +282,10 @@ pub fn conditions(object: &Object) -> Vec<(String, &Condition)> {
                 found.extend(ancestor.conditions.iter().map(under(part)));
             }
         }
+        Object::Box(object) => {
+            let status = object.status.iter().flat_map(|status| &status.conditions);
+            found.extend(status.map(under(String::new())));
+        }
         Object::TcpRoute(route) => found.extend(parents(route.status.as_ref())),
         Object::UdpRoute(route) => found.extend(parents(route.status.as_ref())),
         Object::TlsRoute(route) => found.extend(parents(route.status.as_ref())),
@@ -316,7 +327,7 @@ pub fn faults(object: &Object) -> Vec<String> {
         let good = match condition.type_.as_str() {
             "Conflicted" => "False",
             // What they say is so, and it is what the author asked for.
-            "OverlappingTLSConfig" | "InsecureFrontendValidationMode" => continue,
+            "OverlappingTLSConfig" | "InsecureFrontendValidationMode" | "Pinned" => continue,
             _ => "True",
         };
         let is_known = |part: &str| {

@@ -48,6 +48,17 @@ impl Stamp<'_> {
         }
     }
 
+    pub(super) fn of_box(&self, key: &ObjectKey) -> &[Condition] {
+        match self.previous.get(key) {
+            Some(Object::Box(object)) => object
+                .status
+                .as_ref()
+                .map(|status| status.conditions.as_slice())
+                .unwrap_or_default(),
+            _ => &[],
+        }
+    }
+
     pub(super) fn of_gateway(&self, key: &ObjectKey) -> Option<&GatewayStatus> {
         match self.previous.get(key) {
             Some(Object::Gateway(gateway)) => gateway.status.as_ref(),

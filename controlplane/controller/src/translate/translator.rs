@@ -228,6 +228,7 @@ impl Translator {
                 self.touch(key, due);
             }
             Kind::AddressPool => due.addresses = true,
+            Kind::Box => {} // who is told, not what
         }
     }
 

@@ -455,8 +455,13 @@ impl Inner {
                 if !target.namespace.is_empty() {
                     body["metadata"]["namespace"] = target.namespace.as_str().into();
                 }
-                self.put(&target.plural, body.clone());
-                return (201, body);
+                let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+                let key = (target.plural.clone(), target.namespace.clone(), name);
+                if self.objects.contains_key(&key) {
+                    return (409, status(409));
+                }
+                self.put(&target.plural, body);
+                return (201, self.objects[&key].clone());
             }
             let items: Vec<_> = self.all(&target.plural).cloned().collect();
             let version = self.version.to_string();
