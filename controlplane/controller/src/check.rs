@@ -86,7 +86,8 @@ impl Set {
 
     /// Translates the set as if the data plane served all of it, and reports what does not hold.
     fn judge(&self, findings: &mut Vec<Finding>) {
-        let objects: Objects = self.origins.values().map(|(_, m)| m.object.clone()).collect();
+        let mut objects: Objects = self.origins.values().map(|(_, m)| m.object.clone()).collect();
+        translate::service::stand_in(&mut objects);
         let translation = translate::translate(&objects);
         let acknowledged = Some(Arc::clone(&translation.state));
         let l7 = Some(Arc::clone(&translation.l7));
@@ -101,7 +102,8 @@ impl Set {
             );
         }
         for note in translation.notes.iter() {
-            findings.push(self.finding(&note.object, Severity::Warning, note.message.clone()));
+            let about = translate::service::subject(&note.object);
+            findings.push(self.finding(&about, Severity::Warning, note.message.clone()));
         }
     }
 

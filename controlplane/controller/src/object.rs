@@ -153,12 +153,6 @@ macro_rules! kinds {
                     $(.chain(self.$field.values().map(|object| Object::$kind(Arc::clone(object)))))+
             }
 
-            /// How many objects of a kind there are.
-            #[must_use]
-            pub fn count(&self, kind: Kind) -> usize {
-                match kind { $(Kind::$kind => self.$field.len(),)+ }
-            }
-
             /// The key of every object, in the order of kinds and names.
             pub fn keys(&self) -> impl Iterator<Item = ObjectKey> {
                 std::iter::empty()
@@ -238,8 +232,8 @@ kinds! {
     ReferenceGrant = "ReferenceGrant": ReferenceGrant in reference_grants by namespace, GROUP, SINCE_V1BETA1, status: false;
     /// `gateway.networking.k8s.io/v1 BackendTLSPolicy`.
     BackendTlsPolicy = "BackendTLSPolicy": BackendTLSPolicy in backend_tls_policies by namespace, GROUP, V1, status: true;
-    /// `v1 Service`.
-    Service = "Service": Service in services by namespace, "", V1, status: false;
+    /// `v1 Service`. Only of those of our class is a status written.
+    Service = "Service": Service in services by namespace, "", V1, status: true;
     /// `discovery.k8s.io/v1 EndpointSlice`.
     EndpointSlice = "EndpointSlice": EndpointSlice in endpoint_slices by namespace, "discovery.k8s.io", V1, status: false;
     /// `v1 Namespace`, without a namespace: read for its labels.

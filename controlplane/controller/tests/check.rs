@@ -29,6 +29,12 @@ fn the_example_of_two_teams_is_without_fault() {
 }
 
 #[test]
+fn the_example_of_a_service_is_without_fault() {
+    let service = include_str!("../../../deploy/examples/service.yaml");
+    assert_eq!(findings(&[("service.yaml", service)]), Vec::<String>::new());
+}
+
+#[test]
 fn what_is_wrong_is_found_with_its_place() {
     for (promise, text, expected) in [
         (

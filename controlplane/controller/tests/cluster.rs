@@ -388,3 +388,51 @@ async fn a_release_that_may_not_be_read_is_taken_to_be_ours() {
         })
         .await;
 }
+
+#[tokio::test]
+async fn a_service_of_our_class_is_answered_when_it_is_served() {
+    let (appliance, server) = (Appliance::new(), ApiServer::new());
+    let service = |name: &str, ip: &str, class: &str, port: i32| {
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"},
+            "spec": {"type": "LoadBalancer", "loadBalancerClass": class, "loadBalancerIP": ip, "ports": [{"port": port}]}})
+    };
+    server.put("services", service("web", "192.0.2.20", "penstock.dev/l4", 80));
+    server.put("services", service("theirs", "192.0.2.21", "example.com/other", 80));
+    let plane = DataPlane::start(&appliance.paths);
+    plane.willing.store(false, std::sync::atomic::Ordering::Relaxed);
+    let ingress = |name: &str| {
+        server.get("services", "default", name).unwrap()["status"]["loadBalancer"].clone()
+    };
+    let given = |ip: &str| json!({"ingress": [{"ip": ip, "ipMode": "VIP"}]});
+    appliance
+        .while_running(&server, async {
+            until("told", || plane.listeners() == 1).await;
+            until("it leads", || appliance.report()["api_server"]["leader"] == true).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            assert_eq!(ingress("web"), Value::Null, "nobody acknowledged it");
+            plane.willing.store(true, std::sync::atomic::Ordering::Relaxed);
+            until("acknowledged", || ingress("web") == given("192.0.2.20")).await;
+            server.put("services", service("web", "192.0.2.22", "penstock.dev/l4", 81));
+            until("it moves when it is told to", || ingress("web") == given("192.0.2.22")).await;
+            let objects = appliance.report()["objects"].clone();
+            assert_eq!(objects, 2, "what stands in for it is no object of anyone");
+            assert_eq!(ingress("theirs"), Value::Null);
+            tokio::time::sleep(Duration::from_millis(700)).await;
+        })
+        .await;
+    let writes = server.writes("services").len();
+    assert!(writes <= 4, "{writes}");
+    appliance
+        .while_running(&server, async {
+            until("it leads again", || appliance.report()["api_server"]["leader"] == true).await;
+            tokio::time::sleep(Duration::from_millis(1000)).await;
+            assert_eq!(server.writes("services").len(), writes, "nothing is written again");
+            server.put("services", {
+                let mut inner = service("web", "192.0.2.22", "penstock.dev/l4", 81);
+                inner["spec"]["type"] = json!("ClusterIP");
+                inner
+            });
+            until("no balancer, no listener", || plane.listeners() == 0).await;
+        })
+        .await;
+}

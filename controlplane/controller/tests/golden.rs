@@ -15,7 +15,7 @@ use penstock_controlplane::manifest;
 use penstock_controlplane::object::{Object, Objects};
 use penstock_controlplane::status::{self, Progress, Stamp, Statuses};
 use penstock_controlplane::translate::l7::{L7, Speaks, Tls};
-use penstock_controlplane::translate::{Translation, translate};
+use penstock_controlplane::translate::{Translation, service, translate};
 use penstock_feed::model::{
     Affinity, MssClamp, OnExhaustion, OnRemoval, OnUnknown, Policies, State,
 };
@@ -57,13 +57,18 @@ fn difference(expected: &str, found: &str) -> String {
 
 fn answer(input: &str) -> String {
     let contents = manifest::read("in.yaml", input);
-    let objects: Objects = contents.manifests.into_iter().map(|m| m.object).collect();
+    let mut objects: Objects = contents.manifests.into_iter().map(|m| m.object).collect();
+    service::stand_in(&mut objects);
     let translation = translate(&objects);
     assert_eq!(translation.state.check(), [], "a data plane would refuse the state");
     let mut out = String::new();
     section(&mut out, "findings", contents.findings.iter().map(ToString::to_string));
     let notes = translation.notes.iter();
-    section(&mut out, "notes", notes.map(|note| format!("{}: {}", note.object, note.message)));
+    section(
+        &mut out,
+        "notes",
+        notes.map(|note| format!("{}: {}", service::subject(&note.object), note.message)),
+    );
     let _ = write!(out, "{}", state(&translation.state));
     let _ = write!(out, "{}", l7(&translation.l7));
     let _ = write!(out, "{}", conditions(&objects, &translation));
@@ -177,6 +182,14 @@ fn conditions(objects: &Objects, translation: &Translation) -> String {
                 let _ = writeln!(out, "    listener sets: {sets}");
             }
             out += &listeners(&status.listeners);
+        }
+        if let Object::Service(service) = &object {
+            let status = service.status.as_ref().unwrap();
+            let ingress =
+                status.load_balancer.iter().flat_map(|given| given.ingress.iter().flatten());
+            let ingress = ingress
+                .map(|i| format!("{} ({})", i.ip.as_ref().unwrap(), i.ip_mode.as_ref().unwrap()));
+            let _ = writeln!(out, "    ingress: [{}]", ingress.collect::<Vec<_>>().join(", "));
         }
         if let Object::ListenerSet(set) = &object {
             out += &listeners(&set.status.as_ref().unwrap().listeners);

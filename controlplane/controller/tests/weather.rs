@@ -446,7 +446,8 @@ fn everything(server: &ApiServer) {
     let policy = json!({"targetRefs": [{"group": "", "kind": "Service", "name": "s"}],
         "validation": {"hostname": "a.example", "wellKnownCACertificates": "System"}});
     server.put("backendtlspolicies", object("BackendTLSPolicy", "p", policy));
-    let service = json!({"ports": [{"port": 80}]});
+    let service = json!({"type": "LoadBalancer", "loadBalancerClass": "penstock.dev/l4",
+        "loadBalancerIP": "192.0.2.11", "ports": [{"port": 80}]});
     server.put("services", json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "default"}, "spec": service}));
 }
 
@@ -468,12 +469,13 @@ async fn within_its_rights(streaming: bool) -> Rights {
         ("httproutes", "default", "r"),
         ("grpcroutes", "default", "r"),
         ("backendtlspolicies", "default", "p"),
+        ("services", "default", "s"),
     ];
     answered.iter().for_each(|(plural, ..)| server.fail_patches(plural, &[409]));
     let plane = DataPlane::start(&appliance.paths);
     appliance
         .while_running(&server, async {
-            until("served", || plane.listeners() == 3).await;
+            until("served", || plane.listeners() == 4).await;
             for (plural, namespace, name) in answered {
                 until(plural, || {
                     let object = server.get(plural, namespace, name).unwrap();

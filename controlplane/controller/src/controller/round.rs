@@ -24,7 +24,7 @@ use crate::report::{ApiServer, L7Tier, MOST_TOLD, Report, ReportFile};
 use crate::status::files::StatusFiles;
 use crate::status::{self, Progress, RefusedState, Stamp, Statuses};
 use crate::store::InForce;
-use crate::translate::{Known, Translation, translate_with};
+use crate::translate::{Known, Translation, service, translate_with};
 
 /// How long the data plane may be away before `Programmed` is doubted: longer than a restart takes.
 const LOST_AFTER: Duration = Duration::from_secs(10);
@@ -89,10 +89,19 @@ pub(super) fn now() -> Time {
 fn held(statuses: &Statuses) -> BTreeMap<NamespacedName, Vec<IpAddr>> {
     let mut held = BTreeMap::new();
     for object in statuses.values() {
-        let Object::Gateway(gateway) = object else { continue };
-        let said = gateway.status.iter().flat_map(|status| &status.addresses);
-        let addresses = said.filter_map(|address| address.value.parse().ok()).collect();
-        held.insert(NamespacedName::of(&gateway.metadata), addresses);
+        match object {
+            Object::Gateway(gateway) => {
+                let said = gateway.status.iter().flat_map(|status| &status.addresses);
+                let addresses = said.filter_map(|address| address.value.parse().ok()).collect();
+                held.insert(NamespacedName::of(&gateway.metadata), addresses);
+            }
+            Object::Service(service) => {
+                let addresses = service.status.iter().flat_map(service::addresses).collect();
+                let stand_in = service::stand_in_of(&NamespacedName::of(&service.metadata));
+                held.insert(stand_in, addresses);
+            }
+            _ => {}
+        }
     }
     held
 }
@@ -204,11 +213,8 @@ impl Round {
         self.count();
     }
 
-    /// Counts what is in force, and who owes his word on it.
+    /// Counts who owes his word on what is wanted.
     fn count(&self) {
-        for kind in Kind::ALL {
-            self.metrics.objects(kind.as_str(), self.in_force.objects.count(kind));
-        }
         match &self.consumers {
             Consumers::Here(_) => {
                 self.metrics.owes(Consumer::DataPlane, !self.is_forwarded());
@@ -285,7 +291,10 @@ impl Round {
     /// The Services that Gateways want, if they are not those of `before`.
     pub(super) fn infrastructure(&self, before: &[Wanted]) -> Option<Vec<Wanted>> {
         let gateways = &self.in_force.objects.gateways;
-        let wanted = self.translation.infrastructure.iter().filter_map(|(name, infrastructure)| {
+        let all = self.translation.infrastructure.iter();
+        // A Service of our class is there already.
+        let all = all.filter(|(name, _)| !service::is_stand_in(&name.name));
+        let wanted = all.filter_map(|(name, infrastructure)| {
             let gateway = gateways.get(name)?;
             let uid = gateway.metadata.uid.as_deref().unwrap_or_default();
             Some((name, uid, gateway.spec.gateway_class_name.as_str(), infrastructure))
@@ -437,6 +446,7 @@ impl Round {
             self.tell_report();
         }
         self.report_file.beat();
+        self.count_objects();
         self.metrics.beat();
     }
 
@@ -447,7 +457,7 @@ impl Round {
             self.write_status();
         }
         self.tell_findings();
-        self.report.objects = self.in_force.objects.len();
+        self.report.objects = self.in_force.origins.len();
         self.tell_report();
     }
 
@@ -503,6 +513,17 @@ impl Round {
         (self.findings, self.untold) = (findings, untold);
     }
 
+    /// Counts what is in force, of each kind: those that someone wrote. O(objects), once a second.
+    fn count_objects(&self) {
+        let mut numbers: BTreeMap<Kind, usize> = Kind::ALL.map(|kind| (kind, 0)).into();
+        for key in self.in_force.origins.keys() {
+            *numbers.entry(key.kind).or_default() += 1;
+        }
+        for (kind, number) in numbers {
+            self.metrics.objects(kind.as_str(), number);
+        }
+    }
+
     fn count_findings(&self, findings: &[Finding]) {
         self.metrics.findings(self.report.errors, self.report.warnings);
         let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
@@ -530,7 +551,9 @@ impl Round {
             faults.map(move |fault| about(key, Severity::Error, fault))
         });
         let notes = self.translation.notes.iter();
-        let notes = notes.map(|note| about(&note.object, Severity::Warning, note.message.clone()));
+        let notes = notes.map(|note| {
+            about(&service::subject(&note.object), Severity::Warning, note.message.clone())
+        });
         files.chain(faults).chain(notes).collect()
     }
 }

@@ -1,6 +1,6 @@
 //! The Services that stand for Gateways in a cluster: made, kept as wanted, and removed.
 //!
-//! A Gateway needs none to be served; others find by it what belongs to a Gateway ([`service`] says what it is).
+//! A Gateway needs none to be served; others find by it what belongs to a Gateway (`service` says what it is).
 //! Only the leader writes. A Service is applied when a field of ours differs, so fields that others gave it stay; it
 //! has its Gateway as owner, so that it goes with it, and is removed by us when the Gateway stays and is not ours any
 //! more. A Service that someone else made under the name is left alone, and told of.
@@ -259,7 +259,7 @@ impl Desk {
                 self.made.insert(service.clone(), made);
             }
             Outcome::Removed => {
-                info!(%service, "the Service of a Gateway that is not ours any more is removed");
+                info!(%service, "the Service of a Gateway that is gone, or not ours any more, is removed");
                 self.made.remove(&service);
                 self.pauses.remove(&service);
                 self.is_well(&service);

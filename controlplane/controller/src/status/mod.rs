@@ -10,6 +10,7 @@ mod boxes;
 pub mod cluster;
 pub mod files;
 mod programmed;
+mod services;
 mod stamp;
 
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ use penstock_gateway_types::{
 use crate::object::{Kind, Object, ObjectKey, Objects};
 use crate::translate::{
     AncestorVerdict, CONTROLLER_NAME, GatewayVerdict, L7, ListenerSetVerdict, ListenerVerdict,
-    ParentVerdict, SUPPORTED_FEATURES, Translation, Verdict,
+    ParentVerdict, SUPPORTED_FEATURES, Translation, Verdict, service,
 };
 pub use boxes::BoxProgress;
 pub use stamp::Stamp;
@@ -75,6 +76,9 @@ pub fn conclude(
 ) -> Statuses {
     let mut statuses = Statuses::new();
     for (name, verdicts) in &translation.classes {
+        if service::is_stand_in(name) {
+            continue;
+        }
         if let Some(class) = objects.gateway_classes.get(name) {
             let key = ObjectKey::cluster(Kind::GatewayClass, name);
             let mut class = (**class).clone();
@@ -92,6 +96,15 @@ pub fn conclude(
     let (wanted, l7) = (&translation.state, &translation.l7);
     let programmed = programmed::Programmed { wanted, l7, progress };
     for (name, verdict) in &translation.gateways {
+        if let Some(service) = service::service_of(&name.namespace, &name.name) {
+            let key = ObjectKey::of(Kind::Service, &service);
+            let given = translation.addresses.get(name).map(Vec::as_slice).unwrap_or_default();
+            let object = objects.services.get(&service);
+            let object = object
+                .map(|service| services::answer(service, verdict, given, &programmed, stamp, &key));
+            statuses.extend(object.map(|service| (key, service)));
+            continue;
+        }
         if let Some(gateway) = objects.gateways.get(name) {
             let key = ObjectKey::of(Kind::Gateway, name);
             let mut gateway = (**gateway).clone();
@@ -110,6 +123,9 @@ pub fn conclude(
         }
     }
     for (key, answers) in &translation.routes {
+        if service::is_stand_in(&key.name) {
+            continue;
+        }
         statuses.extend(route(objects, key, answers, stamp).map(|route| (key.clone(), route)));
     }
     for (name, answers) in &translation.policies {
@@ -291,6 +307,11 @@ pub fn conditions(object: &Object) -> Vec<(String, &Condition)> {
         Object::TlsRoute(route) => found.extend(parents(route.status.as_ref())),
         Object::HttpRoute(route) => found.extend(parents(route.status.as_ref())),
         Object::GrpcRoute(route) => found.extend(parents(route.status.as_ref())),
+        Object::Service(service) => {
+            let status =
+                service.status.iter().flat_map(|status| status.conditions.iter().flatten());
+            found.extend(status.map(under(String::new())));
+        }
         _ => {}
     }
     found

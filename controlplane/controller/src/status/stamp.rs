@@ -4,6 +4,8 @@ use penstock_gateway_types::{
     Condition, GatewayStatus, ListenerSetStatus, PolicyStatus, RouteStatus, Time,
 };
 
+use penstock_gateway_types::k8s_openapi::api::core::v1::ServiceStatus;
+
 use super::{Statuses, says_the_same};
 use crate::object::{Object, ObjectKey};
 use crate::translate::Verdict;
@@ -69,6 +71,13 @@ impl Stamp<'_> {
     pub(super) fn of_listener_set(&self, key: &ObjectKey) -> Option<&ListenerSetStatus> {
         match self.previous.get(key) {
             Some(Object::ListenerSet(set)) => set.status.as_ref(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn of_service(&self, key: &ObjectKey) -> Option<&ServiceStatus> {
+        match self.previous.get(key) {
+            Some(Object::Service(service)) => service.status.as_ref(),
             _ => None,
         }
     }

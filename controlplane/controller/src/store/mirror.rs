@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::InForce;
 use crate::finding::{Finding, Severity};
-use crate::object::{self, Kind, Object, ObjectKey};
+use crate::object::{self, Kind, NamespacedName, Object, ObjectKey};
 use crate::report::MOST_TOLD;
 use crate::source::cluster::Happening;
+use crate::translate::service;
 use crate::whole_file;
 
 /// The version of the format; another one is not read.
@@ -53,15 +54,20 @@ impl Mirror {
                 if let Some(named) = self.listing.get_mut(&seen.key.kind) {
                     named.insert(seen.key.clone());
                 }
-                let changed = match seen.made {
+                let is_changed = match seen.made {
                     Some(_) => self.put_made(&seen.key, in_force),
                     None => self.put(&seen.key, seen.object.as_ref(), in_force),
                 };
-                changed.then(|| seen.key.clone()).into_iter().collect()
+                let mut changed: Vec<_> =
+                    is_changed.then(|| seen.key.clone()).into_iter().collect();
+                stand_ins(&mut changed, in_force);
+                changed
             }
             Happening::Gone(key) => {
                 self.remove(key, in_force);
-                vec![key.clone()]
+                let mut changed = vec![key.clone()];
+                stand_ins(&mut changed, in_force);
+                changed
             }
             Happening::Listed(kind) => self.end_list(*kind, in_force),
             Happening::Absent(kind) => {
@@ -156,7 +162,9 @@ impl Mirror {
         let gone: BTreeSet<ObjectKey> =
             known.filter(|key| key.kind == kind && !named.contains(key)).cloned().collect();
         gone.iter().for_each(|key| self.remove(key, in_force));
-        gone.into_iter().collect()
+        let mut gone: Vec<_> = gone.into_iter().collect();
+        stand_ins(&mut gone, in_force);
+        gone
     }
 
     /// Whether every kind has been listed once, or is not installed, and the release of the CRDs was asked for: before that, what is missing may only not
@@ -208,6 +216,16 @@ impl Mirror {
     }
 }
 
+/// Lets what stands in for Services follow those that changed, which is a change, too.
+fn stand_ins(changed: &mut Vec<ObjectKey>, in_force: &mut InForce) {
+    let services = changed.iter().filter(|key| key.kind == Kind::Service);
+    let services: Vec<_> =
+        services.map(|key| NamespacedName::new(&key.namespace, &key.name)).collect();
+    for service in services {
+        changed.extend(service::follow(&mut in_force.objects, &service));
+    }
+}
+
 #[derive(Deserialize, Serialize)]
 struct Saved {
     version: u32,
@@ -246,6 +264,7 @@ fn decode(bytes: &[u8]) -> Result<InForce, String> {
         in_force.origins.insert(object.key(), String::new());
         in_force.objects.insert(object);
     }
+    service::stand_in(&mut in_force.objects);
     Ok(in_force)
 }
 

@@ -23,6 +23,7 @@ use crate::finding::{Finding, Severity};
 use crate::manifest::{self, Manifest};
 use crate::object::{ObjectKey, Objects};
 use crate::source::folder::Texts;
+use crate::translate::service;
 use history::History;
 
 /// Files, the objects of each, and the history of all.
@@ -105,6 +106,7 @@ impl Store {
             }
         }
         self.history.keep_only(&all.origins);
+        service::stand_in(&mut all.objects);
         all
     }
 }

@@ -7,6 +7,7 @@
 //! ```text
 //! class          which Gateways are ours
 //! gateway        is each well-formed, and what does it ask for (policy, address, frontend)
+//! service        what stands in for a Service of type LoadBalancer, before all this
 //! listener_set   which ListenerSets join it
 //! listener       what would each listener serve, who may attach, are its certificates good (certificate)
 //! conflict       which listeners cannot be told apart
@@ -46,6 +47,7 @@ mod note;
 mod policy;
 mod route;
 mod seat;
+pub mod service;
 mod translator;
 mod verdict;
 mod weight;

@@ -7,7 +7,7 @@
 //! Kept are the spec and what of the metadata means something to us: managed fields, most annotations and the
 //! names of pods behind endpoints are a third of a cluster's bytes. The status is kept apart ([`Observed`]): it
 //! is what we write, so that a write of ours is no change of the object. But for the addresses of a Gateway, which
-//! stay its own.
+//! and a Service of our class, which stay its own.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 
 use crate::object::{self, Kind, Object, ObjectKey};
 use crate::schema;
+use crate::translate::service::{LOAD_BALANCER_CLASS, RANGES_ANNOTATION};
 
 /// The name under which the API server keeps which fields are ours.
 pub const FIELD_MANAGER: &str = "penstock-controlplane";
@@ -167,6 +168,14 @@ impl Raw {
         }
     }
 
+    /// Whether it may have a status of ours: of Services only those of our class, and those that were.
+    fn is_answered(&self, kind: Kind) -> bool {
+        kind.has_status()
+            && (kind != Kind::Service
+                || is_balanced(&self.value)
+                || ours(&self.metadata, Some("status")).is_some())
+    }
+
     /// What we made of it: nothing, unless its owner is among the fields that are ours.
     #[must_use]
     pub fn made(&self) -> Option<Made> {
@@ -192,7 +201,7 @@ impl Raw {
     #[must_use]
     pub fn seen(mut self, kind: Kind, listed: bool) -> Seen {
         let key = self.key(kind);
-        let observed = kind.has_status().then(|| self.observed());
+        let observed = self.is_answered(kind).then(|| self.observed());
         let made = (kind == Kind::Service).then(|| self.made()).flatten();
         trim(&mut self.value, kind);
         Seen { key, object: read(kind, self.value), observed, made, listed }
@@ -219,6 +228,11 @@ fn ours<'a>(metadata: &'a ObjectMeta, subresource: Option<&str>) -> Option<&'a V
     Some(&ours.next()?.fields_v1.as_ref()?.0)
 }
 
+/// Whether it is a Service of our class.
+fn is_balanced(service: &Value) -> bool {
+    service.pointer("/spec/loadBalancerClass").is_some_and(|class| class == LOAD_BALANCER_CLASS)
+}
+
 fn read(kind: Kind, value: Value) -> Result<Object, String> {
     let object = object::deserialize(kind, value).map_err(|error| error.to_string())?;
     schema::check(&object).map_err(|fault| format!("{}: {}", fault.path, fault.message))?;
@@ -227,6 +241,7 @@ fn read(kind: Kind, value: Value) -> Result<Object, String> {
 
 /// Takes out what means nothing to us.
 fn trim(value: &mut Value, kind: Kind) {
+    let is_balanced = kind == Kind::Service && is_balanced(value);
     let Some(fields) = value.as_object_mut() else { return };
     let status = if kind.has_status() { fields.remove("status") } else { None };
     if kind == Kind::Gateway
@@ -234,13 +249,20 @@ fn trim(value: &mut Value, kind: Kind) {
     {
         fields.insert("status".to_owned(), json!({"addresses": addresses}));
     }
+    if is_balanced
+        && let Some(given) = status.as_ref().and_then(|status| status.get("loadBalancer"))
+    {
+        fields.insert("status".to_owned(), json!({"loadBalancer": given}));
+    }
     if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
         for needless in ["managedFields", "ownerReferences", "finalizers", "resourceVersion"] {
             metadata.remove(needless);
         }
         if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
             annotations.retain(|name, _| {
-                name.starts_with("penstock.dev/") || name.contains("gateway.networking.k8s.io/")
+                name.starts_with("penstock.dev/")
+                    || name.contains("gateway.networking.k8s.io/")
+                    || name == RANGES_ANNOTATION
             });
         }
     }

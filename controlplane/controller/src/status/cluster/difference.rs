@@ -51,7 +51,9 @@ enum Shape {
 
 fn shape(kind: Kind) -> Shape {
     match kind {
-        Kind::GatewayClass | Kind::Gateway | Kind::ListenerSet | Kind::Box => Shape::Own,
+        Kind::GatewayClass | Kind::Gateway | Kind::ListenerSet | Kind::Service | Kind::Box => {
+            Shape::Own
+        }
         Kind::BackendTlsPolicy => Shape::Shared { list: "ancestors", reference: "ancestorRef" },
         _ => Shape::Shared { list: "parents", reference: "parentRef" },
     }
@@ -68,6 +70,8 @@ pub(super) fn next(key: &ObjectKey, wanted: Wanted<'_>, observed: &Observed) -> 
     let generation = object.as_ref().map_or(0, generation);
     let status = object.as_mut().map(|object| object["status"].take());
     let write = match shape(key.kind) {
+        // A Service counts no generations, so what is wanted of it may be about one that was.
+        Shape::Own if key.kind == Kind::Service && !wanted.is_judged => None,
         Shape::Own => own(key, status, generation, observed),
         Shape::Shared { list, reference } => {
             let is_known = status.is_some() || wanted.is_judged;
@@ -91,7 +95,9 @@ fn own(
     generation: i64,
     observed: &Observed,
 ) -> Option<Write> {
-    let mut status = status?;
+    // What we said of a Service goes when it is none of ours any more: nothing else of it does.
+    let is_over = || key.kind == Kind::Service && !observed.ours.is_null();
+    let mut status = status.or_else(|| is_over().then(|| json!({})))?;
     if newest(&observed.status) > generation {
         return None;
     }
@@ -361,6 +367,37 @@ mod tests {
             ),
             "the time changes with the status only"
         );
+    }
+
+    #[test]
+    fn a_service_is_answered_as_it_is_and_not_any_more_when_it_is_not_ours() {
+        let given = json!({"ingress": [{"ip": "192.0.2.1", "ipMode": "VIP"}]});
+        let said = |given: &Value| json!({"loadBalancer": given, "conditions": [condition("penstock.dev/Accepted", "True", 0, OLD)]});
+        let value = json!({"metadata": {"name": "g", "namespace": "n", "uid": "u"}, "status": said(&given)});
+        let service = Object::Service(Arc::new(serde_json::from_value(value).unwrap()));
+        let ours = json!({"f:loadBalancer": {"f:ingress": {}},
+            "f:conditions": {"k:{\"type\":\"penstock.dev/Accepted\"}": {}}});
+        let (none, not_judged) = (Value::Null, Wanted { is_judged: false, ..wanted(&service) });
+        let nothing = Wanted { object: None, is_judged: true, is_in_use: false };
+        for (promise, wanted, status, ours, writes) in [
+            ("nothing there", wanted(&service), json!({"loadBalancer": {}}), &none, true),
+            (
+                "what may be about another spec",
+                not_judged,
+                json!({"loadBalancer": {}}),
+                &none,
+                false,
+            ),
+            ("another address", wanted(&service), said(&json!({})), &ours, true),
+            ("not ours any more", nothing, said(&given), &ours, true),
+            ("and never was", nothing, said(&given), &none, false),
+        ] {
+            let write = next(&key(Kind::Service), wanted, &observed(status, ours.clone()));
+            assert_eq!(write.is_some(), writes, "{promise}: {write:?}");
+            let Some(Write::Apply(body)) = write else { continue };
+            let is_empty = body["status"] == json!({});
+            assert_eq!(is_empty, promise == "not ours any more", "{promise}: {body}");
+        }
     }
 
     fn entry(controller: &str, parent: &str, time: &str) -> Value {

@@ -269,7 +269,9 @@ impl Desk {
                 continue;
             }
             let Some(write) = self.difference(&key) else {
-                self.failing.remove(&key);
+                if self.failing.remove(&key).is_some() {
+                    self.publish();
+                }
                 continue;
             };
             self.busy.insert(key.clone());
