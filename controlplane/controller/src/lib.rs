@@ -21,6 +21,9 @@
 //!              a Service a Gateway, for who looks by labels      infrastructure: service
 //! ```
 //!
+//! Where boxes elsewhere are told what to do, [`boxes`] takes the place of `publish`: it says by [`link`] to [`agent`],
+//! which is a source on a box, what is in force; who is who between them is for [`pki`].
+//!
 //! [`controller::run`] is the event loop around them; [`check()`] runs the same steps without a data plane, for
 //! `penstock check`.
 //!

@@ -170,17 +170,19 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let certificate_lifetime = arguments.box_certificate_lifetime;
     let boxes = arguments.serve_boxes.map(|listen| ServeBoxes { listen, certificate_lifetime });
     let Some(access) = access else {
-        return Ok(match boxes {
+        match boxes {
             None => controller::run(paths).await?,
             Some(boxes) => controller::run_serving(paths, None, boxes).await?,
-        });
+        }
+        return Ok(());
     };
     let (client, url, namespace) = connect(&access).await?;
     let pods = (access == Access::InCluster).then_some(namespace);
     let lease_namespace = arguments.lease_namespace.or(pods).unwrap_or(NAMESPACE.to_owned());
     let cluster = Cluster { client, url, lease_namespace };
-    Ok(match boxes {
+    match boxes {
         None => controller::run_on_cluster(paths, cluster).await?,
         Some(boxes) => controller::run_serving(paths, Some(cluster), boxes).await?,
-    })
+    }
+    Ok(())
 }

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use api_server::{ApiServer, Rights};
 use appliance::Appliance;
 use data_plane::DataPlane;
+use penstock_controlplane::controller::{self, Cluster, ServeBoxes};
 use penstock_controlplane::metrics::Address;
+use penstock_controlplane::pki::keeper::Keeper;
 use scene::{class, cluster, gateway, programmed, route, until};
 use serde_json::{Value, json};
 
@@ -507,11 +509,48 @@ async fn within_its_rights(streaming: bool) -> Rights {
     server.rights()
 }
 
+/// The same of one that serves boxes.
+async fn within_its_rights_with_boxes() -> Rights {
+    let (appliance, server) = (Appliance::new(), cluster());
+    server.permit(Rights::of(include_str!("../../../deploy/kubernetes/rbac.yaml")));
+    server.put(
+        "boxes",
+        json!({"apiVersion": "penstock.dev/v1alpha1", "kind": "Box",
+        "metadata": {"name": "edge-1"}, "spec": {}}),
+    );
+    server.fail_patches("boxes", &[409]);
+    let namespace = "penstock-system";
+    let cluster = Cluster {
+        client: server.client(),
+        url: "https://api".into(),
+        lease_namespace: namespace.into(),
+    };
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let boxes = ServeBoxes { listen, certificate_lifetime: Duration::from_secs(3600) };
+    let scenario = async {
+        until("boxes are served", || !appliance.report()["boxes"]["address"].is_null()).await;
+        // As a token that is used, or a rollback.
+        Keeper::secret(server.client(), namespace).pin(Some("v".into())).await.unwrap();
+        until("the Box is answered", || {
+            server.get("boxes", "", "edge-1").unwrap()["status"].to_string().contains("NeverSeen")
+        })
+        .await;
+    };
+    tokio::select! {
+        ended = controller::run_serving(appliance.paths.clone(), Some(cluster), boxes) => panic!("it ended: {ended:?}"),
+        done = tokio::time::timeout(Duration::from_secs(40), scenario) => done.expect("in time"),
+    }
+    server.rights()
+}
+
 /// A verb less in the manifest and something is refused; a verb more and it is not used.
 #[tokio::test]
 async fn the_rights_of_the_manifest_are_those_that_are_used() {
     let streamed = within_its_rights(true).await;
     let rights = within_its_rights(false).await.and_used(&streamed);
+    let with_boxes = within_its_rights_with_boxes().await;
+    assert_eq!(with_boxes.refused, std::collections::BTreeSet::new());
+    let rights = rights.and_used(&with_boxes);
     assert_eq!(rights.refused, std::collections::BTreeSet::new());
     assert_eq!(rights.unused(), Vec::<&_>::new());
 }

@@ -49,7 +49,11 @@ pub(super) fn page(report: &Report, style: Style) -> String {
 
 fn verdict(report: &Report, style: Style) -> String {
     if report.ok {
-        let agree = "both programs run and serve the same generation";
+        let boxes = report.controlplane.says.as_ref().is_some_and(|says| says.boxes.is_some());
+        let agree = match boxes {
+            false => "both programs run and serve the same generation",
+            true => "boxes are served",
+        };
         let refused = report.controlplane.says.as_ref().map_or(0, |says| says.errors);
         let (text, paint) = match refused {
             0 => (format!("ok: {agree}"), Paint::Good),
@@ -71,7 +75,9 @@ fn verdict(report: &Report, style: Style) -> String {
 fn processes(report: &Report) -> Grid {
     let mut grid = Grid::new(&["PROCESS", "STATE", "PID", "VERSION", "UPTIME", "NOTE"]);
     let (dataplane, control) = (&report.dataplane, &report.controlplane);
-    grid.row(process_row("data plane", &dataplane.process, beat(dataplane)));
+    if control.says.as_ref().is_none_or(|says| says.boxes.is_none()) {
+        grid.row(process_row("data plane", &dataplane.process, beat(dataplane)));
+    }
     grid.row(process_row("control process", &control.process, errand(control)));
     if let Some(l7) = &report.l7 {
         let (open, refused) = (l7.says.open_connections, l7.says.errors.len());
@@ -114,6 +120,25 @@ fn errand(control: &ControlPlane) -> String {
         (State::Running, false) => "not connected, ",
         _ => "", // what it said before it died
     };
+    if let Some(boxes) = &says.boxes {
+        let pinned = boxes.pinned.as_ref().map(|it| format!(", version {it} is pinned"));
+        return format!(
+            "{} boxes: {} connected, {} in sync{}; {} objects",
+            boxes.boxes,
+            boxes.connected,
+            boxes.in_sync,
+            pinned.unwrap_or_default(),
+            says.objects
+        );
+    }
+    if let Some(agent) = &says.agent {
+        let who =
+            if agent.connected { agent.controller.as_str() } else { "a controller that is away" };
+        return format!(
+            "{connected}{} objects: version {} of {who}, as Box {}",
+            says.objects, agent.version, agent.name
+        );
+    }
     let source = match &says.api_server {
         Some(server) if server.connected => server.url.clone(),
         Some(server) => format!("{}, which is out of reach", server.url),

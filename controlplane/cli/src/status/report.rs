@@ -135,6 +135,12 @@ pub(crate) struct ControlSays {
     /// The API server that it watches, if it does not read a folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) api_server: Option<ApiServer>,
+    /// The boxes that it tells what to do, instead of a data plane here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) boxes: Option<Boxes>,
+    /// The controller that tells it what to do, if one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) agent: Option<Agent>,
     pub(crate) generation: u64,
     pub(crate) acknowledged: u64,
     pub(crate) digest: String,
@@ -148,6 +154,38 @@ pub(crate) struct ControlSays {
     /// The first of them.
     pub(crate) refused: Vec<Refused>,
     pub(crate) publishes: BTreeMap<String, u64>,
+}
+
+/// How a control process stands with boxes.
+#[derive(Clone, Debug, Default, Deserialize, SerializeDerive)]
+#[serde(default)]
+pub(crate) struct Boxes {
+    pub(crate) address: String,
+    pub(crate) boxes: u64,
+    pub(crate) connected: u64,
+    pub(crate) in_sync: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pinned: Option<String>,
+    pub(crate) joined: u64,
+    pub(crate) renewed: u64,
+    pub(crate) bundles_sent: u64,
+    pub(crate) bundle_bytes_sent: u64,
+    /// Who was turned away, by why.
+    pub(crate) refused: BTreeMap<String, u64>,
+}
+
+/// How a box stands with its controller.
+#[derive(Clone, Debug, Default, Deserialize, SerializeDerive)]
+#[serde(default)]
+pub(crate) struct Agent {
+    pub(crate) name: String,
+    pub(crate) connected: bool,
+    pub(crate) controller: String,
+    pub(crate) version: u64,
+    pub(crate) digest: String,
+    pub(crate) epoch: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) trouble: Option<String>,
 }
 
 /// How the control process stands with an API server.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::report::{ControlPlane, DataPlane, State};
+use super::report::{Agent, Boxes, ControlPlane, DataPlane, State};
 
 /// What is not well, each a sentence with its next move. Empty: both programs run, the data plane is connected,
 /// and what was published, what was acknowledged and what is served are one generation with one digest.
@@ -12,9 +12,18 @@ pub(super) fn problems(
     run_dir: &Path,
 ) -> Vec<String> {
     let mut problems = Vec::new();
+    if let Some(boxes) = control.says.as_ref().and_then(|says| says.boxes.as_ref()) {
+        problems.extend(control_problem(control, true, run_dir));
+        problems.extend(boxes_problem(boxes));
+        return problems;
+    }
     problems.extend(dataplane_problem(dataplane, run_dir));
     let flows = dataplane.process.state == State::Running;
     problems.extend(control_problem(control, flows, run_dir));
+    let agent = control.says.as_ref().and_then(|says| says.agent.as_ref());
+    if problems.is_empty() {
+        problems.extend(agent.and_then(agent_problem));
+    }
     if problems.is_empty() {
         problems.extend(disagreement(dataplane, control));
     }
@@ -57,6 +66,30 @@ fn control_problem(control: &ControlPlane, flows: bool, run_dir: &Path) -> Optio
         }
         State::NeverRan => Some(never_ran("control process", "controlplane.json", unit, run_dir)),
         State::Unreadable => Some(unreadable("control process", control.process.error.as_deref())),
+    }
+}
+
+/// Boxes that are away, or late. Of a controller that does not lead, none is there.
+fn boxes_problem(boxes: &Boxes) -> Option<String> {
+    let Boxes { boxes: all, connected, in_sync, .. } = *boxes;
+    if connected == 0 || (connected == all && in_sync == all) {
+        return None;
+    }
+    Some(format!(
+        "{connected} of {all} boxes are connected, {in_sync} have what they should: the status of each Box says more"
+    ))
+}
+
+/// A box without its controller goes on, and hears of no change.
+fn agent_problem(agent: &Agent) -> Option<String> {
+    let why = agent.trouble.as_deref();
+    match (agent.connected, why) {
+        (true, None) => None,
+        (true, Some(why)) => Some(format!("what the controller wants is not in force: {why}")),
+        (false, why) => Some(format!(
+            "no link to a controller, changes wait: {}",
+            why.unwrap_or("see journalctl -u penstock-controlplane")
+        )),
     }
 }
 
@@ -129,6 +162,37 @@ mod tests {
             ..ControlSays::default()
         };
         (dataplane, ControlPlane { process: running, says: Some(says) })
+    }
+
+    #[test]
+    fn boxes_and_agents_are_judged_by_their_links() {
+        type Row = (&'static str, Option<Boxes>, Option<Agent>, &'static [&'static str]);
+        let boxes =
+            |boxes, connected, in_sync| Boxes { boxes, connected, in_sync, ..Boxes::default() };
+        let agent = |connected, trouble: Option<&str>| Agent {
+            connected,
+            trouble: trouble.map(str::to_owned),
+            ..Agent::default()
+        };
+        let rows: [Row; 6] = [
+            ("all are there", Some(boxes(3, 3, 3)), None, &[]),
+            ("another leads", Some(boxes(3, 0, 0)), None, &[]),
+            ("one is away", Some(boxes(3, 2, 2)), None, &["2 of 3 boxes"]),
+            ("a link", None, Some(agent(true, None)), &[]),
+            ("no link", None, Some(agent(false, Some("refused"))), &["no link", "refused"]),
+            ("a bad bundle", None, Some(agent(true, Some("line 3"))), &["not in force", "line 3"]),
+        ];
+        for (promise, boxes, agent, expected) in rows {
+            let (mut dataplane, mut control) = well();
+            let says = control.says.as_mut().unwrap();
+            if boxes.is_some() {
+                dataplane = DataPlane::default(); // there is none
+            }
+            (says.boxes, says.agent) = (boxes, agent);
+            let found = problems(&dataplane, &control, Path::new("/run/penstock")).join("\n");
+            assert_eq!(found.is_empty(), expected.is_empty(), "{promise}: {found}");
+            assert!(expected.iter().all(|part| found.contains(part)), "{promise}: {found}");
+        }
     }
 
     #[test]

@@ -275,7 +275,7 @@ impl Dial {
                     if changed.is_err() {
                         return LinkError::Closed.into(); // we end
                     }
-                    Message::Report(self.report.borrow_and_update().clone())
+                    Message::Report(Box::new(self.report.borrow_and_update().clone()))
                 }
                 () = sleep_until(renewal.at) => match renewal.ask() {
                     Some(message) => message,

@@ -44,7 +44,7 @@ const KEEP_AFTER: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub enum FleetEvent {
     /// Something happened on a link.
-    Link(LinkEvent),
+    Link(Box<LinkEvent>),
     /// Bundles were made.
     Built(Box<Built>),
     /// It is time to make some.
@@ -91,7 +91,7 @@ impl Fleet {
     /// # Errors
     /// [`ServeError`].
     pub fn start(
-        policy: Policy,
+        policy: &Policy,
         keeper: Keeper,
         record: &Record,
         leads: watch::Receiver<Leads>,
@@ -410,7 +410,7 @@ impl Fleet {
     pub(super) fn pin(&mut self, version: Option<Arc<Version>>) {
         match &version {
             Some(version) => {
-                warn!(version = version.id, "pinned on all boxes until it is released")
+                warn!(version = version.id, "pinned on all boxes until it is released");
             }
             None => info!("released: boxes get what is written now"),
         }

@@ -217,8 +217,12 @@ impl Needs<'_> {
 
     fn services(&mut self) {
         for name in &self.services {
-            let service = self.all.services.get(name);
-            self.some.services.extend(service.map(|it| (name.clone(), Arc::clone(it))));
+            let Some(service) = self.all.services.get(name) else { continue };
+            let mut service = Arc::clone(service);
+            if service.status.is_some() {
+                Arc::make_mut(&mut service).status = None;
+            }
+            self.some.services.insert(name.clone(), service);
         }
         for (name, slice) in &self.all.endpoint_slices {
             let of = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));

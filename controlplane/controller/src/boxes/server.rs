@@ -195,7 +195,7 @@ impl Server {
     /// # Errors
     /// [`ServeError`].
     pub fn start(
-        policy: Policy,
+        policy: &Policy,
         keeper: Keeper,
         record: &Record,
         leads: watch::Receiver<Leads>,

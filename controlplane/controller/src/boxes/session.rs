@@ -64,7 +64,7 @@ pub(super) async fn run(
     let identity = card.identity.clone();
     info!(box_name = name, %from, release = %hello.release, epoch, "box connected");
     let connected = LinkEvent::Connected { link, identity, hello, wanted: tell };
-    if shared.events.send(FleetEvent::Link(connected)).await.is_err() {
+    if shared.events.send(FleetEvent::Link(Box::new(connected))).await.is_err() {
         return; // we end
     }
     let (reader, mut writer) = tokio::io::split(stream);
@@ -93,7 +93,7 @@ pub(super) async fn run(
     };
     warn!(box_name = name, %from, reason, "link to a box ended");
     let closed = LinkEvent::Closed { link, name, reason };
-    let _ = shared.events.send(FleetEvent::Link(closed)).await;
+    let _ = shared.events.send(FleetEvent::Link(Box::new(closed))).await;
 }
 
 /// By the monotonic clock.
@@ -129,7 +129,7 @@ async fn cut(card: &Card, epoch: u64, until: &Cell<Instant>, shared: &Shared) ->
 /// Waits for another value; for ever if nobody is left who could say one.
 async fn changed<T>(cell: &mut watch::Receiver<T>) {
     if cell.changed().await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -237,9 +237,9 @@ impl Session<'_> {
             Message::Ping => Ok(None),
             Message::Report(report) => {
                 let name = self.name.to_owned();
-                let event = LinkEvent::Reported { link: self.link, name, report };
+                let event = LinkEvent::Reported { link: self.link, name, report: *report };
                 // Nobody listens any more: the process ends, and this link with it.
-                let _ = self.shared.events.send(FleetEvent::Link(event)).await;
+                let _ = self.shared.events.send(FleetEvent::Link(Box::new(event))).await;
                 Ok(None)
             }
             Message::Renew(request) => {

@@ -75,7 +75,10 @@ impl Version {
 fn clear_status(object: &mut Object) {
     match object {
         Object::Gateway(gateway) if gateway.status.is_some() => {
-            Arc::make_mut(gateway).status = None
+            Arc::make_mut(gateway).status = None;
+        }
+        Object::Service(service) if service.status.is_some() => {
+            Arc::make_mut(service).status = None;
         }
         _ => {}
     }

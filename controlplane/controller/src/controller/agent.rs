@@ -128,7 +128,7 @@ impl Work {
             Ok(Some((bundle, contents))) => self.apply(&bundle, contents),
             Ok(None) => info!("nothing is in force yet: the data plane goes on with what it has"),
             Err(error) => {
-                warn!(%error, "the last good bundle is lost: a controller sends it again")
+                warn!(%error, "the last good bundle is lost: a controller sends it again");
             }
         }
         self.report();

@@ -234,7 +234,7 @@ async fn elsewhere(
         controller: controller.to_owned(),
     };
     let (fleet, events) =
-        Fleet::start(policy, keeper, &record, leads, &paths.state_dir, &paths.run_dir)?;
+        Fleet::start(&policy, keeper, &record, leads, &paths.state_dir, &paths.run_dir)?;
     let words =
         Words { dataplane: unbounded_channel().1, l7: unbounded_channel().1, fleet: events };
     Ok(Some((Consumers::Boxes(Box::new(fleet)), words)))

@@ -65,11 +65,14 @@ impl Head {
     }
 }
 
+/// The kind and the payload of a frame, and what follows it.
+pub type Split<'a> = (u8, &'a [u8], &'a [u8]);
+
 /// The first frame of `bytes`, and what follows it; `None` if it is cut off.
 ///
 /// # Errors
 /// [`FrameError`].
-pub fn split(bytes: &[u8], most: usize) -> Result<Option<(u8, &[u8], &[u8])>, FrameError> {
+pub fn split(bytes: &[u8], most: usize) -> Result<Option<Split<'_>>, FrameError> {
     let Some((head, rest)) = bytes.split_first_chunk::<HEAD>() else { return Ok(None) };
     let head = Head::read(*head, most)?;
     Ok(rest.split_at_checked(head.payload_bytes).map(|(payload, rest)| (head.kind, payload, rest)))

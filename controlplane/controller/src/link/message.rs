@@ -26,7 +26,7 @@ pub enum Message {
     /// What to do from now on.
     Bundle(Delivery),
     /// What the box does.
-    Report(Report),
+    Report(Box<Report>),
     /// Are you there? Not answered: the other end asks, too.
     Ping,
     /// The box wants another certificate.
@@ -261,7 +261,7 @@ impl Message {
             Self::Welcome(it) => (2, json(it), &[]),
             Self::Refused(it) => (3, json(it), &[]),
             Self::Bundle(it) => (4, it.head(), &it.bundle.packed),
-            Self::Report(it) => (5, json(it), &[]),
+            Self::Report(it) => (5, json(&**it), &[]),
             Self::Ping => (6, Vec::new(), &[]),
             Self::Renew(it) => (7, json(it), &[]),
             Self::Renewed(it) => (8, json(it), &[]),
@@ -280,7 +280,7 @@ impl Message {
             2 => Self::Welcome(parse("Welcome", payload)?),
             3 => Self::Refused(parse("Refused", payload)?),
             4 => Self::Bundle(Delivery::decode(payload)?),
-            5 => Self::Report(parse::<Report>("Report", payload)?.bounded()),
+            5 => Self::Report(Box::new(parse::<Report>("Report", payload)?.bounded())),
             6 => Self::Ping,
             7 => Self::Renew(parse("Renew", payload)?),
             8 => Self::Renewed(parse("Renewed", payload)?),
@@ -368,7 +368,7 @@ mod tests {
             Message::Welcome(Welcome { release, controller: "c".into(), epoch: 7 }),
             Message::Refused(Refused::new(Reason::NotTheLeader, "try another")),
             Message::Bundle(Delivery { epoch: 7, bundle }),
-            Message::Report(Report { dataplane: consumer, refused, ..Report::default() }),
+            Message::Report(Box::new(Report { dataplane: consumer, refused, ..Report::default() })),
             Message::Ping,
             Message::Renew(Request { request: "r".into() }),
             Message::Renewed(issued.clone()),
@@ -407,7 +407,7 @@ mod tests {
         let fault = Fault { kind: "k".into(), name: "n".into(), message: "ä".repeat(5000) };
         let dataplane = Consumer { faults: vec![fault; 2 * MOST_FAULTS], ..Consumer::default() };
         let (kind, payload, _) =
-            Message::Report(Report { dataplane, ..Report::default() }).encode();
+            Message::Report(Box::new(Report { dataplane, ..Report::default() })).encode();
         let Some(Message::Report(report)) = Message::decode(kind, &payload).unwrap() else {
             panic!()
         };

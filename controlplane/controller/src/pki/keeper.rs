@@ -54,7 +54,7 @@ pub enum Keeper {
     /// In a file.
     File(PathBuf),
     /// In a Secret.
-    Secret(Api<Secret>),
+    Secret(Box<Api<Secret>>),
 }
 
 /// What was read, and which version of it.
@@ -74,7 +74,7 @@ impl Keeper {
     /// In the Secret in `namespace`.
     #[must_use]
     pub fn secret(client: Client, namespace: &str) -> Self {
-        Self::Secret(Api::namespaced(client, namespace))
+        Self::Secret(Box::new(Api::namespaced(client, namespace)))
     }
 
     /// What is kept. An authority is made if there is none yet.

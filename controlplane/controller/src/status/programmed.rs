@@ -41,6 +41,14 @@ struct Steps {
 }
 
 impl Programmed<'_> {
+    /// Whether anyone has acknowledged anything to this process.
+    pub(super) fn is_known(&self) -> bool {
+        match &self.progress.boxes {
+            None => self.progress.acknowledged.is_some(),
+            Some(boxes) => boxes.iter().any(|it| it.progress.acknowledged.is_some()),
+        }
+    }
+
     /// `Programmed` of a listener.
     pub(super) fn listener(&self, serving: &Serving) -> Verdict {
         if !serving.obstacles.is_empty() {
@@ -51,7 +59,7 @@ impl Programmed<'_> {
             true => "packets of this listener are forwarded",
             false => "the L7 tier serves this listener",
         };
-        verdict(self.steps([serving].into_iter()), holds)
+        verdict(&self.steps([serving].into_iter()), holds)
     }
 
     /// `Programmed` of a Gateway: of all its listeners that have a place.
@@ -72,7 +80,7 @@ impl Programmed<'_> {
 
     fn all(&self, listeners: &[ListenerVerdict]) -> Verdict {
         let steps = self.steps(listeners.iter().map(|listener| &listener.serving));
-        verdict(steps, "the listeners are programmed")
+        verdict(&steps, "the listeners are programmed")
     }
 
     /// How far listeners are, at each of their places.
@@ -257,8 +265,8 @@ impl Step {
     }
 }
 
-fn verdict(all: Steps, holds: &str) -> Verdict {
-    let Steps { steps, live, gone } = &all;
+fn verdict(all: &Steps, holds: &str) -> Verdict {
+    let Steps { steps, live, gone } = all;
     let failed: Vec<_> = steps
         .iter()
         .filter_map(|step| match step {

@@ -33,7 +33,7 @@ pub(super) fn answer(
     let refused = service::accept(&service).err();
     let addresses = match &refused {
         Some(_) => Vec::new(),
-        None if programmed.progress.acknowledged.is_some() => programmed.addresses(verdict),
+        None if programmed.is_known() => programmed.addresses(verdict),
         None => {
             let said = service.status.as_ref().or(stamp.of_service(key)).into_iter();
             said.flat_map(service::addresses).filter(|address| given.contains(address)).collect()

@@ -43,10 +43,13 @@ struct Claim {
     granted: Result<(), String>,
 }
 
+/// The listener of the feed and its group, or why there is none.
+type Forwarded = Result<(Listener, Arc<Group>), String>;
+
 #[derive(Debug)]
 enum Wants {
     /// That the data plane forwards to a group; or why it cannot.
-    Forwarding(Result<(Listener, Arc<Group>), String>),
+    Forwarding(Forwarded),
     /// That the L7 tier reads.
     Reading(L7Listener),
 }
@@ -181,7 +184,9 @@ impl Register {
         let rank = Arc::new((gateway.age.clone(), set.cloned()));
         let filed = listeners.iter().enumerate();
         let filed: Vec<_> = filed
-            .map(|(index, listener)| claims(&rank, index, gateway, listener, served(index)))
+            .map(|(index, listener)| {
+                claims(&rank, index, gateway, listener, served(index).as_ref())
+            })
             .collect();
         for (listener, filed) in filed.iter().enumerate() {
             self.contest(&owner, listener, filed);
@@ -196,7 +201,7 @@ impl Register {
         gateway: &GatewayPlan,
         set: Option<&Age>,
         (index, listener): (usize, &ListenerPlan),
-        served: Option<Served>,
+        served: Option<&Served>,
     ) {
         let Some((owner, filed)) = self.filed.remove_entry(owner) else { return };
         let mut filed = filed;
@@ -390,7 +395,7 @@ fn claims(
     index: usize,
     gateway: &GatewayPlan,
     listener: &ListenerPlan,
-    served: Option<Served>,
+    served: Option<&Served>,
 ) -> Filed {
     let mut filed = Filed::default();
     let (Some(_), Ok(serves), None) = (gateway.accepted(), &listener.serves, &listener.conflict)
@@ -411,8 +416,7 @@ fn claims(
             let wants = match &serves.l7 {
                 Some(l7) => Wants::Reading(l7.clone()),
                 None => {
-                    let (wanted, notes) =
-                        forwarding(gateway, listener, *address, serves, served.as_ref());
+                    let (wanted, notes) = forwarding(gateway, listener, *address, serves, served);
                     filed.notes.extend(notes.into_iter().map(|note| (number, note)));
                     Wants::Forwarding(wanted)
                 }
@@ -431,7 +435,7 @@ fn forwarding(
     vip: IpAddr,
     serves: &Serves,
     served: Option<&Served>,
-) -> (Result<(Listener, Arc<Group>), String>, Vec<Note>) {
+) -> (Forwarded, Vec<Note>) {
     let accepted = match &gateway.accepted {
         Ok(accepted) => accepted,
         Err(refusal) => return (Err(refusal.message.clone()), Vec::new()),

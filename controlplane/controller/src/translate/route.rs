@@ -318,7 +318,7 @@ pub(super) fn meet(
             continue; // the same reference twice has one answer
         }
         let (parent_ref, gateway) = (reference.clone(), parent.gateway.clone());
-        let outcome = meet_at(route, reference, parent, view);
+        let outcome = meet_at(route, reference, &parent, view);
         meetings.push(Meeting { parent: parent_ref, gateway, outcome });
     }
     meetings
@@ -389,7 +389,7 @@ fn parent_of(route: &Route<'_>, parent: &ParentReference) -> Option<(Kind, Names
 fn meet_at(
     route: &Route<'_>,
     reference: &ParentReference,
-    parent: Parent<'_>,
+    parent: &Parent<'_>,
     view: View<'_>,
 ) -> Result<Vec<Seat>, Refusal> {
     let listeners = parent.listeners.map_err(|refusal| {

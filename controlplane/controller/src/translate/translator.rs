@@ -547,7 +547,7 @@ impl Translator {
             };
             let Some(listener) = listeners.get(seat.listener) else { continue };
             let age = set.map(|set| &set.age);
-            register.refile(&seat.owner, gateway, age, (seat.listener, listener), served);
+            register.refile(&seat.owner, gateway, age, (seat.listener, listener), served.as_ref());
             due.answers.insert(seat.owner);
         }
         let Translation { state, l7, .. } = &mut self.translation;

@@ -285,7 +285,7 @@ async fn report(stream: &mut Served, fits: impl Fn(&Report) -> bool) -> Report {
     let waiting = async {
         loop {
             match receive(stream, frame::MOST).await.unwrap() {
-                Message::Report(report) if fits(&report) => return report,
+                Message::Report(report) if fits(&report) => return *report,
                 Message::Report(_) | Message::Ping => {}
                 other => panic!("a {}", other.name()),
             }

@@ -17,7 +17,7 @@ impl Round {
     pub(in super::super) fn hear_boxes(&mut self, event: FleetEvent) {
         let Consumers::Boxes(fleet) = &mut self.consumers else { return };
         match event {
-            FleetEvent::Link(event) => fleet.hear(event, now()),
+            FleetEvent::Link(event) => fleet.hear(*event, now()),
             FleetEvent::Built(built) => fleet.built(*built),
             FleetEvent::Due => fleet.build(&self.in_force.objects, &self.translation, now()),
             FleetEvent::Ask(question) => fleet.answer(question),
@@ -38,6 +38,7 @@ impl Round {
     /// What is told of the controller of this box.
     pub(in super::super) fn report_agent(&mut self, agent: Agent) {
         self.report.agent = Some(agent);
+        self.report.config_dir = std::path::PathBuf::new(); // it is not read
     }
 
     /// What the data plane and the L7 tier here say of what is wanted.
