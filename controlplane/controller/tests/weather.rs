@@ -43,7 +43,7 @@ async fn watches_that_are_closed_at_once_are_not_opened_in_haste() {
             let before = watches(&server);
             tokio::time::sleep(Duration::from_secs(5)).await;
             let opened = watches(&server) - before;
-            assert!((5..=9).contains(&opened), "{opened} watches in 5 s");
+            assert!((1..=9).contains(&opened), "{opened} watches in 5 s");
             server.put("gateways", gateway("web", &ports(2)));
             until("a change arrives", || plane.listeners() == 2 && programmed(&server, "web"))
                 .await;
