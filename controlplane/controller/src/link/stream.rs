@@ -1,6 +1,6 @@
 //! Messages over a socket, with patience.
 //!
-//! A frame that has begun must go on: each [`PIECE`] of it is waited for [`PATIENCE`], in either direction, so that
+//! A frame that has begun must go on: each 64 KiB of it are waited for [`PATIENCE`], in either direction, so that
 //! a slow link carries a large bundle and a dead one is noticed.
 
 use std::io;

@@ -1,6 +1,6 @@
 //! What the L7 tier must do: a second output, beside the feed's state.
 //!
-//! The data plane has no listener at these places: it must only keep the VIPs on its companion ([`L7::vips`]), and
+//! The data plane has no listener at these places: it must only keep the VIPs on its companion, and
 //! the packets go to the kernel, where the L7 tier accepts.
 //!
 //! A certificate is shared by every listener that names it, so that a copy of the whole costs what it names
