@@ -354,6 +354,35 @@ impl Object {
         }
     }
 
+    /// It without its status, whoever wrote that; copied first if it has one and someone else holds it.
+    #[must_use]
+    pub fn without_status(mut self) -> Self {
+        macro_rules! clear {
+            ($($kind:ident),+) => {
+                match &mut self {
+                    $(Self::$kind(object) if object.status.is_some() => {
+                        Arc::make_mut(object).status = None;
+                    })+
+                    _ => {}
+                }
+            };
+        }
+        clear!(
+            GatewayClass,
+            Gateway,
+            ListenerSet,
+            TcpRoute,
+            UdpRoute,
+            TlsRoute,
+            HttpRoute,
+            GrpcRoute,
+            BackendTlsPolicy,
+            Service,
+            Box
+        );
+        self
+    }
+
     /// The object as JSON, with `apiVersion` and `kind`.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {

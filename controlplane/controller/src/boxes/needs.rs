@@ -9,18 +9,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use penstock_gateway_types::gateway::{GatewayStatusAddress, ListenerTlsConfig};
-use penstock_gateway_types::route::RouteRule;
-use penstock_gateway_types::route::http::{HTTPBackendRef, HTTPRouteFilter};
-use penstock_gateway_types::{
-    AddressType, BackendRef, BackendTLSPolicy, Gateway, GatewayStatus, Listener, ParentReference,
-};
+use penstock_gateway_types::{AddressType, Gateway, GatewayStatus, Listener};
 
 use crate::link::Contents;
-use crate::object::{NamespacedName, Object, Objects};
-use crate::translate::{ListenerVerdict, Translation};
-
-/// The label by which an EndpointSlice says whose it is.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+use crate::object::{Kind, NamespacedName, Object, ObjectKey, Objects};
+use crate::translate::{
+    ListenerVerdict, Route, Translation, gateway_of, route_of, service_of, services_of_policy,
+};
 
 /// The listeners that boxes which carry `gateways` serve, by their names in the feed.
 #[must_use]
@@ -43,7 +38,7 @@ pub fn listeners(
         }
     }
     for (name, set) in &objects.listener_sets {
-        if gateways.contains(&parent_of_set(&name.namespace, &set.spec.parent_ref))
+        if gateway_of(name, set).is_some_and(|gateway| gateways.contains(&gateway))
             && let Some(verdict) = translation.listener_sets.get(name)
         {
             take(&verdict.listeners);
@@ -90,18 +85,15 @@ impl Needs<'_> {
             self.certificates(&name.namespace, &gateway.spec.listeners);
             self.tls_of(&name.namespace, &gateway);
             if let Some(class) = self.all.gateway_classes.get(&gateway.spec.gateway_class_name) {
-                let mut class = (**class).clone();
-                class.status = None;
-                self.some.insert(Object::GatewayClass(Arc::new(class)));
+                let class = Object::GatewayClass(Arc::clone(class));
+                self.some.insert(class.without_status());
             }
             self.some.insert(Object::Gateway(Arc::new(gateway)));
         }
         for (name, set) in &self.all.listener_sets {
-            if gateways.contains(&parent_of_set(&name.namespace, &set.spec.parent_ref)) {
+            if gateway_of(name, set).is_some_and(|gateway| gateways.contains(&gateway)) {
                 self.certificates(&name.namespace, &set.spec.listeners);
-                let mut set = (**set).clone();
-                set.status = None;
-                self.some.insert(Object::ListenerSet(Arc::new(set)));
+                self.take(&ObjectKey::of(Kind::ListenerSet, name));
             }
         }
     }
@@ -149,84 +141,43 @@ impl Needs<'_> {
         self.some.config_maps.extend(map.map(|map| (name, Arc::clone(map))));
     }
 
-    /// The routes that want to attach to something that goes along.
+    /// The routes that want to attach to something that goes along, and the Services that they name.
     fn routes(&mut self) {
         let all = self.all;
-        for (name, route) in &all.tcp_routes {
-            if self.attaches(name, &route.spec.parent_refs) {
-                self.backends(name, l4(&route.spec.rules));
-                let mut route = (**route).clone();
-                route.status = None;
-                self.some.insert(Object::TcpRoute(Arc::new(route)));
+        for key in all.keys() {
+            let Some(route) = route_of(all, &key).filter(|route| self.attaches(route)) else {
+                continue;
+            };
+            for (_, backend) in &route.backends {
+                let namespace = backend.namespace.as_deref().unwrap_or(&key.namespace);
+                self.services.insert(NamespacedName::new(namespace, &backend.name));
             }
-        }
-        for (name, route) in &all.udp_routes {
-            if self.attaches(name, &route.spec.parent_refs) {
-                self.backends(name, l4(&route.spec.rules));
-                let mut route = (**route).clone();
-                route.status = None;
-                self.some.insert(Object::UdpRoute(Arc::new(route)));
-            }
-        }
-        for (name, route) in &all.tls_routes {
-            if self.attaches(name, &route.spec.parent_refs) {
-                self.backends(name, l4(&route.spec.rules));
-                let mut route = (**route).clone();
-                route.status = None;
-                self.some.insert(Object::TlsRoute(Arc::new(route)));
-            }
-        }
-        for (name, route) in &all.http_routes {
-            if self.attaches(name, &route.spec.parent_refs) {
-                let rules = route.spec.rules.iter();
-                self.backends(name, l7(rules.map(|rule| (&*rule.filters, &*rule.backend_refs))));
-                let mut route = (**route).clone();
-                route.status = None;
-                self.some.insert(Object::HttpRoute(Arc::new(route)));
-            }
-        }
-        for (name, route) in &all.grpc_routes {
-            if self.attaches(name, &route.spec.parent_refs) {
-                let rules = route.spec.rules.iter();
-                self.backends(name, l7(rules.map(|rule| (&*rule.filters, &*rule.backend_refs))));
-                let mut route = (**route).clone();
-                route.status = None;
-                self.some.insert(Object::GrpcRoute(Arc::new(route)));
-            }
+            self.take(&key);
         }
     }
 
-    fn attaches(&self, route: &NamespacedName, parents: &[ParentReference]) -> bool {
-        parents.iter().any(|parent| {
-            let namespace = parent.namespace.as_deref().unwrap_or(&route.namespace);
-            let name = NamespacedName::new(namespace, &parent.name);
-            match parent.kind.as_deref() {
-                None | Some("Gateway") => self.some.gateways.contains_key(&name),
-                Some("ListenerSet") => self.some.listener_sets.contains_key(&name),
-                Some(_) => false,
-            }
+    fn attaches(&self, route: &Route<'_>) -> bool {
+        route.parents().any(|(kind, name)| match kind {
+            Kind::ListenerSet => self.some.listener_sets.contains_key(&name),
+            _ => self.some.gateways.contains_key(&name),
         })
     }
 
-    fn backends(&mut self, route: &NamespacedName, backends: impl Iterator<Item = BackendRef>) {
-        for backend in backends {
-            let namespace = backend.namespace.as_deref().unwrap_or(&route.namespace);
-            self.services.insert(NamespacedName::new(namespace, &backend.name));
+    /// Takes an object along, if it is there.
+    fn take(&mut self, key: &ObjectKey) {
+        if let Some(object) = self.all.get(key) {
+            self.some.insert(object.without_status());
         }
     }
 
     fn services(&mut self) {
-        for name in &self.services {
-            let Some(service) = self.all.services.get(name) else { continue };
-            let mut service = Arc::clone(service);
-            if service.status.is_some() {
-                Arc::make_mut(&mut service).status = None;
-            }
-            self.some.services.insert(name.clone(), service);
-        }
+        let named = self.services.iter().filter_map(|name| {
+            let service = self.all.services.get(name)?;
+            Some(Object::Service(Arc::clone(service)).without_status())
+        });
+        named.for_each(|service| self.some.insert(service));
         for (name, slice) in &self.all.endpoint_slices {
-            let of = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
-            let is_named = of.is_some_and(|service| {
+            let is_named = service_of(slice).is_some_and(|service| {
                 self.services.contains(&NamespacedName::new(&name.namespace, service))
             });
             if is_named {
@@ -238,19 +189,14 @@ impl Needs<'_> {
     /// How TLS is spoken to the Services that go along.
     fn policies(&mut self) {
         for (name, policy) in &self.all.backend_tls_policies {
-            let BackendTLSPolicy { spec, .. } = &**policy;
-            let is_about = |target: &str| {
-                self.services.contains(&NamespacedName::new(&name.namespace, target))
-            };
-            if !spec.target_refs.iter().any(|target| is_about(&target.name)) {
+            let mut about = services_of_policy(name, policy);
+            if !about.any(|(service, _)| self.services.contains(&service)) {
                 continue;
             }
-            for reference in &spec.validation.ca_certificate_refs {
+            for reference in &policy.spec.validation.ca_certificate_refs {
                 self.authority(&reference.kind, &name.namespace, &reference.name);
             }
-            let mut policy = (**policy).clone();
-            policy.status = None;
-            self.some.insert(Object::BackendTlsPolicy(Arc::new(policy)));
+            self.take(&ObjectKey::of(Kind::BackendTlsPolicy, name));
         }
     }
 
@@ -276,31 +222,6 @@ fn with_addresses(gateway: &Gateway, addresses: Option<&Vec<IpAddr>>) -> Gateway
     let addresses: Vec<_> = addresses.into_iter().flatten().map(address).collect();
     let status = GatewayStatus { addresses, ..GatewayStatus::default() };
     Gateway { status: Some(status), ..gateway.clone() }
-}
-
-fn parent_of_set(
-    namespace: &str,
-    parent: &penstock_gateway_types::listener_set::ParentGatewayReference,
-) -> NamespacedName {
-    NamespacedName::new(parent.namespace.as_deref().unwrap_or(namespace), &parent.name)
-}
-
-fn l4(rules: &[RouteRule]) -> impl Iterator<Item = BackendRef> {
-    rules.iter().flat_map(|rule| rule.backend_refs.iter().cloned())
-}
-
-/// The backends of every rule, mirrors too.
-fn l7<'a>(
-    rules: impl Iterator<Item = (&'a [HTTPRouteFilter], &'a [HTTPBackendRef])>,
-) -> impl Iterator<Item = BackendRef> {
-    let mirror = |filter: &HTTPRouteFilter| {
-        filter.request_mirror.as_ref().map(|mirror| mirror.backend_ref.clone().into())
-    };
-    rules.flat_map(move |(filters, backends)| {
-        let of_backends = backends.iter().flat_map(|backend| &backend.filters);
-        let mirrors = filters.iter().chain(of_backends).filter_map(mirror);
-        mirrors.chain(backends.iter().map(HTTPBackendRef::reference)).collect::<Vec<_>>()
-    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Earlier versions of the configuration, and going back to one.
 //!
-//! A version is what people wrote: Gateways, routes, policies, Services. What machines keep up to date is no part of
+//! A version is what people wrote: Gateways, routes, policies, Services, without statuses. What machines keep up to date is no part of
 //! it: endpoints and the texts of Secrets are those of now, whichever version is in force, so that going back sends
 //! nobody to a pod that is gone or shows a certificate that is over.
 //!
@@ -52,8 +52,7 @@ impl Version {
         let written = all.iter().filter(|object| !is_live(object.kind()));
         let mut objects = Objects::default();
         let mut text = Vec::new();
-        for mut object in written {
-            clear_status(&mut object);
+        for object in written.map(Object::without_status) {
             // Memory takes every write, and these types are JSON's.
             let _ = serde_json::to_writer(&mut text, &object);
             text.push(b'\n');
@@ -68,19 +67,6 @@ impl Version {
     pub fn overlay(&self, now: &Objects) -> Objects {
         let live = now.iter().filter(|object| is_live(object.kind()));
         self.objects.iter().chain(live).collect()
-    }
-}
-
-/// Statuses are no part of a version: we write them.
-fn clear_status(object: &mut Object) {
-    match object {
-        Object::Gateway(gateway) if gateway.status.is_some() => {
-            Arc::make_mut(gateway).status = None;
-        }
-        Object::Service(service) if service.status.is_some() => {
-            Arc::make_mut(service).status = None;
-        }
-        _ => {}
     }
 }
 

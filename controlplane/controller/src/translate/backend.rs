@@ -63,7 +63,8 @@ impl Slices {
     }
 }
 
-fn service_of(slice: &EndpointSlice) -> Option<&String> {
+/// The Service that an EndpointSlice says it is of.
+pub(crate) fn service_of(slice: &EndpointSlice) -> Option<&String> {
     slice.metadata.labels.as_ref()?.get(SERVICE_NAME)
 }
 

@@ -19,7 +19,7 @@ use crate::object::{Kind, NamespacedName};
 const ANCESTORS: usize = 16;
 
 /// What a policy is about: a Service, and a port of it by name.
-type Target = (NamespacedName, Option<String>);
+pub(crate) type Target = (NamespacedName, Option<String>);
 
 /// By which Gateways Services are reached, and which policies are about them.
 #[derive(Debug, Default)]
@@ -151,7 +151,10 @@ impl Targets {
 }
 
 /// The Services that a policy is about.
-fn services(name: &NamespacedName, policy: &BackendTLSPolicy) -> impl Iterator<Item = Target> {
+pub(crate) fn services(
+    name: &NamespacedName,
+    policy: &BackendTLSPolicy,
+) -> impl Iterator<Item = Target> {
     let targets = policy.spec.target_refs.iter().filter(|target| is_service(target));
     targets.map(|target| {
         let service = NamespacedName::new(&name.namespace, &target.name);

@@ -56,7 +56,7 @@ pub(super) fn without_gateway(name: &NamespacedName, gateway: &NamespacedName) -
 }
 
 /// The Gateway that a ListenerSet names; `None` if it names something else.
-pub(super) fn gateway_of(name: &NamespacedName, set: &ListenerSet) -> Option<NamespacedName> {
+pub(crate) fn gateway_of(name: &NamespacedName, set: &ListenerSet) -> Option<NamespacedName> {
     let parent = &set.spec.parent_ref;
     let (group, kind) = (parent.group.as_deref(), parent.kind.as_deref());
     let namespace = parent.namespace.as_deref().unwrap_or(&name.namespace);

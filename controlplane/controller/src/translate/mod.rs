@@ -60,16 +60,20 @@ use penstock_feed::model::{Name, State};
 use penstock_gateway_types::ParentReference;
 use penstock_gateway_types::reference::RouteGroupKind;
 
+pub(crate) use backend::service_of;
+pub(crate) use backend_tls::services as services_of_policy;
 pub use class::{CONTROLLER_NAME, SUPPORTED_FEATURES};
 pub use gateway::{AFFINITY_ANNOTATION, MODE_ANNOTATION};
 pub use holding::Sizes;
 pub use infrastructure::Infrastructure;
 pub use l7::L7;
+pub(crate) use listener_set::gateway_of;
 pub use namespace::matches as selects;
 pub use note::{Note, Notes};
 pub use policy::{
     MSS_CLAMP_ANNOTATION, ON_EXHAUSTION_ANNOTATION, ON_REMOVAL_ANNOTATION, ON_UNKNOWN_ANNOTATION,
 };
+pub(crate) use route::{Route, of as route_of};
 pub use translator::{Translator, Update};
 pub use verdict::{Refusal, Truth, Verdict};
 

@@ -21,14 +21,14 @@ use super::{Note, ParentVerdict};
 use crate::object::{Kind, NamespacedName, ObjectKey, Objects};
 
 /// A route of any kind.
-pub(super) struct Route<'a> {
-    pub(super) key: ObjectKey,
+pub(crate) struct Route<'a> {
+    pub(crate) key: ObjectKey,
     pub(super) name: &'a NamespacedName,
     created: Option<&'a Time>,
     parents: &'a [ParentReference],
     hostnames: &'a [String],
     /// What it sends to, with the field that says so.
-    pub(super) backends: Vec<(String, BackendRef)>,
+    pub(crate) backends: Vec<(String, BackendRef)>,
     protocol: Protocol,
 }
 
@@ -36,6 +36,11 @@ impl Route<'_> {
     /// When its turn comes to attach.
     pub(super) fn turn(&self) -> Turn {
         Turn { age: Age::of(self.created, self.name), kind: self.key.kind }
+    }
+
+    /// The Gateways and ListenerSets that its parentRefs name.
+    pub(crate) fn parents(&self) -> impl Iterator<Item = (Kind, NamespacedName)> {
+        self.parents.iter().filter_map(|parent| parent_of(self, parent))
     }
 
     fn is_l4(&self) -> bool {
@@ -56,7 +61,7 @@ fn is_l4(kind: Kind) -> bool {
 }
 
 /// The route of that kind and name, as all kinds are read here.
-pub(super) fn of<'a>(objects: &'a Objects, key: &ObjectKey) -> Option<Route<'a>> {
+pub(crate) fn of<'a>(objects: &'a Objects, key: &ObjectKey) -> Option<Route<'a>> {
     let name = key.namespaced();
     Some(match key.kind {
         Kind::TcpRoute => {
