@@ -23,6 +23,8 @@ struct Given {
 pub(super) struct Numbers {
     file: PathBuf,
     given: Given,
+    /// Whether the file does not say so yet.
+    is_news: bool,
 }
 
 impl Numbers {
@@ -33,29 +35,36 @@ impl Numbers {
             warn!(%error, "the numbers of bundles are lost: boxes say how far we were");
             Given::default()
         });
-        Self { file, given }
+        Self { file, given, is_news: false }
     }
 
     /// The number of the bundle with `digest`: a new one only if it is new.
     pub(super) fn of(&mut self, digest: Digest) -> u64 {
         let next = self.given.highest + 1;
         let number = *self.given.bundles.entry(digest).or_insert(next);
-        self.given.highest = self.given.highest.max(number);
+        self.meet(number);
         number
     }
 
     /// A box has heard of this one.
     pub(super) fn meet(&mut self, number: u64) {
+        self.is_news |= number > self.given.highest;
         self.given.highest = self.given.highest.max(number);
     }
 
-    /// Forgets all digests but these, and writes what is left. Not durably: what is lost, boxes say.
+    /// Forgets all digests but these, and writes what is left if it is news. Not durably: what is lost, boxes say.
     pub(super) fn keep(&mut self, digests: impl Iterator<Item = Digest>) {
         let digests: BTreeSet<_> = digests.collect();
+        let before = self.given.bundles.len();
         self.given.bundles.retain(|digest, _| digests.contains(digest));
+        self.is_news |= self.given.bundles.len() != before;
+        if !self.is_news {
+            return;
+        }
         let bytes = serde_json::to_vec(&self.given).unwrap_or_default();
-        if let Err(error) = whole_file::write(&self.file, &bytes) {
-            warn!(%error, "the numbers of bundles are not kept");
+        match whole_file::write(&self.file, &bytes) {
+            Ok(_) => self.is_news = false,
+            Err(error) => warn!(%error, "the numbers of bundles are not kept"),
         }
     }
 }
@@ -81,5 +90,27 @@ mod tests {
         assert_eq!(numbers.of(digest(1)), 41, "what a box has heard of is not given again");
         std::fs::write(folder.path().join("numbers"), "x").unwrap();
         assert_eq!(open().of(digest(1)), 1, "what is lost begins anew");
+    }
+
+    #[test]
+    fn what_the_file_says_already_is_not_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("numbers");
+        let (one, other) = (Digest::of(b"1"), Digest::of(b"2"));
+        let mut numbers = Numbers::open(file.clone());
+        type Change = fn(&mut Numbers, Digest, Digest);
+        let rows: [(&str, Change, &[u8], bool); 6] = [
+            ("nothing is there yet", |_, _, _| {}, b"", false),
+            ("a new digest", |numbers, one, _| _ = numbers.of(one), b"1", true),
+            ("the same again", |numbers, one, _| _ = numbers.of(one), b"1", false),
+            ("a box has heard of a higher number", |numbers, _, _| numbers.meet(9), b"1", true),
+            ("and of a lower one", |numbers, _, _| numbers.meet(8), b"1", false),
+            ("one goes for another", |numbers, _, other| _ = numbers.of(other), b"2", true),
+        ];
+        for (promise, change, kept, is_written) in rows {
+            change(&mut numbers, one, other);
+            numbers.keep(kept.iter().map(|byte| Digest::of(&[*byte])));
+            assert_eq!(std::fs::remove_file(&file).is_ok(), is_written, "{promise}");
+        }
     }
 }
