@@ -69,6 +69,7 @@ pub mod state_file;
 pub mod stats;
 mod tracked;
 pub mod transaction;
+mod user;
 
 pub use ack::{Ack, MAX_ACK_ERRORS, Refused};
 pub use decode::{DecodeError, decode, record_bytes};
@@ -86,3 +87,4 @@ pub use record::{
 pub use server::{BindError, Peer, Server, Step};
 pub use session::Hello;
 pub use state_file::{StateFile, StateFileError};
+pub use user::user_id;

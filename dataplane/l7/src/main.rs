@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
+use penstock_feed::user_id;
 use penstock_l7::tier::{self, Settings};
 use tracing::error;
 use tracing_subscriber::EnvFilter;
@@ -54,13 +55,8 @@ enum LogFormat {
     Json,
 }
 
-/// The number of a local user (passwd(5)): name services are not asked, since their answer could change with
-/// the network that we carry.
 fn user(text: &str) -> Result<u32, String> {
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let known = passwd.lines().find(|line| line.split(':').next() == Some(text));
-    let number = known.and_then(|line| line.split(':').nth(2)).unwrap_or(text);
-    number.parse().map_err(|_| format!("{text:?} is no user of /etc/passwd and no number"))
+    user_id(text).ok_or_else(|| format!("{text:?} is no user of /etc/passwd and no number"))
 }
 
 fn main() -> ExitCode {

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use penstock_feed::user_id;
 use penstock_forward::{ECHO_PER_SECOND, OnUnknown, Tag, Tags, wire::ethernet};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
@@ -592,16 +593,10 @@ impl RawSnat {
 impl RawFeed {
     /// Without the key, the control process's own user, if the box has one.
     fn check(self) -> Result<Vec<u32>, Wrong> {
-        let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
         let Some(users) = self.users else {
-            return Ok(user_id(&passwd, "penstock-controlplane").into_iter().collect());
+            return Ok(user_id("penstock-controlplane").into_iter().collect());
         };
-        let id = |user: Spanned<String>| match user
-            .value
-            .parse()
-            .ok()
-            .or_else(|| user_id(&passwd, &user.value))
-        {
+        let id = |user: Spanned<String>| match user_id(&user.value) {
             Some(id) => Ok(id),
             None => wrong(
                 &user,
@@ -613,13 +608,6 @@ impl RawFeed {
         };
         users.into_iter().map(id).collect()
     }
-}
-
-/// The number of a local user (passwd(5)); we do not ask name services, whose answer could change
-/// with the network that we carry.
-fn user_id(passwd: &str, name: &str) -> Option<u32> {
-    let line = passwd.lines().find(|line| line.split(':').next() == Some(name))?;
-    line.split(':').nth(2)?.parse().ok()
 }
 
 fn parse_mac(text: &Spanned<String>) -> Result<[u8; 6], Wrong> {
