@@ -12,6 +12,20 @@ use penstock_controlplane::pki::Token;
 use crate::layout::{Grid, Style};
 use crate::output::{self, Format};
 
+/// Where a controller is asked.
+#[derive(clap::Args)]
+struct Where {
+    /// The folder where the controller keeps boxes.sock.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "PENSTOCK_RUN_DIR",
+        hide_env_values = true,
+        default_value = "/run/penstock"
+    )]
+    run_dir: PathBuf,
+}
+
 /// Makes a token, with which a box joins: `penstock join` on the box, once and within the token's time.
 ///
 /// Asks the controller that leads, on its own machine or in its pod. The Box must be there before the box joins. Whoever
@@ -30,15 +44,8 @@ pub(crate) struct TokenArguments {
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
     lifetime: Duration,
 
-    /// The folder where the controller keeps boxes.sock.
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "PENSTOCK_RUN_DIR",
-        hide_env_values = true,
-        default_value = "/run/penstock"
-    )]
-    run_dir: PathBuf,
+    #[command(flatten)]
+    at: Where,
 }
 
 /// Joins this machine to the controllers that a token names: makes a key, and gets a certificate for it.
@@ -76,22 +83,15 @@ pub(crate) struct RollbackArguments {
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
 
-    /// The folder where the controller keeps boxes.sock.
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "PENSTOCK_RUN_DIR",
-        hide_env_values = true,
-        default_value = "/run/penstock"
-    )]
-    run_dir: PathBuf,
+    #[command(flatten)]
+    at: Where,
 }
 
 /// Makes a token and prints it.
 pub(crate) fn token(arguments: &TokenArguments) -> ExitCode {
-    let TokenArguments { name, controllers, lifetime, run_dir } = arguments;
+    let TokenArguments { name, controllers, lifetime, at } = arguments;
     let (name, controllers) = (name.clone(), controllers.clone());
-    match ask(run_dir, &Ask::Token { name, controllers, seconds: lifetime.as_secs() }) {
+    match ask(&at.run_dir, &Ask::Token { name, controllers, seconds: lifetime.as_secs() }) {
         Ok(Answer::Token(token)) => {
             output::print(Format::Table, &(), || token + "\n", ExitCode::SUCCESS)
         }
@@ -128,13 +128,13 @@ fn read(token: &str) -> Result<String, String> {
 
 /// Goes back, goes on, or lists.
 pub(crate) fn rollback(arguments: &RollbackArguments) -> ExitCode {
-    let RollbackArguments { version, list, release, output, run_dir } = arguments;
+    let RollbackArguments { version, list, release, output, at } = arguments;
     let question = match (list, release) {
         (true, _) => Ask::Versions,
         (_, true) => Ask::Release,
         _ => Ask::Pin { version: version.clone() },
     };
-    match ask(run_dir, &question) {
+    match ask(&at.run_dir, &question) {
         Ok(Answer::Versions(mut versions)) => {
             versions.reverse();
             output::print(*output, &versions, || page(&versions), ExitCode::SUCCESS)
