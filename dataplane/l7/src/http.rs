@@ -7,41 +7,57 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::HOST;
 use hyper::http::uri::Authority;
 use hyper::{Request, Response, StatusCode, Version};
 
-use crate::counters::Counters;
+use crate::counters::{Counter, Counters};
 use crate::place::{Place, Served};
 
-/// The answer to one request that came to `place`, on a connection whose TLS handshake chose `by_sni`.
-///
-/// # Errors
-/// None.
-pub fn answer(
-    request: &Request<Incoming>,
-    place: &Place,
-    by_sni: Option<&Served>,
-    counters: &Counters,
-) -> Result<Response<Full<Bytes>>, Infallible> {
-    let Some(host) = host(request) else {
-        counters.requests_bad_host.add_one();
-        return Ok(status(StatusCode::BAD_REQUEST));
-    };
-    let by_host = place.listener(Some(host.host()));
-    // A connection that was let in by other authorities than it would be now begins anew, too.
-    let differs = |sni: &Served, served: &Served| {
-        served.name != sni.name || served.clients() != sni.clients()
-    };
-    let other = by_sni.is_some_and(|sni| by_host.is_some_and(|served| differs(sni, served)));
-    if other {
-        counters.requests_misdirected.add_one();
-        return Ok(status(StatusCode::MISDIRECTED_REQUEST));
+/// What a connection needs to answer.
+#[derive(Clone, Debug)]
+pub struct Answerer {
+    /// The listeners of its place, as they are now.
+    pub place: Arc<ArcSwap<Place>>,
+    /// The listener that its TLS handshake chose.
+    pub by_sni: Option<Arc<Served>>,
+    /// Where to count.
+    pub counters: Arc<Counters>,
+}
+
+impl Answerer {
+    /// The answer to one request.
+    ///
+    /// # Errors
+    /// None.
+    pub fn answer(&self, request: &Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+        let (status, counter) = self.judge(request);
+        counter.add_one();
+        let mut response = Response::new(Full::new(Bytes::new()));
+        *response.status_mut() = status;
+        Ok(response)
     }
-    counters.requests_not_found.add_one();
-    Ok(status(StatusCode::NOT_FOUND))
+
+    /// The status of the answer, and who counts it.
+    fn judge(&self, request: &Request<Incoming>) -> (StatusCode, &Counter) {
+        let Some(host) = host(request) else {
+            return (StatusCode::BAD_REQUEST, &self.counters.requests_bad_host);
+        };
+        let place = self.place.load();
+        let by_host = place.listener(Some(host.host()));
+        // A connection that was let in by other authorities than it would be now begins anew, too.
+        let differs = |sni: &Served, served: &Served| {
+            served.name != sni.name || served.clients() != sni.clients()
+        };
+        let sni = self.by_sni.as_deref();
+        if sni.is_some_and(|sni| by_host.is_some_and(|served| differs(sni, served))) {
+            return (StatusCode::MISDIRECTED_REQUEST, &self.counters.requests_misdirected);
+        }
+        (StatusCode::NOT_FOUND, &self.counters.requests_not_found)
+    }
 }
 
 /// The host a request is for: of its target if it has one (RFC 9112 §3.2.2), else the `Host` field.
@@ -62,31 +78,4 @@ fn host(request: &Request<Incoming>) -> Option<Authority> {
     };
     // A user before the host is a way to look like another one (RFC 9110 §4.2.4).
     host.filter(|host| !host.as_str().contains('@') && !host.host().is_empty())
-}
-
-fn status(status: StatusCode) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::new()));
-    *response.status_mut() = status;
-    response
-}
-
-/// What a connection needs to answer.
-#[derive(Clone, Debug)]
-pub struct Answerer {
-    /// The listeners of its place, as they are now.
-    pub place: Arc<arc_swap::ArcSwap<Place>>,
-    /// The listener that its TLS handshake chose.
-    pub by_sni: Option<Arc<Served>>,
-    /// Where to count.
-    pub counters: Arc<Counters>,
-}
-
-impl Answerer {
-    /// The answer to one request.
-    ///
-    /// # Errors
-    /// None.
-    pub fn answer(&self, request: &Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-        answer(request, &self.place.load(), self.by_sni.as_deref(), &self.counters)
-    }
 }

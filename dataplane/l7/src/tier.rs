@@ -177,13 +177,9 @@ impl Running {
             }
         }
         self.bind_missing();
-        self.acknowledge();
-        info!(
-            generation = self.server.generation(),
-            places = self.serving.len(),
-            errors = self.errors().len(),
-            "configuration in force"
-        );
+        let errors = self.acknowledge();
+        let (generation, places) = (self.server.generation(), self.serving.len());
+        info!(generation, places, errors, "configuration in force");
     }
 
     fn bind_missing(&mut self) {
@@ -232,12 +228,14 @@ impl Running {
         errors
     }
 
-    fn acknowledge(&mut self) {
+    /// Acknowledges what is in force. Returns how many listeners are not.
+    fn acknowledge(&mut self) -> usize {
         let errors = self.errors();
         for error in &errors {
             warn!("{error}");
         }
         self.server.acknowledge(self.server.generation(), &errors);
+        errors.len()
     }
 
     fn report(&self) {
