@@ -357,16 +357,22 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
-#[test]
-fn any_bytes_end_a_connection_and_nothing_else() {
+/// A program that serves one place in clear text, and one with a certificate of `issuer`.
+fn clear_and_secured(issuer: &CertifiedIssuer<'_, KeyPair>) -> (L7, SocketAddr, SocketAddr) {
     let l7 = L7::start(&[]);
     let (clear, secured) = (free_port(), free_port());
-    let ours = authority("ours");
     let mut state = State::default();
-    let pem = with_pem(&mut state, 1, &certificate(&ours, "www.example.com"));
+    let pem = with_pem(&mut state, 1, &certificate(issuer, "www.example.com"));
     with(&mut state, "clear", clear, None, Speaks::Http);
     with(&mut state, "secured", secured, None, https(pem, None));
     publish(&mut l7.producer(), 1, state);
+    (l7, clear, secured)
+}
+
+#[test]
+fn any_bytes_end_a_connection_and_nothing_else() {
+    let ours = authority("ours");
+    let (l7, clear, secured) = clear_and_secured(&ours);
     let mut starts: Vec<Vec<u8>> = vec![
         vec![],
         b"GET / HTTP/1.1\r\nHost: a\r\n".to_vec(),
@@ -404,14 +410,8 @@ fn any_bytes_end_a_connection_and_nothing_else() {
 
 #[test]
 fn who_is_slow_is_sent_away() {
-    let l7 = L7::start(&[]);
-    let (clear, secured) = (free_port(), free_port());
     let ours = authority("ours");
-    let mut state = State::default();
-    let pem = with_pem(&mut state, 1, &certificate(&ours, "www.example.com"));
-    with(&mut state, "clear", clear, None, Speaks::Http);
-    with(&mut state, "secured", secured, None, https(pem, None));
-    publish(&mut l7.producer(), 1, state);
+    let (l7, clear, secured) = clear_and_secured(&ours);
     let slow = [
         ("nothing", clear, &b""[..]),
         ("half a preface", clear, b"PRI * HT"),

@@ -106,6 +106,13 @@ fn serve(lab: &Lab) {
     }
 }
 
+/// The address of the Gateway, once it is programmed.
+fn vip(lab: &Lab) -> String {
+    kubectl(lab, &["wait", "--for=condition=Programmed", "gateway/web", "--timeout=30s"]);
+    let gateway = get(lab, &["gateway", "web"]);
+    gateway["status"]["addresses"][0]["value"].as_str().expect("an address").to_owned()
+}
+
 /// Which pod answers at a URL.
 fn answer(lab: &Lab, host: &str, url: &str) -> String {
     let said = lab.on(host, &["curl", "--silent", "--show-error", "--max-time", "5", url]);
@@ -167,9 +174,7 @@ fn clients_reach_pods_through_a_vip_of_the_pool_and_all_goes_after_kills() {
     let lab = Lab::with_cluster();
     serve(&lab);
     apply(&lab, GATEWAY);
-    kubectl(&lab, &["wait", "--for=condition=Programmed", "gateway/web", "--timeout=30s"]);
-    let gateway = get(&lab, &["gateway", "web"]);
-    let vip = gateway["status"]["addresses"][0]["value"].as_str().expect("an address").to_owned();
+    let vip = vip(&lab);
     assert!(vip.starts_with("10.10.4."), "{vip} is of the pool");
     let url = format!("http://{vip}/");
     let mut seen: Vec<_> = (0..40).map(|_| answer(&lab, "client1", &url)).collect();

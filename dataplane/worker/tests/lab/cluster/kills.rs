@@ -6,40 +6,26 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{apply, get, kubectl};
+use super::{GATEWAY, apply, get, kubectl, vip};
 use crate::network::{Lab, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Servers that are no pods, so that killing etcd has no say in whether they live.
-const SITE: &str = "
+const SERVERS: &str = "
 apiVersion: v1
 kind: Service
-metadata: {name: servers}
+metadata: {name: web}
 spec: {clusterIP: None, ports: [{name: http, port: 80}]}
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
-metadata: {name: servers, labels: {kubernetes.io/service-name: servers}}
+metadata: {name: web, labels: {kubernetes.io/service-name: web}}
 addressType: IPv4
 endpoints:
 - {addresses: [10.10.0.11]}
 - {addresses: [10.10.0.12]}
 ports: [{name: http, port: 80}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: servers}
-spec:
-  gatewayClassName: penstock
-  listeners: [{name: http, protocol: TCP, port: 80}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: TCPRoute
-metadata: {name: servers}
-spec:
-  parentRefs: [{name: servers}]
-  rules: [{backendRefs: [{name: servers, port: 80}]}]
 ";
 
 /// Another listener.
@@ -53,7 +39,7 @@ fn kills() -> u32 {
 
 /// When each object that we write was written last, as the API server counts.
 fn versions(lab: &Lab) -> BTreeMap<&'static str, Value> {
-    ["gatewayclass/penstock", "gateway/servers", "tcproute/servers", "service/servers-penstock"]
+    ["gatewayclass/penstock", "gateway/web", "tcproute/web", "service/web-penstock"]
         .map(|name| (name, get(lab, &[name])["metadata"]["resourceVersion"].clone()))
         .into()
 }
@@ -71,10 +57,9 @@ fn all_is_well(lab: &Lab) {
 #[ignore = "needs root, hugepages and the programs of scripts/lab build-cluster"]
 fn kills_between_objects_and_packets_cost_no_connection_and_no_write() {
     let lab = Lab::with_cluster();
-    apply(&lab, SITE);
-    kubectl(&lab, &["wait", "--for=condition=Programmed", "gateway/servers", "--timeout=30s"]);
-    let gateway = get(&lab, &["gateway", "servers"]);
-    let vip = gateway["status"]["addresses"][0]["value"].as_str().expect("an address");
+    apply(&lab, SERVERS);
+    apply(&lab, GATEWAY);
+    let vip = vip(&lab);
     let to = format!("{vip}:80");
     let mut held = lab.start_peer("client1", &["hold", &to, "--count", "100"]);
     assert_eq!(held.report()["opened"], 100);
@@ -95,9 +80,9 @@ fn kills_between_objects_and_packets_cost_no_connection_and_no_write() {
         assert_eq!(versions(&lab), before, "nothing changed, so nothing is written: {name}");
     }
 
-    kubectl(&lab, &["patch", "gateway/servers", "--type=json", "--patch", CHANGE]);
+    kubectl(&lab, &["patch", "gateway/web", "--type=json", "--patch", CHANGE]);
     wait_for("a change has its status", LIMIT, || {
-        let gateway = get(&lab, &["gateway", "servers"]);
+        let gateway = get(&lab, &["gateway", "web"]);
         (gateway["status"]["listeners"].as_array()?.len() == 2).then_some(())
     });
     let report = held.stop();
