@@ -17,7 +17,7 @@
 //!  publish     a thread with the ring      │                     publish: session, generation
 //!    │  acknowledgements                   │
 //!  status      conditions, stamped and written as files,         status: programmed, stamp, files
-//!              and by who holds the lease to the API server      status::cluster: difference, pace; lease
+//!              and by who holds the lease to the API server      status::cluster: difference, pace; lease, writer
 //!              a Service a Gateway, for who looks by labels      infrastructure: service
 //! ```
 //!
@@ -57,6 +57,7 @@ pub mod status;
 pub mod store;
 pub mod translate;
 pub mod whole_file;
+pub mod writer;
 pub mod yaml;
 
 pub use check::check;

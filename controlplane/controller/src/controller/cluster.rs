@@ -322,7 +322,7 @@ impl Work {
                 kinds.join(", ")
             ),
         }));
-        self.keeper_troubles = self.keeper.troubles();
+        self.keeper_troubles = self.keeper.told();
         let of_services = self.keeper_troubles.iter().map(|(gateway, reason)| Finding {
             file: String::new(),
             place: None,
@@ -353,7 +353,7 @@ impl Work {
         let before = self.troubles.len();
         self.troubles.retain(|_, (.., until)| *until > now);
         let has_news = self.troubles.len() != before
-            || !Arc::ptr_eq(&self.keeper_troubles, &self.keeper.troubles());
+            || !Arc::ptr_eq(&self.keeper_troubles, &self.keeper.told());
         if has_news || self.round.api_server() != Some(&self.told()) {
             self.tell_troubles();
         }

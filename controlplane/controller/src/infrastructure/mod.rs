@@ -13,10 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::agenda::Agenda;
@@ -25,6 +24,7 @@ use crate::lease::Leads;
 use crate::metrics::Metrics;
 use crate::object::NamespacedName;
 use crate::source::cluster::raw::{Made, is_as_new};
+use crate::writer::{Work, Writer};
 use request::Outcome;
 pub use service::Wanted;
 
@@ -57,42 +57,20 @@ pub enum Message {
 /// What is wrong, by the Gateway whose Service it is.
 pub type Troubles = Arc<BTreeMap<NamespacedName, String>>;
 
-/// The task that keeps the Services. Dropping it ends it, and its requests.
-#[derive(Debug)]
-pub struct Keeper {
-    messages: UnboundedSender<Message>,
-    told: watch::Receiver<Troubles>,
-    _task: JoinSet<()>,
-}
+/// The task that keeps the Services.
+pub type Keeper = Writer<Message, Troubles>;
 
 impl Keeper {
     /// Starts it.
     #[must_use]
     pub fn start(client: Client, leads: watch::Receiver<Leads>, metrics: Arc<Metrics>) -> Self {
-        let (messages, inbox) = unbounded_channel();
-        let (tell, told) = watch::channel(Troubles::default());
-        let mut task = JoinSet::new();
-        task.spawn(Desk::new(client, leads, tell, metrics).run(inbox));
-        Self { messages, told, _task: task }
-    }
-
-    /// Tells it something.
-    pub fn tell(&self, message: Message) {
-        // It ends only with us.
-        let _ = self.messages.send(message);
-    }
-
-    /// What is wrong with Services now.
-    #[must_use]
-    pub fn troubles(&self) -> Troubles {
-        Arc::clone(&self.told.borrow())
+        Self::run(leads, |tell| Desk::new(client, tell, metrics))
     }
 }
 
 /// Everything the keeper knows.
 struct Desk {
     client: Client,
-    leads: watch::Receiver<Leads>,
     tell: watch::Sender<Troubles>,
     leading: bool,
     wanted: BTreeMap<NamespacedName, Wanted>,
@@ -106,64 +84,12 @@ struct Desk {
     troubles: BTreeMap<NamespacedName, String>,
     /// Services with a request under way, and whether they were seen to go meanwhile.
     busy: BTreeMap<NamespacedName, bool>,
-    requests: JoinSet<(NamespacedName, Outcome)>,
     metrics: Arc<Metrics>,
 }
 
-impl Desk {
-    fn new(
-        client: Client,
-        leads: watch::Receiver<Leads>,
-        tell: watch::Sender<Troubles>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self {
-            client,
-            leads,
-            tell,
-            leading: false,
-            wanted: BTreeMap::new(),
-            was_told: false,
-            made: BTreeMap::new(),
-            due: Agenda::default(),
-            pauses: BTreeMap::new(),
-            troubles: BTreeMap::new(),
-            busy: BTreeMap::new(),
-            requests: JoinSet::new(),
-            metrics,
-        }
-    }
-
-    async fn run(mut self, mut inbox: UnboundedReceiver<Message>) {
-        loop {
-            let leads = *self.leads.borrow_and_update();
-            match leads.now() && self.was_told {
-                true => self.lead(),
-                false => self.stop(),
-            }
-            let has_room = self.requests.len() < MOST_REQUESTS;
-            let next = self.due.next().filter(|_| self.leading && has_room);
-            let ends = leads.until().filter(|_| leads.now());
-            tokio::select! {
-                message = inbox.recv() => match message {
-                    Some(message) => self.hear(message),
-                    None => return,
-                },
-                Some(ended) = self.requests.join_next() => {
-                    if let Ok((service, outcome)) = ended {
-                        self.conclude(service, outcome);
-                    }
-                }
-                changed = self.leads.changed() => {
-                    if changed.is_err() {
-                        return; // the process ends
-                    }
-                }
-                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
-                () = sleep_until(ends.unwrap_or_else(Instant::now)), if ends.is_some() => {}
-            }
-        }
-    }
+impl Work for Desk {
+    type Message = Message;
+    type Done = (NamespacedName, Outcome);
 
     fn hear(&mut self, message: Message) {
         match message {
@@ -183,6 +109,70 @@ impl Desk {
                     self.look_at(service);
                 }
             }
+        }
+    }
+
+    /// Whoever begins to lead looks at everything. Until it is known what is wanted, nothing is.
+    fn lead(&mut self, requests: &mut JoinSet<Self::Done>) -> Option<Instant> {
+        if !self.was_told {
+            return None;
+        }
+        if !std::mem::replace(&mut self.leading, true) {
+            let all: Vec<_> = self.wanted.keys().chain(self.made.keys()).cloned().collect();
+            all.into_iter().for_each(|name| self.look_at(name));
+        }
+        self.send_due(requests);
+        self.due.next().filter(|_| requests.len() < MOST_REQUESTS)
+    }
+
+    fn follow(&mut self) {
+        self.leading = false;
+        self.busy.clear();
+    }
+
+    fn conclude(&mut self, (service, outcome): Self::Done) {
+        self.metrics.service_write(outcome.as_str());
+        let is_overtaken = self.busy.remove(&service).unwrap_or_default();
+        match outcome {
+            Outcome::Written(_) | Outcome::Found(_) if is_overtaken => self.rest(&service),
+            Outcome::Written(made) => {
+                info!(%service, "the Service of a Gateway is written");
+                self.made.insert(service.clone(), made);
+                self.rest(&service);
+                self.is_well(&service);
+            }
+            Outcome::Found(made) => {
+                self.made.insert(service.clone(), made);
+            }
+            Outcome::Removed => {
+                info!(%service, "the Service of a Gateway that is gone, or not ours any more, is removed");
+                self.made.remove(&service);
+                self.pauses.remove(&service);
+                self.is_well(&service);
+            }
+            Outcome::Failed(reason) => {
+                self.rest(&service);
+                self.is_wrong(&service, reason);
+            }
+        }
+        self.look_at(service);
+    }
+}
+
+impl Desk {
+    fn new(client: Client, tell: watch::Sender<Troubles>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            client,
+            tell,
+            leading: false,
+            wanted: BTreeMap::new(),
+            was_told: false,
+            made: BTreeMap::new(),
+            due: Agenda::default(),
+            pauses: BTreeMap::new(),
+            troubles: BTreeMap::new(),
+            busy: BTreeMap::new(),
+            metrics,
         }
     }
 
@@ -209,13 +199,8 @@ impl Desk {
         names.into_iter().for_each(|name| self.look_at(name));
     }
 
-    /// Whoever begins to lead looks at everything, then sends what is due.
-    fn lead(&mut self) {
-        if !std::mem::replace(&mut self.leading, true) {
-            let all: Vec<_> = self.wanted.keys().chain(self.made.keys()).cloned().collect();
-            all.into_iter().for_each(|name| self.look_at(name));
-        }
-        while self.requests.len() < MOST_REQUESTS {
+    fn send_due(&mut self, requests: &mut JoinSet<(NamespacedName, Outcome)>) {
+        while requests.len() < MOST_REQUESTS {
             let Some(service) = self.due.pop(Instant::now()) else { return };
             if self.busy.contains_key(&service) {
                 continue; // its answer is looked at anyway
@@ -228,48 +213,11 @@ impl Desk {
             }
             self.busy.insert(service.clone(), false);
             let client = self.client.clone();
-            self.requests.spawn(async move {
+            requests.spawn(async move {
                 let outcome = request::send(client, &service, &step).await;
                 (service, outcome)
             });
         }
-    }
-
-    /// Gives up what is under way: someone else may lead now.
-    fn stop(&mut self) {
-        self.leading = false;
-        if !self.busy.is_empty() {
-            self.requests = JoinSet::new(); // dropping the old one aborts its tasks
-            self.busy.clear();
-        }
-    }
-
-    fn conclude(&mut self, service: NamespacedName, outcome: Outcome) {
-        self.metrics.service_write(outcome.as_str());
-        let is_overtaken = self.busy.remove(&service).unwrap_or_default();
-        match outcome {
-            Outcome::Written(_) | Outcome::Found(_) if is_overtaken => self.rest(&service),
-            Outcome::Written(made) => {
-                info!(%service, "the Service of a Gateway is written");
-                self.made.insert(service.clone(), made);
-                self.rest(&service);
-                self.is_well(&service);
-            }
-            Outcome::Found(made) => {
-                self.made.insert(service.clone(), made);
-            }
-            Outcome::Removed => {
-                info!(%service, "the Service of a Gateway that is gone, or not ours any more, is removed");
-                self.made.remove(&service);
-                self.pauses.remove(&service);
-                self.is_well(&service);
-            }
-            Outcome::Failed(reason) => {
-                self.rest(&service);
-                self.is_wrong(&service, reason);
-            }
-        }
-        self.look_at(service);
     }
 
     fn look_at(&mut self, service: NamespacedName) {

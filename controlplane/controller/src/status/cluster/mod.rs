@@ -22,10 +22,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::Statuses;
@@ -35,6 +34,7 @@ use crate::metrics::Metrics;
 use crate::object::{Kind, ObjectKey};
 use crate::source::cluster::Observed;
 use crate::source::cluster::raw::is_as_new;
+use crate::writer::{Work, Writer};
 use difference::Wanted;
 pub(crate) use difference::is_covered;
 use due::Due;
@@ -87,42 +87,20 @@ pub struct Told {
     pub trouble: Option<String>,
 }
 
-/// The writer's task. Dropping it ends it, and its requests.
-#[derive(Debug)]
-pub struct StatusWriter {
-    messages: UnboundedSender<Message>,
-    told: watch::Receiver<Told>,
-    _task: JoinSet<()>,
-}
+/// The task that writes statuses.
+pub type StatusWriter = Writer<Message, Told>;
 
 impl StatusWriter {
     /// Starts it.
     #[must_use]
     pub fn start(client: Client, leads: watch::Receiver<Leads>, metrics: Arc<Metrics>) -> Self {
-        let (messages, inbox) = unbounded_channel();
-        let (tell, told) = watch::channel(Told::default());
-        let mut task = JoinSet::new();
-        task.spawn(Desk::new(client, leads, tell, metrics).run(inbox));
-        Self { messages, told, _task: task }
-    }
-
-    /// Tells it something.
-    pub fn tell(&self, message: Message) {
-        // It ends only with us.
-        let _ = self.messages.send(message);
-    }
-
-    /// What it has done.
-    #[must_use]
-    pub fn told(&self) -> Told {
-        self.told.borrow().clone()
+        Self::run(leads, |tell| Desk::new(client, tell, metrics))
     }
 }
 
 /// Everything the writer knows.
 struct Desk {
     client: Client,
-    leads: watch::Receiver<Leads>,
     tell: watch::Sender<Told>,
     leading: bool,
     wish: Option<Wish>,
@@ -133,67 +111,13 @@ struct Desk {
     paces: BTreeMap<ObjectKey, Pace>,
     failing: BTreeMap<ObjectKey, (Backoff, Instant)>,
     busy: BTreeSet<ObjectKey>,
-    requests: JoinSet<(ObjectKey, Outcome)>,
     done: Told,
     metrics: Arc<Metrics>,
 }
 
-impl Desk {
-    fn new(
-        client: Client,
-        leads: watch::Receiver<Leads>,
-        tell: watch::Sender<Told>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self {
-            client,
-            leads,
-            tell,
-            leading: false,
-            wish: None,
-            observed: BTreeMap::new(),
-            unjudged: BTreeSet::new(),
-            due: Due::default(),
-            paces: BTreeMap::new(),
-            failing: BTreeMap::new(),
-            busy: BTreeSet::new(),
-            requests: JoinSet::new(),
-            done: Told::default(),
-            metrics,
-        }
-    }
-
-    async fn run(mut self, mut inbox: UnboundedReceiver<Message>) {
-        loop {
-            let leads = *self.leads.borrow_and_update();
-            if leads.now() {
-                self.lead();
-            } else {
-                self.stop_requests();
-            }
-            self.metrics.statuses_waiting.set(i64::try_from(self.due.len()).unwrap_or(i64::MAX));
-            let next = self.due.next().filter(|_| leads.now() && self.has_room());
-            let ends = leads.until();
-            tokio::select! {
-                message = inbox.recv() => match message {
-                    Some(message) => self.hear(message),
-                    None => return,
-                },
-                Some(ended) = self.requests.join_next() => {
-                    if let Ok((key, outcome)) = ended {
-                        self.conclude(key, outcome);
-                    }
-                }
-                changed = self.leads.changed() => {
-                    if changed.is_err() {
-                        return; // the process ends
-                    }
-                }
-                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
-                () = sleep_until(ends.unwrap_or_else(Instant::now)), if leads.now() && ends.is_some() => {}
-            }
-        }
-    }
+impl Work for Desk {
+    type Message = Message;
+    type Done = (ObjectKey, Outcome);
 
     fn hear(&mut self, message: Message) {
         match message {
@@ -206,6 +130,71 @@ impl Desk {
                 }
             }
             Message::Gone(key) => self.forget(&key),
+        }
+    }
+
+    /// Whoever begins to lead looks at everything: another wrote until now, or nobody.
+    fn lead(&mut self, requests: &mut JoinSet<Self::Done>) -> Option<Instant> {
+        if !std::mem::replace(&mut self.leading, true) {
+            let keys: Vec<_> = self.observed.keys().cloned().collect();
+            keys.into_iter().for_each(|key| self.look_at(key));
+        }
+        self.send_due(requests);
+        self.count_waiting();
+        self.due.next().filter(|_| requests.len() < MOST_REQUESTS)
+    }
+
+    fn follow(&mut self) {
+        self.leading = false;
+        self.busy.clear();
+        self.count_waiting();
+    }
+
+    fn conclude(&mut self, (key, outcome): Self::Done) {
+        self.busy.remove(&key);
+        let now = Instant::now();
+        self.metrics.status_write(key.kind.as_str(), outcome.as_str());
+        match outcome {
+            Outcome::Written(observed) => {
+                debug!(object = %key, "status written");
+                self.done.writes += 1;
+                self.paces
+                    .entry(key.clone())
+                    .and_modify(|p| p.step(now))
+                    .or_insert(Pace::begin(now));
+                self.take_answer(&key, observed);
+                self.api_server_answers(&key);
+            }
+            Outcome::Conflict(observed) => {
+                self.take_answer(&key, observed);
+                self.fail(&key, None);
+            }
+            Outcome::Gone => {
+                self.forget(&key);
+                return;
+            }
+            Outcome::Failed(reason) => self.fail(&key, Some(reason)),
+        }
+        self.look_at(key);
+        self.publish();
+    }
+}
+
+impl Desk {
+    fn new(client: Client, tell: watch::Sender<Told>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            client,
+            tell,
+            leading: false,
+            wish: None,
+            observed: BTreeMap::new(),
+            unjudged: BTreeSet::new(),
+            due: Due::default(),
+            paces: BTreeMap::new(),
+            failing: BTreeMap::new(),
+            busy: BTreeSet::new(),
+            done: Told::default(),
+            metrics,
         }
     }
 
@@ -240,15 +229,6 @@ impl Desk {
         self.publish();
     }
 
-    /// Whoever begins to lead looks at everything: another wrote until now, or nobody.
-    fn lead(&mut self) {
-        if !std::mem::replace(&mut self.leading, true) {
-            let keys: Vec<_> = self.observed.keys().cloned().collect();
-            keys.into_iter().for_each(|key| self.look_at(key));
-        }
-        self.send_due();
-    }
-
     /// Looks at an object as soon as its pace, or its last failure, allows.
     fn look_at(&mut self, key: ObjectKey) {
         let now = Instant::now();
@@ -257,12 +237,8 @@ impl Desk {
         self.due.put(key, now.max(pace).max(failed));
     }
 
-    fn has_room(&self) -> bool {
-        self.requests.len() < MOST_REQUESTS
-    }
-
-    fn send_due(&mut self) {
-        while self.has_room() {
+    fn send_due(&mut self, requests: &mut JoinSet<(ObjectKey, Outcome)>) {
+        while requests.len() < MOST_REQUESTS {
             let Some(key) = self.due.pop(Instant::now()) else { return };
             // Of a busy object, the answer is looked at anyway.
             if self.busy.contains(&key) {
@@ -276,11 +252,15 @@ impl Desk {
             };
             self.busy.insert(key.clone());
             let client = self.client.clone();
-            self.requests.spawn(async move {
+            requests.spawn(async move {
                 let outcome = request::send(client, &key, &write).await;
                 (key, outcome)
             });
         }
+    }
+
+    fn count_waiting(&self) {
+        self.metrics.statuses_waiting.set(i64::try_from(self.due.len()).unwrap_or(i64::MAX));
     }
 
     fn difference(&self, key: &ObjectKey) -> Option<difference::Write> {
@@ -291,35 +271,6 @@ impl Desk {
             is_in_use: wish.classes_in_use.contains(&key.name),
         };
         difference::next(key, wanted, self.observed.get(key)?)
-    }
-
-    fn conclude(&mut self, key: ObjectKey, outcome: Outcome) {
-        self.busy.remove(&key);
-        let now = Instant::now();
-        self.metrics.status_write(key.kind.as_str(), outcome.as_str());
-        match outcome {
-            Outcome::Written(observed) => {
-                debug!(object = %key, "status written");
-                self.done.writes += 1;
-                self.paces
-                    .entry(key.clone())
-                    .and_modify(|p| p.step(now))
-                    .or_insert(Pace::begin(now));
-                self.take_answer(&key, observed);
-                self.api_server_answers(&key);
-            }
-            Outcome::Conflict(observed) => {
-                self.take_answer(&key, observed);
-                self.fail(&key, None);
-            }
-            Outcome::Gone => {
-                self.forget(&key);
-                return;
-            }
-            Outcome::Failed(reason) => self.fail(&key, Some(reason)),
-        }
-        self.look_at(key);
-        self.publish();
     }
 
     fn take_answer(&mut self, key: &ObjectKey, observed: Observed) {
@@ -350,15 +301,6 @@ impl Desk {
                 *until = Instant::now().min(*until);
             }
             self.look_at(key);
-        }
-    }
-
-    /// Gives up what is under way: someone else may lead now.
-    fn stop_requests(&mut self) {
-        self.leading = false;
-        if !self.busy.is_empty() {
-            self.requests = JoinSet::new(); // dropping the old one aborts its tasks
-            self.busy.clear();
         }
     }
 
