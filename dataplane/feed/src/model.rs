@@ -119,6 +119,11 @@ impl State {
         change::diff(self, next)
     }
 
+    /// The same, looking at nothing but what was `touched` since: at the cost of that, however much else there is.
+    pub fn diff_of(&self, next: &State, touched: &Touched) -> Vec<Change> {
+        change::diff_of(self, next, touched)
+    }
+
     /// What is wrong with the whole, each fault at the object that can be refused for it. Empty
     /// means that a data plane may commit it.
     pub fn check(&self) -> Vec<ObjectError> {

@@ -164,6 +164,31 @@ impl Producer {
         self.send(generation, plan, deadline)
     }
 
+    /// Brings the data plane to `next`, which differs from the state of the last call ([`Self::state`]) in nothing
+    /// but what was `touched`, at the cost of that. `give` is asked for the generation once the digest is known.
+    /// Returns both with what was sent.
+    ///
+    /// # Errors
+    /// Those of [`Self::publish_changes`]; [`Self::publish`] the whole after any.
+    pub fn publish_touched(
+        &mut self,
+        next: &Arc<State>,
+        touched: &Touched,
+        give: impl FnOnce(Digest) -> u64,
+        deadline: Instant,
+    ) -> Result<(u64, Digest, Published), PublishError> {
+        self.listen()?;
+        let (Some(known), Some(base)) = (&self.known, self.held) else {
+            return Err(PublishError::StateUnknown);
+        };
+        let plan = Plan::delta(base, known, known.state().diff_of(next, touched))?;
+        let digest = plan.next.digest();
+        let generation = give(digest);
+        let mut plan = self.within_generations(generation, plan)?;
+        plan.next.hold(next);
+        Ok((generation, digest, self.send(generation, plan, deadline)?))
+    }
+
     /// The state that the last call led to, or that was adopted; `None` if that is not known.
     pub fn state(&self) -> Option<&Arc<State>> {
         self.known.as_ref().map(Tracked::state)

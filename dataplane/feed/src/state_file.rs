@@ -28,7 +28,7 @@ use crate::model::State;
 use crate::record::Record;
 use crate::tracked::Tracked;
 
-pub(crate) use saver::Saver;
+pub use saver::Saver;
 
 const MAGIC: [u8; 8] = *b"PNSTK-ST";
 const FORMAT: u32 = 1;

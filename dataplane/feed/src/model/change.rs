@@ -1,11 +1,12 @@
 //! One step from a state to the next, and the list of them that leads from one to another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::{
     Group, L7Listener, Listener, Map, Member, Name, NextHop, Pem, PemId, Secret, SnatPool, State,
-    Tier, join,
+    Tier, Touched, join,
 };
 
 /// One change of a [`State`], the size of what changed: a member of a group of a thousand is told
@@ -69,10 +70,80 @@ impl Change {
 }
 
 pub(super) fn diff(old: &State, new: &State) -> Vec<Change> {
-    let mut changes = Vec::new();
-    removals(old, new, &mut changes);
-    additions(old, new, &mut changes);
-    changes
+    Differing::between(old, new).changes()
+}
+
+pub(super) fn diff_of(old: &State, new: &State, touched: &Touched) -> Vec<Change> {
+    Differing::among(old, new, touched).changes()
+}
+
+/// A key, and its values in the old and in the new state.
+type Pair<'m, K, V> = (&'m K, Option<&'m V>, Option<&'m V>);
+
+/// What may differ between two states.
+struct Differing<'m> {
+    listeners: Vec<Pair<'m, Name, Listener>>,
+    groups: Vec<Pair<'m, Name, Group>>,
+    snat_pools: Vec<Pair<'m, Name, SnatPool>>,
+    next_hops: Vec<Pair<'m, IpAddr, NextHop>>,
+    vips: Vec<Pair<'m, IpAddr, ()>>,
+    l7_listeners: Vec<Pair<'m, Name, L7Listener>>,
+    pems: Vec<Pair<'m, PemId, Arc<Pem>>>,
+}
+
+impl<'m> Differing<'m> {
+    fn between(old: &'m State, new: &'m State) -> Self {
+        Self {
+            listeners: unequal(changed(&old.listeners, &new.listeners)),
+            groups: unequal(changed_groups(old, new)),
+            snat_pools: unequal(changed(&old.snat_pools, &new.snat_pools)),
+            next_hops: unequal(changed(&old.next_hops, &new.next_hops)),
+            vips: unequal(changed(&old.vips, &new.vips)),
+            l7_listeners: unequal(changed(&old.l7.listeners, &new.l7.listeners)),
+            pems: unequal(changed(&old.l7.pems, &new.l7.pems)),
+        }
+    }
+
+    fn among(old: &'m State, new: &'m State, touched: &'m Touched) -> Self {
+        let groups = found(&touched.groups, &old.groups, &new.groups);
+        let groups =
+            groups.map(|(name, old, new)| (name, old.map(AsRef::as_ref), new.map(AsRef::as_ref)));
+        Self {
+            listeners: unequal(found(&touched.listeners, &old.listeners, &new.listeners)),
+            groups: unequal(groups),
+            snat_pools: unequal(found(&touched.snat_pools, &old.snat_pools, &new.snat_pools)),
+            next_hops: unequal(found(&touched.next_hops, &old.next_hops, &new.next_hops)),
+            vips: unequal(found(&touched.vips, &old.vips, &new.vips)),
+            l7_listeners: unequal(found(
+                &touched.l7_listeners,
+                &old.l7.listeners,
+                &new.l7.listeners,
+            )),
+            pems: unequal(found(&touched.pems, &old.l7.pems, &new.l7.pems)),
+        }
+    }
+
+    fn changes(&self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        self.removals(&mut changes);
+        self.additions(&mut changes);
+        changes
+    }
+}
+
+/// The keys that were touched, with both values.
+fn found<'m, K: Ord, V>(
+    keys: &'m BTreeSet<K>,
+    old: &'m Map<K, V>,
+    new: &'m Map<K, V>,
+) -> impl Iterator<Item = Pair<'m, K, V>> {
+    keys.iter().map(|key| (key, old.get(key), new.get(key)))
+}
+
+fn unequal<'m, K, V: PartialEq>(
+    pairs: impl Iterator<Item = Pair<'m, K, V>>,
+) -> Vec<Pair<'m, K, V>> {
+    pairs.filter(|(_, old, new)| old != new).collect()
 }
 
 /// The keys whose values may differ, with both; nothing of two maps that are one.
@@ -97,70 +168,102 @@ pub(crate) fn changed_groups<'m>(
     })
 }
 
-fn removals(old: &State, new: &State, changes: &mut Vec<Change>) {
-    for (name, _, after) in changed(&old.listeners, &new.listeners) {
-        if after.is_none() {
-            changes.push(Change::RemoveListener { name: name.clone() });
+impl Differing<'_> {
+    fn removals(&self, changes: &mut Vec<Change>) {
+        for (name, _, after) in &self.listeners {
+            if after.is_none() {
+                changes.push(Change::RemoveListener { name: (*name).clone() });
+            }
         }
-    }
-    for (name, before, after) in changed_groups(old, new) {
-        match (before, after) {
-            (_, None) => changes.push(Change::RemoveGroup { name: name.clone() }),
-            (None, _) => {}
-            (Some(before), Some(after)) => {
-                for (address, _, after) in join(&before.members, &after.members) {
-                    if after.is_none() {
-                        let group = name.clone();
-                        changes.push(Change::RemoveMember { group, address: *address });
+        for (name, before, after) in &self.groups {
+            match (before, after) {
+                (_, None) => changes.push(Change::RemoveGroup { name: (*name).clone() }),
+                (None, _) => {}
+                (Some(before), Some(after)) => {
+                    for (address, _, after) in join(&before.members, &after.members) {
+                        if after.is_none() {
+                            let group = (*name).clone();
+                            changes.push(Change::RemoveMember { group, address: *address });
+                        }
                     }
                 }
             }
         }
-    }
-    for (name, before, after) in changed(&old.snat_pools, &new.snat_pools) {
-        let Some(after) = after else {
-            changes.push(Change::RemoveSnatPool { name: name.clone() });
-            continue;
-        };
-        for address in before.iter().flat_map(|pool| pool.addresses.difference(&after.addresses)) {
-            changes.push(Change::RemoveSnatAddress { pool: name.clone(), address: *address });
+        for (name, before, after) in &self.snat_pools {
+            let Some(after) = after else {
+                changes.push(Change::RemoveSnatPool { name: (*name).clone() });
+                continue;
+            };
+            for address in
+                before.iter().flat_map(|pool| pool.addresses.difference(&after.addresses))
+            {
+                let pool = (*name).clone();
+                changes.push(Change::RemoveSnatAddress { pool, address: *address });
+            }
         }
-    }
-    for (address, _, after) in changed(&old.next_hops, &new.next_hops) {
-        if after.is_none() {
-            changes.push(Change::RemoveNextHop { address: *address });
+        for (address, _, after) in &self.next_hops {
+            if after.is_none() {
+                changes.push(Change::RemoveNextHop { address: **address });
+            }
         }
-    }
-    for (address, _, after) in changed(&old.vips, &new.vips) {
-        if after.is_none() {
-            changes.push(Change::RemoveVip { address: *address });
+        for (address, _, after) in &self.vips {
+            if after.is_none() {
+                changes.push(Change::RemoveVip { address: **address });
+            }
         }
+        self.l7_removals(changes);
     }
-    l7_removals(old, new, changes);
-}
 
-fn l7_removals(old: &State, new: &State, changes: &mut Vec<Change>) {
-    for (name, _, after) in changed(&old.l7.listeners, &new.l7.listeners) {
-        if after.is_none() {
-            changes.push(Change::RemoveL7Listener { name: name.clone() });
+    fn l7_removals(&self, changes: &mut Vec<Change>) {
+        for (name, _, after) in &self.l7_listeners {
+            if after.is_none() {
+                changes.push(Change::RemoveL7Listener { name: (*name).clone() });
+            }
+        }
+        for (pem, before, _) in &self.pems {
+            if before.is_some() {
+                changes.push(Change::RemovePem { pem: **pem });
+            }
         }
     }
-    for (pem, before, after) in changed(&old.l7.pems, &new.l7.pems) {
-        if before.is_some() && before != after {
-            changes.push(Change::RemovePem { pem: *pem });
-        }
-    }
-}
 
-fn l7_additions(old: &State, new: &State, changes: &mut Vec<Change>) {
-    for (pem, before, after) in changed(&old.l7.pems, &new.l7.pems) {
-        if let Some(after) = after.filter(|_| before != after) {
-            pem_additions(*pem, after, changes);
+    fn additions(&self, changes: &mut Vec<Change>) {
+        for (name, before, after) in &self.groups {
+            after.iter().for_each(|after| group_additions(name, *before, after, changes));
         }
+        for (name, before, after) in &self.snat_pools {
+            after.iter().for_each(|after| pool_additions(name, *before, after, changes));
+        }
+        for (name, _, after) in &self.listeners {
+            if let Some(listener) = after {
+                let (name, listener) = ((*name).clone(), (*listener).clone());
+                changes.push(Change::PutListener { name, listener });
+            }
+        }
+        for (address, _, after) in &self.next_hops {
+            if let Some(next_hop) = after {
+                changes.push(Change::PutNextHop { address: **address, next_hop: **next_hop });
+            }
+        }
+        for (address, _, after) in &self.vips {
+            if after.is_some() {
+                changes.push(Change::PutVip { address: **address });
+            }
+        }
+        self.l7_additions(changes);
     }
-    for (name, before, after) in changed(&old.l7.listeners, &new.l7.listeners) {
-        if let Some(listener) = after.filter(|_| before != after) {
-            changes.push(Change::PutL7Listener { name: name.clone(), listener: listener.clone() });
+
+    fn l7_additions(&self, changes: &mut Vec<Change>) {
+        for (pem, _, after) in &self.pems {
+            if let Some(after) = after {
+                pem_additions(**pem, after, changes);
+            }
+        }
+        for (name, _, after) in &self.l7_listeners {
+            if let Some(listener) = after {
+                let (name, listener) = ((*name).clone(), (*listener).clone());
+                changes.push(Change::PutL7Listener { name, listener });
+            }
         }
     }
 }
@@ -170,31 +273,6 @@ fn pem_additions(pem: PemId, new: &Pem, changes: &mut Vec<Change>) {
     for (index, part) in (0..).zip(new.parts()) {
         changes.push(Change::PutPemPart { pem, index, part: part.clone() });
     }
-}
-
-fn additions(old: &State, new: &State, changes: &mut Vec<Change>) {
-    for (name, before, after) in changed_groups(old, new) {
-        after.into_iter().for_each(|after| group_additions(name, before, after, changes));
-    }
-    for (name, before, after) in changed(&old.snat_pools, &new.snat_pools) {
-        after.into_iter().for_each(|after| pool_additions(name, before, after, changes));
-    }
-    for (name, before, after) in changed(&old.listeners, &new.listeners) {
-        if let Some(listener) = after.filter(|_| before != after) {
-            changes.push(Change::PutListener { name: name.clone(), listener: listener.clone() });
-        }
-    }
-    for (address, before, after) in changed(&old.next_hops, &new.next_hops) {
-        if let Some(next_hop) = after.filter(|_| before != after) {
-            changes.push(Change::PutNextHop { address: *address, next_hop: *next_hop });
-        }
-    }
-    for (address, before, _) in changed(&old.vips, &new.vips) {
-        if before.is_none() {
-            changes.push(Change::PutVip { address: *address });
-        }
-    }
-    l7_additions(old, new, changes);
 }
 
 fn group_additions(name: &Name, old: Option<&Group>, new: &Group, changes: &mut Vec<Change>) {

@@ -18,7 +18,7 @@ const LONGEST_REST: Duration = Duration::from_secs(1);
 /// A thread that saves the newest state it was given. One that was overtaken is never written.
 /// Dropping it waits for the save that is under way and writes what is left, without a rest.
 #[derive(Debug)]
-pub(crate) struct Saver {
+pub struct Saver {
     desk: Arc<Desk>,
     thread: Option<JoinHandle<()>>,
 }
@@ -63,7 +63,11 @@ impl Desk {
 }
 
 impl Saver {
-    pub(crate) fn start(file: StateFile) -> std::io::Result<Self> {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The kernel's, if there is no thread to be had.
+    pub fn start(file: StateFile) -> std::io::Result<Self> {
         let desk = Arc::new(Desk::default());
         let theirs = Arc::clone(&desk);
         let builder = std::thread::Builder::new().name("feed-state".into());
@@ -72,7 +76,7 @@ impl Saver {
     }
 
     /// Hands over what to save next; never waits for the disk.
-    pub(crate) fn save(&self, generation: u64, state: Arc<State>) {
+    pub fn save(&self, generation: u64, state: Arc<State>) {
         self.desk.order().newest = Some((generation, state));
         self.desk.changed.notify_one();
     }

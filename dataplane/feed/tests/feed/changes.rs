@@ -233,6 +233,7 @@ proptest! {
         let shared = State { listeners: shared.listeners, ..new.clone() };
         let changes = old.diff(&new);
         prop_assert_eq!(&old.diff(&shared), &changes);
+        prop_assert_eq!(&old.diff_of(&new, &Touched::between(&old, &new)), &changes);
         let (mut touched, mut again) = (Touched::default(), Plain::default());
         made(&mut again, State::default().diff(&old));
         for change in changes {
