@@ -1,9 +1,10 @@
 //! The objects we read, by kind, namespace and name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use penstock_feed::model::join;
 use penstock_gateway_types::boxes::Box as BoxObject;
 use penstock_gateway_types::k8s_openapi::Metadata;
 use penstock_gateway_types::{
@@ -157,6 +158,21 @@ macro_rules! kinds {
             pub fn keys(&self) -> impl Iterator<Item = ObjectKey> {
                 std::iter::empty()
                     $(.chain(self.$field.keys().map(|name| ObjectKey::named(Kind::$kind, name.clone()))))+
+            }
+
+            /// The keys of objects that are not the same in both. Costs a look at each.
+            #[must_use]
+            pub fn differing(&self, other: &Self) -> BTreeSet<ObjectKey> {
+                let mut keys = BTreeSet::new();
+                $(for (name, one, other) in join(&self.$field, &other.$field) {
+                    let same = |(one, other): (&Arc<$type>, &Arc<$type>)| {
+                        Arc::ptr_eq(one, other) || one == other
+                    };
+                    if !one.zip(other).is_some_and(same) {
+                        keys.insert(ObjectKey::named(Kind::$kind, name.clone()));
+                    }
+                })+
+                keys
             }
 
             /// How many objects there are.

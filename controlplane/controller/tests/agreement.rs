@@ -3,6 +3,7 @@
 mod random;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use penstock_controlplane::manifest;
@@ -15,8 +16,8 @@ use penstock_gateway_types::GatewayStatus;
 use penstock_gateway_types::gateway::GatewayStatusAddress;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::sample::{Index, select};
-use random::{classes, object};
+use proptest::sample::{Index, select, subsequence};
+use random::{classes, fitting, object};
 
 /// What may happen to objects.
 #[derive(Clone, Debug)]
@@ -29,15 +30,27 @@ enum Event {
     Status(Index, &'static str),
     /// One is told of that did not change.
     Nothing(Index),
+    /// Somebody else decided that only some listeners are to be served, or did not.
+    Only(Option<Vec<&'static str>>),
 }
 
 fn event() -> impl Strategy<Value = Event> {
+    let listeners = vec![
+        "default/a/a",
+        "default/a/d",
+        "shop/a/a",
+        "shop/a/f",
+        "listenerset/default/a/a",
+        "listenerset/shop/b/d",
+    ];
     prop_oneof![
-        12 => object().prop_map(Event::Put),
+        16 => fitting().prop_map(Event::Put),
+        2 => object().prop_map(Event::Put),
         3 => any::<Index>().prop_map(Event::Remove),
         1 => (any::<Index>(), select(vec!["192.0.2.1", "192.0.2.2", "2001:db8::1"]))
             .prop_map(|(index, address)| Event::Status(index, address)),
         1 => any::<Index>().prop_map(Event::Nothing),
+        1 => proptest::option::of(subsequence(listeners, 0..6)).prop_map(Event::Only),
     ]
 }
 
@@ -45,8 +58,11 @@ fn keys(objects: &Objects) -> Vec<ObjectKey> {
     objects.iter().map(|object| object.key()).collect()
 }
 
+/// The listeners to serve, if somebody else decided.
+type Only = Option<Arc<BTreeSet<String>>>;
+
 /// Makes an event happen. Returns the object it is about, if there is one.
-fn happen(event: Event, objects: &mut Objects) -> Option<ObjectKey> {
+fn happen(event: Event, objects: &mut Objects, only: &mut Only) -> Option<ObjectKey> {
     let known = keys(objects);
     match event {
         Event::Put(text) => {
@@ -71,6 +87,10 @@ fn happen(event: Event, objects: &mut Objects) -> Option<ObjectKey> {
             Some(key)
         }
         Event::Nothing(index) => (!known.is_empty()).then(|| index.get(&known).clone()),
+        Event::Only(names) => {
+            *only = names.map(|names| Arc::new(names.into_iter().map(str::to_owned).collect()));
+            None
+        }
     }
 }
 
@@ -95,16 +115,16 @@ fn difference(before: &Translation, now: &Translation) -> Update {
     answers.extend(named(Kind::BackendTlsPolicy, differing(&before.policies, &now.policies)));
     let classes = differing(&before.classes, &now.classes);
     answers.extend(classes.iter().map(|name| ObjectKey::cluster(Kind::GatewayClass, name)));
-    let mut touched = Touched::between(&before.state, &now.state);
-    for place in before.l7.places.keys().chain(now.l7.places.keys()) {
-        let none = BTreeMap::new();
-        let at =
-            |translation: &Translation| translation.l7.places.get(place).unwrap_or(&none).clone();
-        touched.l7_listeners.extend(differing(&at(before), &at(now)));
-    }
-    Update { answers, touched, has_notes: before.notes != now.notes }
+    let touched = Touched::between(&before.state, &now.state);
+    let places = before.l7.places.keys().chain(now.l7.places.keys());
+    let others = |place: &&SocketAddr| before.l7.places.get(place) != now.l7.places.get(place);
+    let l7_places = places.filter(others).copied().collect();
+    let infrastructure = differing(&before.infrastructure, &now.infrastructure);
+    let has_notes = before.notes != now.notes;
+    Update { answers, touched, l7_places, infrastructure, has_notes }
 }
 
+/// Lets all of it happen, and compares.
 fn agree(changes: Vec<Vec<Event>>, most: Option<Sizes>) -> Result<(), TestCaseError> {
     let mut objects: Objects = classes()
         .iter()
@@ -114,17 +134,26 @@ fn agree(changes: Vec<Vec<Event>>, most: Option<Sizes>) -> Result<(), TestCaseEr
     let known = Known { most, ..Known::default() };
     let mut translator = Translator::new(known);
     let mut changed: BTreeSet<ObjectKey> = keys(&objects).into_iter().collect();
+    let mut only = Only::None;
     for events in changes {
-        changed.extend(events.into_iter().filter_map(|event| happen(event, &mut objects)));
+        for event in events {
+            changed.extend(happen(event, &mut objects, &mut only));
+        }
+        translator.serve_only(only.clone());
         let before = translator.translation().clone();
         let update = translator.update(&objects, &std::mem::take(&mut changed));
         let now = translator.translation();
-        let whole = translate_with(&objects, Known { held: Some(&before.addresses), ..known });
+        let whole = translate_with(
+            &objects,
+            Known { held: Some(&before.addresses), only: only.as_ref(), ..known },
+        );
         prop_assert_eq!(now, &whole);
         prop_assert_eq!(now.state.check(), []);
         let expected = difference(&before, now);
         prop_assert_eq!(&update.answers, &expected.answers);
         prop_assert_eq!(&update.touched, &expected.touched);
+        prop_assert_eq!(&update.l7_places, &expected.l7_places);
+        prop_assert_eq!(&update.infrastructure, &expected.infrastructure);
         prop_assert!(update.has_notes || !expected.has_notes);
         prop_assert_eq!(Arc::ptr_eq(&before.state, &now.state), before.state == now.state);
         prop_assert_eq!(Arc::ptr_eq(&before.l7, &now.l7), before.l7 == now.l7);
@@ -143,7 +172,7 @@ proptest! {
 
     #[test]
     fn a_change_comes_to_what_the_whole_does(
-        start in vec(event(), 0..24), changes in vec(vec(event(), 1..4), 1..24)
+        start in vec(event(), 24..64), changes in vec(vec(event(), 1..4), 1..24)
     ) {
         agree([vec![start], changes].concat(), None)?;
     }
@@ -151,7 +180,7 @@ proptest! {
     /// Where there is not room for all.
     #[test]
     fn a_change_comes_to_what_the_whole_does_in_a_crowd(
-        start in vec(event(), 0..24), changes in vec(vec(event(), 1..4), 1..24),
+        start in vec(event(), 24..64), changes in vec(vec(event(), 1..4), 1..24),
         most in (0..4_usize, 0..4_usize, 0..4_usize, 0..3_usize)
     ) {
         let (listeners, groups, members, l7_listeners) = most;

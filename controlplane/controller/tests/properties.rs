@@ -16,11 +16,11 @@ use penstock_gateway_types::k8s_openapi::jiff::Timestamp;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
-use random::{classes, object};
+use random::{classes, fitting, object};
 
 /// A set of objects: some classes, and many of the rest; of one name only the first.
 fn objects() -> impl Strategy<Value = Vec<String>> {
-    vec(object(), 0..24).prop_map(|texts| {
+    vec(prop_oneof![2 => object(), 1 => fitting()], 0..24).prop_map(|texts| {
         let mut texts = [classes(), texts].concat();
         let mut seen = Vec::new();
         texts.retain(|text| {

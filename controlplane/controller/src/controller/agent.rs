@@ -61,7 +61,7 @@ pub async fn run_as_agent(paths: Paths) -> Result<(), StartError> {
             }
             read = finished(&mut work.reading) => work.read(read),
             () = work.round.overdue() => work.round.time_passed(),
-            _ = beat.tick() => work.round.beat(),
+            _ = beat.tick() => { work.round.beat(); }
         }
         work.report();
     }
@@ -139,7 +139,7 @@ impl Work {
     fn apply(&mut self, bundle: &Bundle, contents: Contents) {
         let Contents { objects, listeners, unread } = contents;
         let origins = objects.iter().map(|object| (object.key(), String::new())).collect();
-        self.round.in_force = InForce { objects, origins, findings: Vec::new() };
+        self.round.replace(InForce { objects, origins, findings: Vec::new() });
         self.round.only = Some(Arc::new(listeners));
         self.in_force = Some((bundle.version, bundle.digest));
         (self.unread, self.refused, self.looked_at) = (unread, None, Some(bundle.digest));

@@ -24,17 +24,19 @@ use crate::finding::{Finding, Severity};
 use crate::infrastructure::{self, Keeper, Wanted};
 use crate::lease::{self, Candidate, Identity, Leads};
 use crate::metrics::Metrics;
-use crate::object::{Kind, NamespacedName, Object, ObjectKey};
+use crate::object::{Kind, NamespacedName, ObjectKey};
 use crate::pki::keeper;
 use crate::report::ApiServer;
 use crate::source::cluster::{self, Happening, MOST_WAITING, Seen};
-use crate::status::cluster::{Message, StatusWriter, Wish};
+use crate::status::cluster::{Message, StatusWriter};
 use crate::store::mirror::{self, Mirror};
 
 /// What follows a change waits at least this long.
-const BATCH: Duration = Duration::from_millis(5);
+const BATCH: Duration = Duration::from_millis(1);
 /// Changed objects are saved this long after the first change.
 const SAVE_AFTER: Duration = Duration::from_secs(5);
+/// Between two saves it is at least so many times as long as the first took: each writes all objects.
+const SAVE_REST: u32 = 20;
 
 /// Statuses that wait for the data plane are looked at this often, beside when it speaks.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
@@ -123,8 +125,9 @@ struct Work {
     mirror: Mirror,
     writer: StatusWriter,
     keeper: Keeper,
-    /// The Services that it was told to keep.
-    kept: Vec<Wanted>,
+    /// The Services that it was told to keep, by the Gateway, and whether it was told yet.
+    kept: BTreeMap<NamespacedName, Wanted>,
+    has_kept: bool,
     /// What was told of them.
     keeper_troubles: infrastructure::Troubles,
     leads: watch::Receiver<Leads>,
@@ -143,6 +146,9 @@ struct Work {
     /// Since when an object in force is not saved.
     unsaved: Option<Instant>,
     saving: Option<JoinHandle<()>>,
+    /// When the last save began, and how long after it there is none.
+    saved: Instant,
+    rest: Duration,
 }
 
 impl Work {
@@ -165,7 +171,8 @@ impl Work {
             mirror: Mirror::default(),
             writer: StatusWriter::start(cluster.client.clone(), leads.clone(), Arc::clone(metrics)),
             keeper: Keeper::start(cluster.client.clone(), leads.clone(), Arc::clone(metrics)),
-            kept: Vec::new(),
+            kept: BTreeMap::new(),
+            has_kept: false,
             keeper_troubles: infrastructure::Troubles::default(),
             leads,
             _candidate: tasks,
@@ -178,13 +185,18 @@ impl Work {
             file: paths.state_dir.join("cluster.json"),
             unsaved: None,
             saving: None,
+            saved: Instant::now(),
+            rest: Duration::ZERO,
         }
     }
 
     /// Serves what was in force when we ran last, until the API server is heard.
     fn begin(&mut self) {
         match mirror::load(&self.file) {
-            Ok(in_force) => self.round.in_force = in_force,
+            Ok(in_force) => {
+                self.round.changed.extend(in_force.objects.keys());
+                self.round.in_force = in_force;
+            }
             Err(error) => warn!(%error, "the last good objects are lost"),
         }
         if !self.round.in_force.objects.is_empty() {
@@ -204,10 +216,9 @@ impl Work {
         let complete = self.mirror.is_complete();
         // What is heard for the first time may be empty, and is wanted all the same.
         self.is_stale |= complete && !self.round.has_translated();
-        let has_news = self.mirror.has_news() | std::mem::take(&mut self.has_news);
         if complete && self.is_stale && self.next_round <= Instant::now() {
             self.translate();
-        } else if has_news {
+        } else if self.mirror.has_news() | std::mem::take(&mut self.has_news) {
             self.tell_troubles();
         }
     }
@@ -231,6 +242,7 @@ impl Work {
         if !changed.is_empty() {
             self.is_stale = true;
             self.unsaved.get_or_insert_with(Instant::now);
+            self.round.changed.extend(changed.iter().cloned());
         }
         if let Happening::Seen(seen) = happening {
             self.tell_seen(*seen);
@@ -281,15 +293,29 @@ impl Work {
 
     /// Tells which Services Gateways want, where that changed.
     fn keep(&mut self) {
-        if let Some(wanted) = self.round.infrastructure(&self.kept) {
-            self.kept.clone_from(&wanted);
-            self.keeper.tell(infrastructure::Message::Want(wanted));
+        let mut changed = false;
+        for (gateway, wanted) in self.round.infrastructure() {
+            changed |= match wanted {
+                Some(wanted) => {
+                    let before = self.kept.insert(gateway, wanted.clone());
+                    before.as_ref() != Some(&wanted)
+                }
+                None => self.kept.remove(&gateway).is_some(),
+            };
+        }
+        if changed || !std::mem::replace(&mut self.has_kept, true) {
+            let all = self.kept.values().cloned().collect();
+            self.keeper.tell(infrastructure::Message::Want(all));
         }
     }
 
-    /// Writes status and report, where they changed.
+    /// Concludes the statuses that changed, and tells of what did.
     fn conclude(&mut self) {
-        self.tell_troubles();
+        if self.mirror.has_news() | std::mem::take(&mut self.has_news) {
+            self.tell_troubles();
+        } else {
+            self.round.conclude();
+        }
         self.wish();
     }
 
@@ -298,10 +324,9 @@ impl Work {
             return;
         }
         self.wish_again = Some(Instant::now() + ASK_AGAIN);
-        if let Some((statuses, classes_in_use)) = self.round.wish() {
+        if let Some(wish) = self.round.wish(!self.is_stale) {
             self.wish_again = None;
-            let is_fresh = !self.is_stale;
-            self.writer.tell(Message::Want(Wish { statuses, classes_in_use, is_fresh }));
+            self.writer.tell(Message::Want(wish));
         }
     }
 
@@ -333,6 +358,7 @@ impl Work {
         findings.extend(of_services);
         self.round.source_troubles = findings;
         self.round.unreadable.clone_from(self.mirror.refused_of());
+        self.round.note_findings();
         self.round.report_api_server(self.told());
         self.round.conclude();
     }
@@ -357,12 +383,16 @@ impl Work {
         if has_news || self.round.api_server() != Some(&self.told()) {
             self.tell_troubles();
         }
+        if self.saving.take_if(|saving| saving.is_finished()).is_some() {
+            self.rest = SAVE_AFTER.max((now - self.saved) * SAVE_REST);
+        }
         let due = self.unsaved.is_some_and(|since| since + SAVE_AFTER <= now);
-        if due && self.saving.as_ref().is_none_or(JoinHandle::is_finished) {
+        if due && self.saving.is_none() && self.saved + self.rest <= now {
             self.saving = Some(self.save());
         }
         self.count();
-        self.round.beat();
+        let again = self.round.beat();
+        self.writer.tell(Message::LookAgain(again));
     }
 
     fn count(&self) {
@@ -377,9 +407,8 @@ impl Work {
     /// Saves the objects in force, on a thread that may wait for the disk.
     fn save(&mut self) -> JoinHandle<()> {
         self.unsaved = None;
-        let in_force = &self.round.in_force;
-        let keys = in_force.origins.keys();
-        let objects: Vec<Object> = keys.filter_map(|key| in_force.objects.get(key)).collect();
+        self.saved = Instant::now();
+        let objects = self.round.in_force.objects.clone();
         let file = self.file.clone();
         tokio::task::spawn_blocking(move || {
             if let Err(error) = mirror::save(&objects, &file) {

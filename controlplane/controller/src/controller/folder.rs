@@ -1,5 +1,6 @@
 //! The control process on a folder: when it is read, and what is kept of it.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::round::{Round, now};
@@ -17,13 +19,16 @@ use crate::agent::kept::Epochs;
 use crate::finding::{Finding, Severity};
 use crate::lease::{Identity, Leads};
 use crate::pki::keeper::{self, Keeper};
-use crate::source::folder::{self, Change, Settle, Texts, Watch};
+use crate::source::folder::{Change, Reader, Settle, Texts, Watch};
 use crate::store::Store;
 
 /// Without a change, the folder is looked at this often: events may get lost.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// While the folder cannot be watched or read, it is tried this often.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// Between two saves it is at least so many times as long as the first took.
+const SAVE_REST: u32 = 20;
+
 /// Runs until a signal ends it.
 pub(super) async fn run(
     paths: &Paths,
@@ -52,6 +57,7 @@ pub(super) async fn run(
             _ = hang_up.recv() => {
                 info!("SIGHUP: every file is read anew");
                 kept.store.forget_texts();
+                reading.reader.forget();
                 reading.look(&mut kept, &mut round);
             }
             Some(event) = words.dataplane.recv() => {
@@ -62,9 +68,13 @@ pub(super) async fn run(
             Some(change) = reading.changes.recv() => reading.note(change),
             () = tokio::time::sleep_until(wake) => reading.look(&mut kept, &mut round),
             () = round.overdue() => round.time_passed(),
-            _ = beat.tick() => round.beat(),
+            _ = beat.tick() => {
+                kept.save();
+                round.beat();
+            }
         }
     }
+    kept.save_now().await;
     info!("control process ends; the data plane goes on with what it has");
     Ok(())
 }
@@ -92,6 +102,12 @@ struct Kept {
     store: Store,
     file: PathBuf,
     folder: String,
+    /// Whether the store is not saved as it is, and what is saved now.
+    is_unsaved: bool,
+    saving: Option<JoinHandle<()>>,
+    /// When the last save began, and how long after it there is none.
+    saved: Instant,
+    rest: Duration,
 }
 
 impl Kept {
@@ -101,20 +117,51 @@ impl Kept {
             warn!(%error, "the last good objects are lost");
             Store::default()
         });
-        Self { store, file, folder: paths.config_dir.display().to_string() }
+        Self {
+            store,
+            file,
+            folder: paths.config_dir.display().to_string(),
+            is_unsaved: false,
+            saving: None,
+            saved: Instant::now(),
+            rest: Duration::ZERO,
+        }
     }
 
-    /// Takes in what the folder holds.
-    fn read(&mut self, texts: Texts, round: &mut Round) {
+    /// Takes in what the folder holds: texts that may have changed, and files that did not.
+    fn read(&mut self, (texts, same): (Texts, BTreeSet<String>), round: &mut Round) {
         let recovered = !std::mem::take(&mut round.source_troubles).is_empty();
-        let changed = self.store.update(texts);
+        let changed = self.store.update_beside(texts, &same);
         if changed || recovered || !round.has_translated() {
+            round.note_findings();
             self.translate(round);
-            if let Err(error) = self.store.save(&self.file) {
-                warn!(%error, "the last good objects are not kept");
-            }
+            self.is_unsaved = true;
+            self.save();
         }
         round.conclude();
+    }
+
+    /// Saves the store, if it is not saved and it is time: a save writes all objects, on a thread that may wait for
+    /// the disk. The first change after a rest is saved at once.
+    fn save(&mut self) {
+        if self.saving.take_if(|saving| saving.is_finished()).is_some() {
+            self.rest = self.saved.elapsed() * SAVE_REST;
+        }
+        if self.is_unsaved && self.saving.is_none() && self.saved.elapsed() >= self.rest {
+            self.is_unsaved = false;
+            self.saved = Instant::now();
+            let (store, file) = (self.store.clone(), self.file.clone());
+            self.saving = Some(tokio::task::spawn_blocking(move || save(&store, &file)));
+        }
+    }
+
+    async fn save_now(&mut self) {
+        if let Some(saving) = self.saving.take() {
+            let _ = saving.await; // a panic of that thread has been printed
+        }
+        if self.is_unsaved {
+            save(&self.store, &self.file);
+        }
     }
 
     /// The folder cannot be read: what was last good stays in force.
@@ -127,6 +174,7 @@ impl Kept {
             object: None,
             message,
         }];
+        round.note_findings();
         if !round.has_translated() && !self.store.is_empty() {
             self.translate(round);
         }
@@ -134,14 +182,22 @@ impl Kept {
     }
 
     fn translate(&mut self, round: &mut Round) {
-        round.in_force = self.store.in_force(&now());
+        let changed = self.store.follow(&mut round.in_force, &now());
+        round.changed.extend(changed);
         round.translate();
+    }
+}
+
+fn save(store: &Store, file: &Path) {
+    if let Err(error) = store.save(file) {
+        warn!(%error, "the last good objects are not kept");
     }
 }
 
 /// When the folder is read.
 struct Reading {
     folder: PathBuf,
+    reader: Reader,
     watch: Option<Watch>,
     /// Device and inode of the folder that is watched: another may have taken its name.
     watched: Option<(u64, u64)>,
@@ -157,6 +213,7 @@ impl Reading {
         let (settle, looked) = (Settle::default(), Instant::now());
         Self {
             folder: folder.to_owned(),
+            reader: Reader::default(),
             watch: None,
             watched: None,
             changes,
@@ -181,10 +238,10 @@ impl Reading {
         self.settle.clear();
         self.looked = Instant::now();
         self.ensure_watch();
-        match folder::read(&self.folder) {
-            Ok(texts) => {
+        match self.reader.read(&self.folder) {
+            Ok(read) => {
                 self.readable = true;
-                kept.read(texts, round);
+                kept.read(read, round);
             }
             Err(error) => {
                 self.readable = false;

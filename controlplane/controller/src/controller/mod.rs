@@ -7,13 +7,14 @@
 //!  acknowledgements, connections ─► progress ─────────────────────────┴─► status files, API server, report
 //! ```
 //!
-//! Every arrow is level-triggered: whatever is read, lost or repeated, the next round compares the whole and
-//! acts on what differs.
+//! Every arrow carries what changed, by name, and what is found under that name then counts: whatever is read twice
+//! or overtaken does no harm. Every few minutes, off that path, the whole is compared, so that what got lost is found.
 
 mod agent;
 mod cluster;
 mod folder;
 mod round;
+mod telling;
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,42 +1,48 @@
 //! One round: from what was read, or heard, to what is wanted, and what is written.
+//!
+//! What a round costs is what changed: the objects that changed, those whose answers did, and the Gateways and
+//! ListenerSets that wait for an acknowledgement. Boxes elsewhere are told the whole, beside the loop.
 
 mod boxed;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::take;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use penstock_feed::{PublishedKind, State};
+use penstock_feed::{Digest, Name, ObjectError, PublishedKind, State};
 use penstock_gateway_types::Time;
 use penstock_gateway_types::k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
+use super::telling::{News, Telling};
 use super::{Consumers, Paths};
 use crate::boxes::{Fleet, FleetEvent};
-use crate::finding::{Finding, Severity};
+use crate::finding::Finding;
 use crate::infrastructure::Wanted;
 use crate::metrics::{Consumer, Metrics};
 use crate::object::{Kind, NamespacedName, Object, ObjectKey};
-use crate::publish::{Event, l7_state};
-use crate::report::{ApiServer, L7Tier, MOST_TOLD, Report, ReportFile};
-use crate::status::files::StatusFiles;
-use crate::status::{self, Progress, RefusedState, Stamp, Statuses};
+use crate::publish::{Event, L7Feed};
+use crate::report::ApiServer;
+use crate::status::cluster::Wish;
+use crate::status::{Ledger, Progress, RefusedState, Statuses};
 use crate::store::InForce;
-use crate::translate::{Known, Translation, service, translate_with};
+use crate::translate::{Known, Translation, Translator, Update, owner_of, service};
 
 /// How long the data plane may be away before `Programmed` is doubted: longer than a restart takes.
 const LOST_AFTER: Duration = Duration::from_secs(10);
 /// How long a new process waits for the data plane's word before it writes the first status: what an earlier
 /// process wrote is probably still true.
 const FIRST_WORD: Duration = Duration::from_secs(2);
-/// New findings that are logged one by one in a round; the rest is counted.
-const MOST_LOGGED: usize = 20;
 /// How long a status may wait for the data plane's word on the state it is about.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// The same of boxes, which are further away.
 const BOXES_PATIENCE: Duration = Duration::from_secs(1);
+
+/// In so many beats every object is looked at again.
+const ROUND_OF_REPAIR: usize = 300;
 
 /// Everything between the sources and the files we write.
 pub(super) struct Round {
@@ -45,19 +51,18 @@ pub(super) struct Round {
     pub(super) only: Option<Arc<BTreeSet<String>>>,
     /// The objects in force, as the source has them.
     pub(super) in_force: InForce,
-    translation: Translation,
-    /// What the L7 tier is told of that, and whether it was.
-    l7_wanted: Arc<State>,
-    l7_told: bool,
+    /// Those that came, changed or went since they were translated.
+    pub(super) changed: BTreeSet<ObjectKey>,
+    translator: Translator,
+    /// What the L7 tier is told of that.
+    l7_feed: L7Feed,
     /// Since when the L7 tier is away; `None` also while nobody needs it.
     l7_away_since: Option<Instant>,
-    /// What each Gateway has: it stays its own.
-    held: BTreeMap<NamespacedName, Vec<IpAddr>>,
-    /// Of which release the installed CRDs are, if objects come from a cluster that says so.
-    bundle_version: Option<String>,
     /// Until then the publisher wants nothing: an empty state in ignorance would end every connection.
     translated: bool,
     progress: Progress,
+    dataplane: Word,
+    l7: Word,
     /// Since when the data plane owes its word on a state.
     unsettled_since: Option<Instant>,
     away_since: Option<Instant>,
@@ -67,15 +72,37 @@ pub(super) struct Round {
     pub(super) source_troubles: Vec<Finding>,
     /// How many objects the source cannot read, of each kind, whether they are among the troubles or not.
     pub(super) unreadable: BTreeMap<Kind, usize>,
-    /// How many of them were not told one by one, when that was said last.
-    untold: usize,
-    /// Everything that is refused or doubtful, as it was last said.
-    findings: Vec<Finding>,
-    statuses: Arc<Statuses>,
-    status_files: StatusFiles,
-    report: Report,
-    report_file: ReportFile,
+    /// Of which release the installed CRDs are, if objects come from a cluster that says so.
+    bundle_version: Option<String>,
+    /// Gateways whose Services may be others since that was asked last; none if there is no API server.
+    remade: Option<BTreeSet<NamespacedName>>,
+    ledger: Ledger,
+    /// Objects whose status changed since it was wished for last; none if there is no API server to wish of.
+    unwished: Option<BTreeSet<ObjectKey>>,
+    telling: Telling,
+    /// Objects that are not looked at again yet, and how many are at a time.
+    unrepaired: Vec<ObjectKey>,
+    repair_step: usize,
     metrics: Arc<Metrics>,
+}
+
+/// What one consumer said, beside what [`Progress`] has of it.
+#[derive(Default)]
+struct Word {
+    /// The digest of the state that it acknowledged last.
+    acknowledged: Option<Digest>,
+    /// Gateways and ListenerSets with listeners that it has not acknowledged as they are wanted.
+    waiting: BTreeSet<ObjectKey>,
+    /// Whether what it says next may have nothing to do with what it said before.
+    is_new: bool,
+}
+
+impl Word {
+    /// Whoever has these listeners, by their names in the feed, waits for an acknowledgement.
+    fn wait_for<'n>(&mut self, listeners: impl Iterator<Item = &'n Name>) {
+        let owners = listeners.filter_map(owner_of);
+        self.waiting.extend(owners.map(|owner| service::subject(&owner)));
+    }
 }
 
 /// The time to the second, as the API has it.
@@ -106,15 +133,6 @@ fn held(statuses: &Statuses) -> BTreeMap<NamespacedName, Vec<IpAddr>> {
     held
 }
 
-/// By how much a consumer was told something.
-fn kind_name(kind: PublishedKind) -> &'static str {
-    match kind {
-        PublishedKind::Nothing => "nothing",
-        PublishedKind::Delta => "delta",
-        PublishedKind::Snapshot => "snapshot",
-    }
-}
-
 impl Round {
     /// Writes as `paths` says. `api_server`: where objects come from, if not from a folder.
     pub(super) fn new(
@@ -123,56 +141,47 @@ impl Round {
         consumers: Consumers,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let report = Report {
-            pid: std::process::id(),
-            version: env!("CARGO_PKG_VERSION"),
-            started: now(),
-            config_dir: match &api_server {
-                Some(_) => std::path::PathBuf::new(),
-                None => paths.config_dir.clone(),
-            },
-            api_server,
-            generation: 0,
-            acknowledged: 0,
-            digest: String::new(),
-            connected: false,
-            trouble: None,
-            l7: L7Tier::default(),
-            boxes: None,
-            agent: None,
-            objects: 0,
-            errors: 0,
-            warnings: 0,
-            refused: Vec::new(),
-            publishes: BTreeMap::from([("delta", 0), ("nothing", 0), ("snapshot", 0)]),
-        };
-        let status_files = StatusFiles::open(&paths.run_dir);
-        let statuses = status_files.statuses();
+        let unwished = api_server.as_ref().map(|_| BTreeSet::new());
+        let remade = api_server.as_ref().map(|_| BTreeSet::new());
+        let mut telling = Telling::new(paths, api_server, Arc::clone(&metrics));
+        let statuses = telling.statuses();
+        statuses.keys().for_each(|key| telling.note(key, &statuses));
+        let known = Known { held: Some(&held(&statuses)), ..Known::default() };
         Self {
             consumers,
             only: None,
             in_force: InForce::default(),
-            translation: Translation::default(),
-            l7_wanted: Arc::default(),
-            l7_told: false,
+            changed: BTreeSet::new(),
+            translator: Translator::new(known),
+            l7_feed: L7Feed::default(),
             l7_away_since: Some(Instant::now()),
-            bundle_version: None,
             translated: false,
             progress: Progress::default(),
+            dataplane: Word::default(),
+            l7: Word::default(),
             unsettled_since: None,
             away_since: Some(Instant::now()),
             silent_until: Some(Instant::now() + FIRST_WORD),
             source_troubles: Vec::new(),
             unreadable: BTreeMap::new(),
-            untold: 0,
-            findings: Vec::new(),
-            held: held(&statuses),
-            statuses: Arc::new(statuses),
-            status_files,
-            report,
-            report_file: ReportFile::open(&paths.run_dir),
+            bundle_version: None,
+            remade,
+            ledger: Ledger::of(statuses),
+            unwished,
+            telling,
+            unrepaired: Vec::new(),
+            repair_step: 0,
             metrics,
         }
+    }
+
+    fn translation(&self) -> &Translation {
+        self.translator.translation()
+    }
+
+    /// Whether anything is wanted of the data plane yet.
+    pub(super) fn has_translated(&self) -> bool {
+        self.translated
     }
 
     /// Whether what an earlier process wrote is probably still true.
@@ -183,32 +192,62 @@ impl Round {
         }
     }
 
-    /// Whether anything is wanted of the data plane yet.
-    pub(super) fn has_translated(&self) -> bool {
-        self.translated
+    /// Puts `in_force` in force in the place of all that was. Costs a look at every object.
+    pub(super) fn replace(&mut self, in_force: InForce) {
+        self.changed.extend(self.in_force.objects.differing(&in_force.objects));
+        self.in_force = in_force;
     }
 
     /// Wants what the objects in force mean.
     pub(super) fn translate(&mut self) {
-        self.translated = true;
+        let is_first = !std::mem::replace(&mut self.translated, true);
+        let changed = take(&mut self.changed);
+        let update = self.update(&changed);
+        self.want(update, changed, is_first);
+    }
+
+    /// What the objects that changed mean now.
+    fn update(&mut self, changed: &BTreeSet<ObjectKey>) -> Update {
         let start = Instant::now();
-        let bundle_version = self.bundle_version.as_deref();
-        let known = Known { held: Some(&self.held), bundle_version, most: None };
-        self.translation = translate_with(&self.in_force.objects, known);
-        self.held.clone_from(&self.translation.addresses);
-        let (objects, listeners) =
-            (self.in_force.objects.len(), self.translation.state.listeners.size());
-        info!(objects, listeners, "translated");
+        self.translator.serve_only(self.only.clone());
+        let update = self.translator.update(&self.in_force.objects, changed);
         self.metrics.translation_seconds.observe(start.elapsed().as_secs_f64());
-        if let Some(only) = &self.only {
-            boxed::restrict(&mut self.translation, only);
+        update
+    }
+
+    /// Wants what was updated, and takes note of what is to be concluded of it.
+    fn want(&mut self, update: Update, changed: BTreeSet<ObjectKey>, is_first: bool) {
+        let Update { answers, touched, l7_places, infrastructure, has_notes } = update;
+        if has_notes {
+            self.telling.note_findings();
         }
+        if let Some(remade) = &mut self.remade {
+            let gateways = changed.iter().filter(|key| key.kind == Kind::Gateway);
+            remade.extend(gateways.map(ObjectKey::namespaced).chain(infrastructure));
+        }
+        if is_first || !touched.is_empty() {
+            let (objects, answers) = (self.in_force.origins.len(), answers.len());
+            let listeners = self.translation().state.listeners.size();
+            info!(objects, listeners, answers, "translated");
+        }
+        self.ledger.note(answers.iter().map(service::subject));
+        self.ledger.note(changed);
+        let translation = self.translator.translation();
         match &mut self.consumers {
             Consumers::Here(publishers) => {
-                publishers.dataplane.want(Arc::clone(&self.translation.state));
-                self.want_l7();
+                let places = l7_places.iter().filter_map(|place| translation.l7.places.get(place));
+                let on_vips = places.flat_map(|listeners| listeners.keys());
+                self.dataplane.wait_for(touched.listeners.iter().chain(on_vips));
+                if is_first || !touched.is_empty() {
+                    publishers.dataplane.want(Arc::clone(&translation.state), touched);
+                }
+                let touched = self.l7_feed.update(&translation.l7, &l7_places);
+                self.l7.wait_for(touched.l7_listeners.iter());
+                if is_first || !touched.is_empty() {
+                    publishers.l7.want(Arc::clone(self.l7_feed.state()), touched);
+                }
             }
-            Consumers::Boxes(fleet) => fleet.want(&self.in_force.objects, &self.translation),
+            Consumers::Boxes(fleet) => fleet.want(&self.in_force.objects, translation),
         }
         self.count();
     }
@@ -226,27 +265,13 @@ impl Round {
 
     /// Whether the data plane acknowledged what we want.
     fn is_forwarded(&self) -> bool {
-        let wanted = &self.translation.state;
         let known = self.progress.acknowledged.as_ref();
-        known.is_some_and(|known| Arc::ptr_eq(known, wanted) || known == wanted)
+        known.is_some_and(|known| Arc::ptr_eq(known, &self.translation().state))
     }
 
     /// Whether the L7 tier acknowledged what we want, or nothing is wanted of it.
     fn is_read(&self) -> bool {
-        let read = self.progress.l7.as_ref().is_some_and(|read| **read == *self.translation.l7);
-        read || self.translation.l7.is_empty()
-    }
-
-    /// Wants of the L7 tier what is new; its certificates are looked at if something may be.
-    fn want_l7(&mut self) {
-        let wanted = l7_state(&self.translation.l7);
-        if *wanted != *self.l7_wanted || !self.l7_told {
-            self.l7_told = true;
-            self.l7_wanted = wanted;
-            if let Consumers::Here(publishers) = &self.consumers {
-                publishers.l7.want(Arc::clone(&self.l7_wanted));
-            }
-        }
+        self.l7.waiting.is_empty() || self.translation().l7.is_empty()
     }
 
     /// Whether the L7 tier owes no word.
@@ -266,17 +291,23 @@ impl Round {
             || self.unsettled_since.is_some_and(|since| since.elapsed() > PATIENCE)
     }
 
-    /// The statuses and the classes that Gateways use, once the data plane's word on them is known: one write says
-    /// what took effect, not one that it may and one that it did.
-    pub(super) fn wish(&mut self) -> Option<(Arc<Statuses>, BTreeSet<String>)> {
+    /// What changed of the statuses since they were wished for last, and the classes that Gateways use, once the data
+    /// plane's word on them is known: one write says what took effect, not one that it may and one that it did.
+    /// `is_fresh`: whether everything that was seen has been translated.
+    pub(super) fn wish(&mut self, is_fresh: bool) -> Option<Wish> {
         if self.is_silent() || !self.is_settled() {
             self.unsettled_since.get_or_insert_with(Instant::now);
             return None;
         }
         self.unsettled_since = None;
-        let classes = self.in_force.objects.gateways.values();
-        let classes = classes.map(|gateway| gateway.spec.gateway_class_name.clone());
-        Some((Arc::clone(&self.statuses), classes.collect()))
+        let keys = self.unwished.as_mut().map(take).unwrap_or_default();
+        let status = |key: ObjectKey| {
+            let status = self.ledger.statuses().get(&key).cloned();
+            (key, status)
+        };
+        let changed = keys.into_iter().map(status).collect();
+        let classes_in_use = self.translator.classes_in_use().map(str::to_owned).collect();
+        Some(Wish { changed, classes_in_use, is_fresh })
     }
 
     /// Takes in of which release the installed CRDs are. Returns whether that is news.
@@ -284,33 +315,45 @@ impl Round {
         let is_news = self.bundle_version.as_deref() != version;
         if is_news {
             self.bundle_version = version.map(str::to_owned);
+            self.translator.know_bundle(version);
+            let classes = self.in_force.objects.gateway_classes.keys();
+            let classes = classes.map(|name| ObjectKey::cluster(Kind::GatewayClass, name));
+            self.changed.extend(classes);
         }
         is_news
     }
 
-    /// The Services that Gateways want, if they are not those of `before`.
-    pub(super) fn infrastructure(&self, before: &[Wanted]) -> Option<Vec<Wanted>> {
-        let gateways = &self.in_force.objects.gateways;
-        let all = self.translation.infrastructure.iter();
-        // A Service of our class is there already.
-        let all = all.filter(|(name, _)| !service::is_stand_in(&name.name));
-        let wanted = all.filter_map(|(name, infrastructure)| {
-            let gateway = gateways.get(name)?;
+    /// The Services that Gateways want that may want others than when this was asked last.
+    pub(super) fn infrastructure(&mut self) -> Vec<(NamespacedName, Option<Wanted>)> {
+        let mut remade = self.remade.as_mut().map(take).unwrap_or_default();
+        remade.retain(|name| !service::is_stand_in(&name.name)); // a Service of our class is there already
+        let wanted = |name: &NamespacedName| {
+            let infrastructure = self.translation().infrastructure.get(name)?;
+            let gateway = self.in_force.objects.gateways.get(name)?;
             let uid = gateway.metadata.uid.as_deref().unwrap_or_default();
-            Some((name, uid, gateway.spec.gateway_class_name.as_str(), infrastructure))
-        });
-        let is_same = wanted.clone().eq(before.iter().map(Wanted::parts));
-        (!is_same).then(|| wanted.map(Wanted::from).collect())
+            let class = gateway.spec.gateway_class_name.as_str();
+            Some(Wanted::from((name, uid, class, infrastructure)))
+        };
+        let wanted = |name| {
+            let wanted = wanted(&name);
+            (name, wanted)
+        };
+        remade.into_iter().map(wanted).collect()
     }
 
     /// What was told of the API server.
     pub(super) fn api_server(&self) -> Option<&ApiServer> {
-        self.report.api_server.as_ref()
+        self.telling.report.api_server.as_ref()
     }
 
     /// What is told of the API server.
     pub(super) fn report_api_server(&mut self, api_server: ApiServer) {
-        self.report.api_server = Some(api_server);
+        self.telling.report.api_server = Some(api_server);
+    }
+
+    /// Takes in that what is wrong with the source, or with files, may be something else now.
+    pub(super) fn note_findings(&mut self) {
+        self.telling.note_findings();
     }
 
     /// Takes in what happened on the way to the data plane.
@@ -318,103 +361,130 @@ impl Round {
         // After these it is known whether what an earlier process wrote still holds.
         let same = event.is_about_what_it_holds();
         self.silent_until = self.silent_until.filter(|_| same);
+        let report = &mut self.telling.report;
         match event {
             Event::Connected { generation, digest, epoch } => {
                 info!(generation, %digest, epoch, "data plane connected");
-                self.report.connected = true;
+                (report.connected, report.trouble) = (true, None);
                 self.metrics.connected(Consumer::DataPlane, true);
-                self.report.trouble = None;
                 self.away_since = None;
-                self.progress.lost = false;
+                self.dataplane.is_new = true;
+                self.ledger.note_all(take(&mut self.progress.lost));
             }
             Event::Disconnected { reason } => {
                 warn!(%reason, "data plane not connected");
-                self.report.connected = false;
+                (report.connected, report.trouble) = (false, Some(reason));
                 self.metrics.connected(Consumer::DataPlane, false);
-                self.report.trouble = Some(reason);
                 self.away_since.get_or_insert_with(Instant::now);
             }
-            Event::Published { generation, digest, kind, records } => {
-                self.published(kind);
+            Event::Published { generation, digest, kind, records, state } => {
+                *report.publishes.entry(kind_name(kind)).or_default() += 1;
                 self.metrics.published(Consumer::DataPlane, generation, kind_name(kind));
-                self.progress.refused = None;
-                self.report.generation = generation;
-                self.report.digest = digest.to_string();
+                (report.generation, report.digest) = (generation, digest.to_string());
+                self.ledger.note_all(self.progress.refused.take().is_some());
                 match kind {
                     PublishedKind::Nothing => debug!(generation, %digest, "nothing to publish"),
                     _ => info!(generation, %digest, ?kind, records, "published"),
                 }
+                if self.dataplane.acknowledged == Some(digest) {
+                    let errors = self.progress.errors.clone(); // it has nothing to add
+                    self.acknowledged(state, errors);
+                }
             }
             Event::Refused { reason, errors } => {
                 error!(%reason, objects = errors.len(), "the data plane did not take the state");
-                self.report.trouble = Some(reason.clone());
-                self.progress.refused = Some(RefusedState { reason, errors });
+                report.trouble = Some(reason.clone());
+                let refused = Some(RefusedState { reason, errors });
+                self.ledger.note_all(self.progress.refused != refused);
+                self.progress.refused = refused;
             }
-            Event::Acknowledged { generation, state, errors } => {
+            Event::Acknowledged { generation, digest, state, errors } => {
                 info!(generation, refused = errors.len(), "acknowledged");
-                self.report.acknowledged = generation;
-                self.report.trouble = None;
-                let acknowledged = Some(state);
-                let of_l7 = std::mem::take(&mut self.progress);
-                self.progress =
-                    Progress { acknowledged, errors, refused: None, lost: false, ..of_l7 };
+                (report.acknowledged, report.trouble) = (generation, None);
+                self.dataplane.acknowledged = Some(digest);
+                self.ledger.note_all(take(&mut self.progress.lost));
+                self.ledger.note_all(self.progress.refused.take().is_some());
                 self.metrics.acknowledged(Consumer::DataPlane, generation);
-                self.metrics.owes(Consumer::DataPlane, !self.is_forwarded());
+                self.acknowledged(state, errors);
             }
         }
+    }
+
+    /// Every worker forwards by `state`.
+    fn acknowledged(&mut self, state: Arc<State>, errors: Vec<ObjectError>) {
+        let is_first = self.progress.acknowledged.is_none() || take(&mut self.dataplane.is_new);
+        self.ledger.note_all(is_first || self.progress.errors != errors);
+        self.ledger.note(self.dataplane.waiting.iter().cloned());
+        if Arc::ptr_eq(&state, &self.translation().state) {
+            self.dataplane.waiting.clear();
+        }
+        self.progress.acknowledged = Some(state);
+        self.progress.errors = errors;
+        self.metrics.owes(Consumer::DataPlane, !self.is_forwarded());
     }
 
     /// Takes in what happened on the way to the L7 tier. A box may have none: then nobody is alarmed unless a
     /// listener needs it.
     pub(super) fn hear_l7(&mut self, event: Event) {
-        let report = &mut self.report.l7;
+        let is_needed = !self.translation().l7.is_empty();
+        let report = &mut self.telling.report.l7;
         match event {
             Event::Connected { generation, digest, epoch } => {
                 info!(generation, %digest, epoch, "L7 tier connected");
                 (report.connected, report.trouble) = (true, None);
                 self.metrics.connected(Consumer::L7, true);
-                (self.l7_away_since, self.progress.l7_lost) = (None, false);
+                self.l7_away_since = None;
+                self.l7.is_new = true;
+                self.ledger.note_all(take(&mut self.progress.l7_lost));
             }
             Event::Disconnected { reason } => {
-                if self.translation.l7.is_empty() {
-                    debug!(%reason, "L7 tier not connected, and nothing needs it");
-                } else {
+                if is_needed {
                     warn!(%reason, "L7 tier not connected");
+                } else {
+                    debug!(%reason, "L7 tier not connected, and nothing needs it");
                 }
                 (report.connected, report.trouble) = (false, Some(reason));
                 self.metrics.connected(Consumer::L7, false);
                 self.l7_away_since.get_or_insert_with(Instant::now);
             }
-            Event::Published { generation, kind, records, .. } => {
+            Event::Published { generation, digest, kind, records, state } => {
                 report.generation = generation;
                 self.metrics.published(Consumer::L7, generation, kind_name(kind));
                 if kind != PublishedKind::Nothing {
                     info!(generation, ?kind, records, "published to the L7 tier");
+                }
+                if self.l7.acknowledged == Some(digest) {
+                    let errors = self.progress.l7_errors.clone();
+                    self.acknowledged_by_l7(&state, errors);
                 }
             }
             Event::Refused { reason, errors } => {
                 error!(%reason, objects = errors.len(), "the L7 tier did not take the state");
                 report.trouble = Some(reason);
             }
-            Event::Acknowledged { generation, state, errors } => {
+            Event::Acknowledged { generation, digest, state, errors } => {
                 info!(generation, refused = errors.len(), "acknowledged by the L7 tier");
                 (report.acknowledged, report.trouble) = (generation, None);
-                // One of a state before that is overtaken by the one to come.
-                if *state == *self.l7_wanted {
-                    self.progress.l7 = Some(Arc::clone(&self.translation.l7));
-                    self.progress.l7_errors = errors;
-                }
+                self.l7.acknowledged = Some(digest);
                 self.metrics.acknowledged(Consumer::L7, generation);
-                self.metrics.owes(Consumer::L7, !self.is_read());
+                self.acknowledged_by_l7(&state, errors);
             }
         }
     }
 
-    fn published(&mut self, kind: PublishedKind) {
-        *self.report.publishes.entry(kind_name(kind)).or_default() += 1;
+    fn acknowledged_by_l7(&mut self, state: &Arc<State>, errors: Vec<ObjectError>) {
+        if !Arc::ptr_eq(state, self.l7_feed.state()) {
+            return; // it is overtaken by the one to come
+        }
+        let is_first = self.progress.l7.is_none() || take(&mut self.l7.is_new);
+        self.ledger.note_all(is_first || self.progress.l7_errors != errors);
+        self.ledger.note(take(&mut self.l7.waiting));
+        self.progress.l7 = Some(Arc::clone(&self.translation().l7));
+        self.progress.l7_errors = errors;
+        self.metrics.owes(Consumer::L7, !self.is_read());
     }
 
-    /// Waits until time itself changes a status; for ever if it does not.
+    /// Waits until time itself changes a status, or what waits is to be written; for ever if there is neither.
     pub(super) async fn overdue(&self) {
         let lost = self.away_since.filter(|_| !self.progress.lost).map(|since| since + LOST_AFTER);
         let l7_away = self.l7_away_since.filter(|_| !self.progress.l7_lost);
@@ -423,7 +493,8 @@ impl Round {
             Consumers::Here(_) => None,
             Consumers::Boxes(fleet) => fleet.overdue(),
         };
-        match lost.into_iter().chain(l7_lost).chain(self.silent_until).chain(boxes).min() {
+        let all = [lost, l7_lost, self.silent_until, boxes, self.telling.due()];
+        match all.into_iter().flatten().min() {
             Some(when) => tokio::time::sleep_until(when).await,
             None => std::future::pending().await,
         }
@@ -432,85 +503,31 @@ impl Round {
     /// Does what [`Self::overdue`] waited for.
     pub(super) fn time_passed(&mut self) {
         let now = Instant::now();
-        self.progress.lost |= self.away_since.is_some_and(|since| since + LOST_AFTER <= now);
-        self.progress.l7_lost |= self.l7_away_since.is_some_and(|since| since + LOST_AFTER <= now);
+        let passed = |since: Option<Instant>| since.is_some_and(|since| since + LOST_AFTER <= now);
+        let lost = self.progress.lost || passed(self.away_since);
+        let l7_lost = self.progress.l7_lost || passed(self.l7_away_since);
+        self.ledger.note_all((lost, l7_lost) != (self.progress.lost, self.progress.l7_lost));
+        (self.progress.lost, self.progress.l7_lost) = (lost, l7_lost);
         self.silent_until = self.silent_until.filter(|until| *until > now);
         self.conclude();
     }
 
-    /// Shows that we are alive, to whoever looks at the report.
-    pub(super) fn beat(&mut self) {
+    /// Shows that we are alive, to whoever looks at the report. Returns the objects that were looked at again.
+    pub(super) fn beat(&mut self) -> Vec<ObjectKey> {
         if let Consumers::Boxes(fleet) = &mut self.consumers {
             fleet.beat();
-            self.report.boxes = Some(boxed::told(fleet));
+            self.telling.report.boxes = Some(boxed::told(fleet));
             self.tell_report();
         }
-        self.report_file.beat();
+        self.telling.beat();
         self.count_objects();
         self.metrics.beat();
-    }
-
-    /// Writes status and report, where they changed.
-    pub(super) fn conclude(&mut self) {
-        self.look_at_boxes();
-        if !self.is_silent() {
-            self.write_status();
-        }
-        self.tell_findings();
-        self.report.objects = self.in_force.origins.len();
-        self.tell_report();
+        self.repair()
     }
 
     /// Writes the report, if it changed.
     pub(super) fn tell_report(&mut self) {
-        if let Err(error) = self.report_file.write(&self.report) {
-            error!(%error, "report not written: free or repair the run directory");
-        }
-    }
-
-    fn write_status(&mut self) {
-        let now = now();
-        let stamp = Stamp { now: &now, previous: &self.statuses };
-        let (objects, translation) = (&self.in_force.objects, &self.translation);
-        let statuses = status::conclude(objects, translation, &self.progress, &stamp);
-        if *self.statuses != statuses {
-            self.statuses = Arc::new(statuses);
-        }
-        match self.status_files.write(&self.statuses) {
-            Ok(written) => debug!(written.files, written.removed, "status written"),
-            Err(error) => error!(%error, "status not written: free or repair the run directory"),
-        }
-    }
-
-    /// Logs what is newly wrong, as far as anyone can read it, and puts it into the report.
-    fn tell_findings(&mut self) {
-        let findings = self.look_for_findings();
-        let unreadable: usize = self.unreadable.values().sum();
-        let untold = unreadable.saturating_sub(MOST_TOLD);
-        if findings == self.findings && untold == self.untold {
-            return;
-        }
-        let known: BTreeSet<&Finding> = self.findings.iter().collect();
-        let mut new = findings.iter().filter(|finding| !known.contains(finding));
-        for finding in new.by_ref().take(MOST_LOGGED) {
-            match finding.severity {
-                Severity::Error => error!("{finding}"),
-                Severity::Warning => warn!("{finding}"),
-            }
-        }
-        let more = new.count() + untold.saturating_sub(self.untold);
-        if more > 0 {
-            warn!(
-                more,
-                "and more of this: controlplane.json has the first {MOST_TOLD}, and counts all"
-            );
-        }
-        if findings.is_empty() && untold == 0 {
-            info!("nothing is refused any more");
-        }
-        self.report.tell(&findings, untold);
-        self.count_findings(&findings);
-        (self.findings, self.untold) = (findings, untold);
+        self.telling.write_report();
     }
 
     /// Counts what is in force, of each kind: those that someone wrote. O(objects), once a second.
@@ -524,36 +541,63 @@ impl Round {
         }
     }
 
-    fn count_findings(&self, findings: &[Finding]) {
-        self.metrics.findings(self.report.errors, self.report.warnings);
-        let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
-        let objects: BTreeSet<&ObjectKey> =
-            errors.filter_map(|finding| finding.object.as_ref()).collect();
-        for kind in Kind::ALL {
-            let told = objects.iter().filter(|object| object.kind == kind).count();
-            let unreadable = self.unreadable.get(&kind).copied().unwrap_or_default();
-            self.metrics.refused(kind.as_str(), told.max(unreadable));
+    /// Takes some objects as if they had changed, in turn, so that all were after [`ROUND_OF_REPAIR`]: whatever was
+    /// missed is found then. Returns them.
+    fn repair(&mut self) -> Vec<ObjectKey> {
+        if !self.translated || !self.changed.is_empty() {
+            return Vec::new();
         }
+        if self.unrepaired.is_empty() {
+            self.unrepaired = self.in_force.objects.keys().collect();
+            self.repair_step = self.unrepaired.len() / ROUND_OF_REPAIR + 1;
+        }
+        let rest = self.unrepaired.len().saturating_sub(self.repair_step);
+        let some = self.unrepaired.split_off(rest);
+        let keys = some.iter().cloned().collect();
+        let update = self.update(&keys);
+        if update != Update::default() {
+            warn!("what the objects mean was not what was kept of it: repaired");
+            self.want(update, keys, false);
+        } else {
+            self.ledger.note(keys);
+        }
+        self.conclude();
+        some
     }
 
-    /// What is wrong with the source, the files, and objects.
-    fn look_for_findings(&self) -> Vec<Finding> {
-        let about = |object: &ObjectKey, severity, message| Finding {
-            file: self.in_force.origins.get(object).cloned().unwrap_or_default(),
-            place: None,
-            severity,
-            object: Some(object.clone()),
-            message,
+    /// Concludes the statuses that may have changed, and tells of what did.
+    pub(super) fn conclude(&mut self) {
+        self.look_at_boxes();
+        let speaks = !self.is_silent();
+        if speaks {
+            self.conclude_statuses();
+        }
+        let news = News {
+            source_troubles: &self.source_troubles,
+            unreadable: &self.unreadable,
+            in_force: &self.in_force,
+            statuses: self.ledger.statuses(),
+            notes: &self.translator.translation().notes,
         };
-        let files = self.source_troubles.iter().chain(&self.in_force.findings).cloned();
-        let faults = self.statuses.iter().flat_map(|(key, object)| {
-            let faults = status::faults(object).into_iter();
-            faults.map(move |fault| about(key, Severity::Error, fault))
-        });
-        let notes = self.translation.notes.iter();
-        let notes = notes.map(|note| {
-            about(&service::subject(&note.object), Severity::Warning, note.message.clone())
-        });
-        files.chain(faults).chain(notes).collect()
+        self.telling.tell(news, speaks);
+    }
+
+    fn conclude_statuses(&mut self) {
+        let (objects, translation) = (&self.in_force.objects, self.translator.translation());
+        for key in self.ledger.conclude(objects, translation, &self.progress, &now()) {
+            self.telling.note(&key, self.ledger.statuses());
+            if let Some(unwished) = &mut self.unwished {
+                unwished.insert(key);
+            }
+        }
+    }
+}
+
+/// By how much a consumer was told something.
+fn kind_name(kind: PublishedKind) -> &'static str {
+    match kind {
+        PublishedKind::Nothing => "nothing",
+        PublishedKind::Delta => "delta",
+        PublishedKind::Snapshot => "snapshot",
     }
 }

@@ -33,13 +33,6 @@ pub struct Wanted {
 /// Gateway, uid, class and what the Service bears.
 type Parts<'a> = (&'a NamespacedName, &'a str, &'a str, &'a Infrastructure);
 
-impl Wanted {
-    /// It, in parts, to be compared without a copy.
-    pub(crate) fn parts(&self) -> Parts<'_> {
-        (&self.gateway, &self.uid, &self.class, &self.infrastructure)
-    }
-}
-
 impl From<Parts<'_>> for Wanted {
     fn from((gateway, uid, class, infrastructure): Parts<'_>) -> Self {
         let (uid, class) = (uid.to_owned(), class.to_owned());

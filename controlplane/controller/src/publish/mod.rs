@@ -5,7 +5,8 @@
 //!   events      ◄── acknowledged, connected, … ◄──────────────────┘
 //! ```
 //!
-//! Only the newest state counts: what was wanted while the thread was busy is never sent. After a lost
+//! Only the newest state counts: what was wanted while the thread was busy is never sent. What was touched since is
+//! kept instead, so that a difference is found, and hashed, at the cost of that and not of the whole. After a lost
 //! connection it tries again, at most [`LONGEST_PAUSE`] apart, so that a data plane that restarts has its
 //! snapshot well within a second of its socket's return.
 //!
@@ -24,11 +25,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use penstock_feed::{Digest, ObjectError, PublishedKind, State, StateFile};
+use penstock_feed::{Digest, ObjectError, PublishedKind, State, StateFile, Touched};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tokio::sync::mpsc::UnboundedSender;
 
-pub use l7::l7_state;
+pub use l7::{L7Feed, l7_state};
 
 /// The longest pause between two attempts to connect.
 pub const LONGEST_PAUSE: Duration = Duration::from_millis(250);
@@ -56,6 +57,8 @@ pub enum Event {
         generation: u64,
         /// Its digest.
         digest: Digest,
+        /// The state.
+        state: Arc<State>,
         /// How much had to be said.
         kind: PublishedKind,
         /// In how many records.
@@ -72,6 +75,8 @@ pub enum Event {
     Acknowledged {
         /// Its generation.
         generation: u64,
+        /// Its digest.
+        digest: Digest,
         /// The state.
         state: Arc<State>,
         /// The objects of it that are not served.
@@ -112,9 +117,10 @@ struct Shared {
     doorbell: OwnedFd,
 }
 
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Wanted {
-    state: Option<Arc<State>>,
+    /// The newest state, until the thread takes it, and what may differ from the one that it took before.
+    newest: Option<(Arc<State>, Touched)>,
     stop: bool,
 }
 
@@ -133,9 +139,16 @@ impl Publisher {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Wants the data plane to forward by `state`.
-    pub fn want(&self, state: Arc<State>) {
-        self.shared.change(|wanted| wanted.state = Some(state));
+    /// Wants the data plane to forward by `state`, which differs from what was wanted before in nothing but what
+    /// was `touched`.
+    pub fn want(&self, state: Arc<State>, touched: Touched) {
+        self.shared.change(|wanted| match &mut wanted.newest {
+            Some((newest, since)) => {
+                *newest = state;
+                since.and(touched);
+            }
+            none => *none = Some((state, touched)),
+        });
     }
 }
 
@@ -156,8 +169,10 @@ impl Shared {
         let _ = rustix::io::write(&self.doorbell, &1_u64.to_ne_bytes());
     }
 
-    fn wanted(&self) -> Wanted {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The newest state, if it was not taken yet, and whether the thread is to stop.
+    fn take(&self) -> (Option<(Arc<State>, Touched)>, bool) {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        (wanted.newest.take(), wanted.stop)
     }
 
     /// Waits for the doorbell, or for `other` to become readable, at most `longest`.

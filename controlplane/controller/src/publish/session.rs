@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use penstock_feed::{Ack, Digest, Producer, PublishError, PublishedKind, State, StateFile};
+use penstock_feed::state_file::Saver;
+use penstock_feed::{
+    Ack, Digest, Producer, PublishError, Published, PublishedKind, State, StateFile, Touched,
+};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::warn;
 
@@ -27,7 +30,7 @@ pub(super) fn run(shared: &Shared, target: Target, events: &UnboundedSender<Even
     let mut publishing = Publishing::new(target.memory, events);
     let mut pause = SHORTEST_PAUSE;
     let mut last_reason = String::new();
-    while !shared.wanted().stop {
+    while !publishing.look(shared) {
         let reason = match Producer::connect(&target.socket, HELLO) {
             Ok(producer) => {
                 pause = SHORTEST_PAUSE;
@@ -51,10 +54,14 @@ pub(super) fn run(shared: &Shared, target: Target, events: &UnboundedSender<Even
 /// What outlives a connection.
 struct Publishing<'a> {
     events: &'a UnboundedSender<Event>,
-    memory: Option<StateFile>,
+    saver: Option<Saver>,
     generations: Generations,
+    /// What is wanted now.
+    wanted: Option<Arc<State>>,
     /// The last state we published, if we remember it.
     last: Option<Arc<State>>,
+    /// What may differ between that and what is wanted; `None` if nobody knows.
+    untold: Option<Touched>,
     /// States by digest that may yet be acknowledged, the newest last.
     in_flight: VecDeque<(Digest, Arc<State>)>,
     /// An acknowledgement of a state that we do not know yet: the data plane speaks first, and what it holds
@@ -71,11 +78,17 @@ impl<'a> Publishing<'a> {
                 None
             })
         });
+        let saver = memory.and_then(|memory| {
+            let started = Saver::start(memory);
+            started.inspect_err(|error| warn!(%error, "published states are not kept")).ok()
+        });
         let mut publishing = Self {
             events,
-            memory,
+            saver,
             generations: Generations::default(),
+            wanted: None,
             last: None,
+            untold: None,
             in_flight: VecDeque::new(),
             early: None,
         };
@@ -86,6 +99,18 @@ impl<'a> Publishing<'a> {
             publishing.last = Some(state);
         }
         publishing
+    }
+
+    /// Takes in what is wanted. Returns whether we are to stop.
+    fn look(&mut self, shared: &Shared) -> bool {
+        let (newest, stop) = shared.take();
+        if let Some((state, touched)) = newest {
+            self.wanted = Some(state);
+            if let Some(untold) = &mut self.untold {
+                untold.and(touched);
+            }
+        }
+        stop
     }
 
     fn tell(&self, event: Event) {
@@ -105,13 +130,13 @@ impl<'a> Publishing<'a> {
         self.tell(Event::Connected { generation, digest, epoch });
         let mut round = Round { told: None, retry_at: None };
         loop {
-            let wanted = shared.wanted();
-            if wanted.stop {
+            if self.look(shared) {
                 return None;
             }
-            let told = round.told.as_ref();
-            let new =
-                wanted.state.filter(|state| !told.is_some_and(|told| Arc::ptr_eq(told, state)));
+            let is_told = |state: &&Arc<State>| {
+                round.told.as_ref().is_some_and(|told| Arc::ptr_eq(told, state))
+            };
+            let new = self.wanted.as_ref().filter(|state| !is_told(state)).cloned();
             let ended = match new.filter(|_| round.retry_at.is_none_or(|at| at <= Instant::now())) {
                 Some(state) => self.tell_it(&mut producer, state, &mut round),
                 None => Ok(()),
@@ -152,19 +177,15 @@ impl<'a> Publishing<'a> {
     }
 
     fn publish(&mut self, producer: &mut Producer, state: &Arc<State>) -> Result<(), Failure> {
-        let digest = state.digest();
-        let generation = self.generations.give(digest);
-        self.in_flight.retain(|(known, _)| *known != digest);
-        self.in_flight.push_back((digest, Arc::clone(state)));
-        let surplus = self.in_flight.len().saturating_sub(MOST_IN_FLIGHT);
-        self.in_flight.drain(..surplus);
-        match producer.publish(generation, state, Instant::now() + READING) {
-            Ok(published) => {
-                let (kind, records) = (published.kind, published.records);
-                self.tell(Event::Published { generation, digest, kind, records });
+        match self.send(producer, state) {
+            Ok((generation, digest, Published { kind, records })) => {
+                let published = Arc::clone(state);
+                self.tell(Event::Published { generation, digest, state: published, kind, records });
                 if kind != PublishedKind::Nothing || self.last.is_none() {
                     self.remember(generation, state);
                 }
+                self.last = Some(Arc::clone(state));
+                self.untold = Some(Touched::default());
                 if let Some(ack) = self.early.take_if(|ack| ack.digest == digest) {
                     self.acknowledged(ack);
                 }
@@ -184,12 +205,36 @@ impl<'a> Publishing<'a> {
         }
     }
 
-    /// Keeps the state for the next start. It has been sent already, so the disk delays no packet.
+    /// Sends what is to be told of a state: at the cost of what was touched since the last one, if that is known
+    /// and the data plane holds that.
+    fn send(
+        &mut self,
+        producer: &mut Producer,
+        state: &Arc<State>,
+    ) -> Result<(u64, Digest, Published), PublishError> {
+        let deadline = Instant::now() + READING;
+        let same =
+            |held: &Arc<State>| self.last.as_ref().is_some_and(|last| Arc::ptr_eq(held, last));
+        if let Some(untold) = self.untold.take().filter(|_| producer.state().is_some_and(same)) {
+            let give = |digest| {
+                expect(&mut self.in_flight, digest, state);
+                self.generations.give(digest)
+            };
+            let sent = producer.publish_touched(state, &untold, give, deadline);
+            self.untold = Some(untold);
+            return sent;
+        }
+        let digest = state.digest();
+        let generation = self.generations.give(digest);
+        expect(&mut self.in_flight, digest, state);
+        let published = producer.publish(generation, state, deadline)?;
+        Ok((generation, digest, published))
+    }
+
+    /// Keeps the state for the next start. It has been sent already, and the disk delays nothing.
     fn remember(&mut self, generation: u64, state: &Arc<State>) {
-        self.last = Some(Arc::clone(state));
-        let saved = self.memory.as_ref().map(|memory| memory.save(generation, state));
-        if let Some(Err(error)) = saved {
-            warn!(%error, "after a restart the next state is sent whole");
+        if let Some(saver) = &self.saver {
+            saver.save(generation, Arc::clone(state));
         }
     }
 
@@ -207,13 +252,21 @@ impl<'a> Publishing<'a> {
         } else if let Some(at) = known {
             self.in_flight.drain(..at); // older ones will not be acknowledged any more
             let state = Arc::clone(&self.in_flight[0].1);
-            let (generation, errors) = (ack.generation, ack.errors);
-            self.tell(Event::Acknowledged { generation, state, errors });
+            let Ack { generation, digest, errors, .. } = ack;
+            self.tell(Event::Acknowledged { generation, digest, state, errors });
         } else {
             self.early = Some(ack);
         }
         wants_snapshot
     }
+}
+
+/// Takes note that a state may be acknowledged by its digest.
+fn expect(in_flight: &mut VecDeque<(Digest, Arc<State>)>, digest: Digest, state: &Arc<State>) {
+    in_flight.retain(|(known, _)| *known != digest);
+    in_flight.push_back((digest, Arc::clone(state)));
+    let surplus = in_flight.len().saturating_sub(MOST_IN_FLIGHT);
+    in_flight.drain(..surplus);
 }
 
 /// How far one connection is.

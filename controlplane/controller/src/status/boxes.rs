@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use penstock_gateway_types::{BoxStatus, Time};
 
-use super::{Progress, Stamp, Statuses};
-use crate::object::{Kind, Object, ObjectKey, Objects};
+use super::{Progress, Stamp};
+use crate::object::ObjectKey;
 use crate::translate::{Refusal, Truth, Verdict};
 
 /// So many names are told, and the rest counted.
@@ -56,31 +56,24 @@ pub(super) fn names<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     }
 }
 
-/// Adds the statuses of Box objects.
-pub(super) fn conclude(
-    objects: &Objects,
-    boxes: &[BoxProgress],
+/// The status of a Box object.
+pub(super) fn status(
+    it: &BoxProgress,
+    generation: Option<i64>,
     stamp: &Stamp<'_>,
-    statuses: &mut Statuses,
-) {
-    for progress in boxes {
-        let Some(object) = objects.boxes.get(&progress.name) else { continue };
-        let key = ObjectKey::cluster(Kind::Box, &progress.name);
-        let mut object = (**object).clone();
-        let before = stamp.of_box(&key);
-        let conditions = stamp.conditions(&verdicts(progress), object.metadata.generation, before);
-        let number = |value: u64| i64::try_from(value).ok().filter(|value| *value > 0);
-        object.status = Some(BoxStatus {
-            conditions,
-            connected: progress.connected,
-            release: progress.release.clone(),
-            version: number(progress.version),
-            digest: progress.digest.clone(),
-            epoch: number(progress.epoch),
-            last_seen: progress.last_seen.clone(),
-            gateways: i32::try_from(progress.gateways).unwrap_or(i32::MAX),
-        });
-        statuses.insert(key, Object::Box(Arc::new(object)));
+    key: &ObjectKey,
+) -> BoxStatus {
+    let conditions = stamp.conditions(&verdicts(it), generation, stamp.of_box(key));
+    let number = |value: u64| i64::try_from(value).ok().filter(|value| *value > 0);
+    BoxStatus {
+        conditions,
+        connected: it.connected,
+        release: it.release.clone(),
+        version: number(it.version),
+        digest: it.digest.clone(),
+        epoch: number(it.epoch),
+        last_seen: it.last_seen.clone(),
+        gateways: i32::try_from(it.gateways).unwrap_or(i32::MAX),
     }
 }
 

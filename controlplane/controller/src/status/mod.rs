@@ -4,11 +4,12 @@
 //! acknowledged holds the very listener that we want now. So a change elsewhere does not take it away for a
 //! moment, and a change of the listener does, until the next acknowledgement.
 //!
-//! [`conclude`] is pure; [`files`] puts the result where people find it.
+//! [`conclude_one`] is pure; [`files`] puts the result where people find it.
 
 mod boxes;
 pub mod cluster;
 pub mod files;
+mod ledger;
 mod programmed;
 mod services;
 mod stamp;
@@ -31,6 +32,8 @@ use crate::translate::{
     ParentVerdict, SUPPORTED_FEATURES, Translation, Verdict, service,
 };
 pub use boxes::BoxProgress;
+pub use ledger::Ledger;
+use programmed::Programmed;
 pub use stamp::Stamp;
 
 /// Objects with their status, by name.
@@ -74,69 +77,76 @@ pub fn conclude(
     progress: &Progress,
     stamp: &Stamp<'_>,
 ) -> Statuses {
-    let mut statuses = Statuses::new();
-    for (name, verdicts) in &translation.classes {
-        if service::is_stand_in(name) {
-            continue;
-        }
-        if let Some(class) = objects.gateway_classes.get(name) {
-            let key = ObjectKey::cluster(Kind::GatewayClass, name);
-            let mut class = (**class).clone();
-            let conditions =
-                stamp.conditions(verdicts, class.metadata.generation, stamp.of_class(&key));
+    let one = |key: ObjectKey| {
+        let object = conclude_one(&key, objects, translation, progress, stamp)?;
+        Some((key, object))
+    };
+    answered(translation, progress).filter_map(one).collect()
+}
+
+/// Everything that has a status.
+fn answered(translation: &Translation, progress: &Progress) -> impl Iterator<Item = ObjectKey> {
+    let boxes = progress.boxes.iter().flat_map(|boxes| boxes.iter());
+    let boxes = boxes.map(|it| ObjectKey::cluster(Kind::Box, &it.name));
+    translation.answered().chain(boxes)
+}
+
+/// The status of one object; `None` if it is none of ours.
+#[must_use]
+pub fn conclude_one(
+    key: &ObjectKey,
+    objects: &Objects,
+    translation: &Translation,
+    progress: &Progress,
+    stamp: &Stamp<'_>,
+) -> Option<Object> {
+    if key.kind != Kind::Service && service::is_stand_in(&key.name) {
+        return None; // the Service is answered in its stead
+    }
+    let programmed = Programmed { wanted: &translation.state, l7: &translation.l7, progress };
+    let mut object = objects.get(key)?;
+    let generation = object.metadata().generation;
+    match &mut object {
+        Object::GatewayClass(class) => {
+            let verdicts = translation.classes.get(&key.name)?;
+            let conditions = stamp.conditions(verdicts, generation, stamp.of_class(key));
             let feature = |name: &&str| SupportedFeature { name: (*name).to_owned() };
             let supported_features = SUPPORTED_FEATURES.iter().map(feature).collect();
-            class.status = Some(GatewayClassStatus { conditions, supported_features });
-            statuses.insert(key, Object::GatewayClass(Arc::new(class)));
+            let status = GatewayClassStatus { conditions, supported_features };
+            Arc::make_mut(class).status = Some(status);
+        }
+        Object::Gateway(gateway) => {
+            let verdict = translation.gateways.get(&key.namespaced())?;
+            let status = gateway_status(verdict, &programmed, generation, stamp, key);
+            Arc::make_mut(gateway).status = Some(status);
+        }
+        Object::ListenerSet(set) => {
+            let verdict = translation.listener_sets.get(&key.namespaced())?;
+            let status = set_status(verdict, &programmed, generation, stamp, key);
+            Arc::make_mut(set).status = Some(status);
+        }
+        Object::BackendTlsPolicy(policy) => {
+            let answers = translation.policies.get(&key.namespaced())?;
+            Arc::make_mut(policy).status = Some(policy_status(answers, generation, stamp, key));
+        }
+        Object::Service(service) => {
+            let stand_in = service::stand_in_of(&key.namespaced());
+            let verdict = translation.gateways.get(&stand_in)?;
+            let given = translation.addresses.get(&stand_in).map(Vec::as_slice);
+            let given = given.unwrap_or_default();
+            return Some(services::answer(service, verdict, given, &programmed, stamp, key));
+        }
+        Object::Box(object) => {
+            let boxes = progress.boxes.as_ref()?;
+            let it = boxes.iter().find(|it| it.name == key.name)?;
+            Arc::make_mut(object).status = Some(boxes::status(it, generation, stamp, key));
+        }
+        route => {
+            let answers = translation.routes.get(key)?;
+            put_route_status(route, route_status(answers, generation, stamp, key))?;
         }
     }
-    if let Some(all) = &progress.boxes {
-        boxes::conclude(objects, all, stamp, &mut statuses);
-    }
-    let (wanted, l7) = (&translation.state, &translation.l7);
-    let programmed = programmed::Programmed { wanted, l7, progress };
-    for (name, verdict) in &translation.gateways {
-        if let Some(service) = service::service_of(&name.namespace, &name.name) {
-            let key = ObjectKey::of(Kind::Service, &service);
-            let given = translation.addresses.get(name).map(Vec::as_slice).unwrap_or_default();
-            let object = objects.services.get(&service);
-            let object = object
-                .map(|service| services::answer(service, verdict, given, &programmed, stamp, &key));
-            statuses.extend(object.map(|service| (key, service)));
-            continue;
-        }
-        if let Some(gateway) = objects.gateways.get(name) {
-            let key = ObjectKey::of(Kind::Gateway, name);
-            let mut gateway = (**gateway).clone();
-            let generation = gateway.metadata.generation;
-            gateway.status = Some(gateway_status(verdict, &programmed, generation, stamp, &key));
-            statuses.insert(key, Object::Gateway(Arc::new(gateway)));
-        }
-    }
-    for (name, verdict) in &translation.listener_sets {
-        if let Some(set) = objects.listener_sets.get(name) {
-            let key = ObjectKey::of(Kind::ListenerSet, name);
-            let mut set = (**set).clone();
-            let generation = set.metadata.generation;
-            set.status = Some(set_status(verdict, &programmed, generation, stamp, &key));
-            statuses.insert(key, Object::ListenerSet(Arc::new(set)));
-        }
-    }
-    for (key, answers) in &translation.routes {
-        if service::is_stand_in(&key.name) {
-            continue;
-        }
-        statuses.extend(route(objects, key, answers, stamp).map(|route| (key.clone(), route)));
-    }
-    for (name, answers) in &translation.policies {
-        if let Some(policy) = objects.backend_tls_policies.get(name) {
-            let key = ObjectKey::of(Kind::BackendTlsPolicy, name);
-            let mut policy = (**policy).clone();
-            policy.status = Some(policy_status(answers, policy.metadata.generation, stamp, &key));
-            statuses.insert(key, Object::BackendTlsPolicy(Arc::new(policy)));
-        }
-    }
-    statuses
+    Some(object)
 }
 
 fn policy_status(
@@ -161,7 +171,7 @@ fn policy_status(
 
 fn gateway_status(
     verdict: &GatewayVerdict,
-    programmed: &programmed::Programmed<'_>,
+    programmed: &Programmed<'_>,
     generation: Option<i64>,
     stamp: &Stamp<'_>,
     key: &ObjectKey,
@@ -185,7 +195,7 @@ fn gateway_status(
 
 fn set_status(
     verdict: &ListenerSetVerdict,
-    programmed: &programmed::Programmed<'_>,
+    programmed: &Programmed<'_>,
     generation: Option<i64>,
     stamp: &Stamp<'_>,
     key: &ObjectKey,
@@ -202,7 +212,7 @@ fn set_status(
 
 fn listener_statuses(
     listeners: &[ListenerVerdict],
-    programmed: &programmed::Programmed<'_>,
+    programmed: &Programmed<'_>,
     generation: Option<i64>,
     stamp: &Stamp<'_>,
     previous: &[ListenerStatus],
@@ -222,15 +232,9 @@ fn listener_statuses(
     listeners.iter().map(status).collect()
 }
 
-fn route(
-    objects: &Objects,
-    key: &ObjectKey,
-    answers: &[ParentVerdict],
-    stamp: &Stamp<'_>,
-) -> Option<Object> {
-    let mut object = objects.get(key)?;
-    let status = Some(route_status(answers, object.metadata().generation, stamp, key));
-    match &mut object {
+fn put_route_status(object: &mut Object, status: RouteStatus) -> Option<()> {
+    let status = Some(status);
+    match object {
         Object::TcpRoute(route) => Arc::make_mut(route).status = status,
         Object::UdpRoute(route) => Arc::make_mut(route).status = status,
         Object::TlsRoute(route) => Arc::make_mut(route).status = status,
@@ -238,7 +242,7 @@ fn route(
         Object::GrpcRoute(route) => Arc::make_mut(route).status = status,
         _ => return None,
     }
-    Some(object)
+    Some(())
 }
 
 fn route_status(

@@ -5,14 +5,16 @@
 //! list without it, removes it. Every change costs its own object and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::InForce;
 use crate::finding::{Finding, Severity};
-use crate::object::{self, Kind, NamespacedName, Object, ObjectKey};
+use crate::object::{self, Kind, NamespacedName, Object, ObjectKey, Objects};
 use crate::report::MOST_TOLD;
 use crate::source::cluster::Happening;
 use crate::translate::service;
@@ -226,20 +228,31 @@ fn stand_ins(changed: &mut Vec<ObjectKey>, in_force: &mut InForce) {
     }
 }
 
-#[derive(Deserialize, Serialize)]
-struct Saved {
+#[derive(Serialize)]
+struct Saved<'a> {
     version: u32,
-    objects: Vec<serde_json::Value>,
+    objects: Written<'a>,
 }
 
-/// Saves objects at `path`, whole or not at all. Costs two syncs of the disk and O(objects).
+/// Objects, one after the other: their JSON is never there as a whole but as text.
+struct Written<'a>(&'a Objects);
+
+impl Serialize for Written<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let name = |object: &Object| object.metadata().name.clone().unwrap_or_default();
+        let objects = self.0.iter().filter(|object| !service::is_stand_in(&name(object)));
+        serializer.collect_seq(objects)
+    }
+}
+
+/// Saves objects at `path`, whole or not at all; what stands in for Services is made anew. Costs two syncs of the
+/// disk and O(objects).
 ///
 /// # Errors
 /// The file system's, with the path.
-pub fn save(objects: &[Object], path: &Path) -> io::Result<()> {
-    let objects = objects.iter().map(Object::to_json).collect();
-    let bytes =
-        serde_json::to_vec(&Saved { version: VERSION, objects }).map_err(io::Error::other)?;
+pub fn save(objects: &Objects, path: &Path) -> io::Result<()> {
+    let saved = Saved { version: VERSION, objects: Written(objects) };
+    let bytes = serde_json::to_vec(&saved).map_err(io::Error::other)?;
     whole_file::write_durably(path, &bytes)
 }
 
@@ -251,19 +264,47 @@ pub fn load(path: &Path) -> io::Result<InForce> {
     whole_file::read(path, decode)
 }
 
+#[derive(Deserialize)]
+struct Loaded {
+    version: u32,
+    objects: Reading,
+}
+
+#[derive(Default)]
+struct Reading(InForce);
+
+/// Reads one object after the other, for the same reason.
+impl<'de> Deserialize<'de> for Reading {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Self::default())
+    }
+}
+
+impl<'de> Visitor<'de> for Reading {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of objects")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut objects: A) -> Result<Self, A::Error> {
+        while let Some(value) = objects.next_element::<serde_json::Value>()? {
+            let kind = value.get("kind").and_then(|kind| kind.as_str()).unwrap_or_default();
+            let kind = super::saved::kind(kind).map_err(A::Error::custom)?;
+            let object = object::deserialize(kind, value).map_err(A::Error::custom)?;
+            self.0.origins.insert(object.key(), String::new());
+            self.0.objects.insert(object);
+        }
+        Ok(self)
+    }
+}
+
 fn decode(bytes: &[u8]) -> Result<InForce, String> {
-    let saved: Saved = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    if saved.version != VERSION {
-        return Err(format!("its version is {}, not {VERSION}", saved.version));
+    let loaded: Loaded = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if loaded.version != VERSION {
+        return Err(format!("its version is {}, not {VERSION}", loaded.version));
     }
-    let mut in_force = InForce::default();
-    for value in saved.objects {
-        let kind = value.get("kind").and_then(|kind| kind.as_str()).unwrap_or_default();
-        let kind = super::saved::kind(kind)?;
-        let object = object::deserialize(kind, value).map_err(|error| error.to_string())?;
-        in_force.origins.insert(object.key(), String::new());
-        in_force.objects.insert(object);
-    }
+    let Reading(mut in_force) = loaded.objects;
     service::stand_in(&mut in_force.objects);
     Ok(in_force)
 }
@@ -361,9 +402,7 @@ mod tests {
         assert!(load(&file).unwrap().objects.is_empty(), "none yet");
         let (mut mirror, mut in_force) = (Mirror::default(), InForce::default());
         mirror.take(&gateway("a", &json!(1)), &mut in_force);
-        let objects: Vec<_> =
-            in_force.origins.keys().filter_map(|key| in_force.objects.get(key)).collect();
-        save(&objects, &file).unwrap();
+        save(&in_force.objects, &file).unwrap();
         let again = load(&file).unwrap();
         assert_eq!(again.objects, in_force.objects);
         assert_eq!(again.origins, in_force.origins);

@@ -21,25 +21,37 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::finding::{Finding, Severity};
 use crate::manifest::{self, Manifest};
-use crate::object::{ObjectKey, Objects};
+use crate::object::{Kind, ObjectKey, Objects};
 use crate::source::folder::Texts;
 use crate::translate::service;
 use history::History;
 
 /// Files, the objects of each, and the history of all.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Store {
     files: BTreeMap<String, StoredFile>,
     history: History,
+    holders: Holders,
 }
 
 /// What is in force of one file.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct StoredFile {
     /// The hash of the text we read; `None` if it has not been read since we started.
     read: Option<u128>,
-    manifests: Vec<Manifest>,
+    manifests: BTreeMap<ObjectKey, Manifest>,
     findings: Vec<Finding>,
+}
+
+/// Which files hold which objects, as of what was put in force last.
+#[derive(Clone, Debug, Default)]
+struct Holders {
+    of: BTreeMap<ObjectKey, BTreeSet<String>>,
+    held: BTreeMap<String, BTreeSet<ObjectKey>>,
+    /// Objects in several files.
+    twice: BTreeSet<ObjectKey>,
+    /// Files that changed since.
+    changed: BTreeSet<String>,
 }
 
 /// The objects in force, and what is wrong with the files they come from.
@@ -56,17 +68,26 @@ pub struct InForce {
 impl Store {
     /// Takes in what the files say now. Returns whether any of them changed.
     pub fn update(&mut self, texts: Texts) -> bool {
-        let before = self.files.len();
-        self.files.retain(|name, _| texts.contains_key(name));
-        let mut changed = self.files.len() != before;
+        self.update_beside(texts, &BTreeSet::new())
+    }
+
+    /// The same of `texts`, where others are there and the `same` as before.
+    pub fn update_beside(&mut self, texts: Texts, same: &BTreeSet<String>) -> bool {
+        let is_gone = |name: &&String| !texts.contains_key(*name) && !same.contains(*name);
+        let gone: Vec<String> = self.files.keys().filter(is_gone).cloned().collect();
+        let mut changed = gone;
+        changed.iter().for_each(|name| _ = self.files.remove(name));
         for (name, text) in texts {
             let file = self.files.entry(name.clone()).or_default();
-            changed |= match text {
+            let is_changed = match text {
                 Ok(text) => file.read(&name, &text),
                 Err(error) => file.unreadable(&name, error),
             };
+            changed.extend(is_changed.then_some(name));
         }
-        changed
+        let is_changed = !changed.is_empty();
+        self.holders.changed.extend(changed);
+        is_changed
     }
 
     /// Reads every file anew at the next [`Self::update`], changed or not.
@@ -82,32 +103,114 @@ impl Store {
 
     /// The objects in force, each with its generation and creation time. What is new is created `now`.
     pub fn in_force(&mut self, now: &Time) -> InForce {
-        let mut all = InForce::default();
-        for (name, file) in &self.files {
-            all.findings.extend(file.findings.iter().cloned());
-            for manifest in &file.manifests {
-                let key = manifest.object.key();
-                if let Some(first) = all.origins.get(&key) {
-                    all.findings.push(Finding {
-                        file: name.clone(),
-                        place: Some(manifest.place),
-                        severity: Severity::Error,
-                        message: format!(
-                            "given twice: {first} has it already, and that one is in force"
-                        ),
-                        object: Some(key),
-                    });
-                    continue;
-                }
-                let mut object = manifest.object.clone();
-                self.history.stamp(&key, &mut object, now);
-                all.origins.insert(key, name.clone());
-                all.objects.insert(object);
+        let (mut all, changed) = (InForce::default(), self.files.keys().cloned().collect());
+        self.holders = Holders { changed, ..Holders::default() };
+        self.follow(&mut all, now);
+        self.history.keep_only(&all.origins);
+        all
+    }
+
+    /// Makes `in_force`, which this store made, what is in force now. Returns the objects that came, changed or went,
+    /// with what stands in for Services of them. Costs the files that changed, and what is wrong with all.
+    pub fn follow(&mut self, in_force: &mut InForce, now: &Time) -> BTreeSet<ObjectKey> {
+        let mut changed = BTreeSet::new();
+        for key in self.holders.follow(&self.files) {
+            if self.put(&key, in_force, now) {
+                changed.insert(key);
             }
         }
-        self.history.keep_only(&all.origins);
-        service::stand_in(&mut all.objects);
+        in_force.findings = self.findings();
+        let services: Vec<_> = changed.iter().filter(|key| key.kind == Kind::Service).collect();
+        let names: Vec<_> = services.into_iter().map(ObjectKey::namespaced).collect();
+        for name in names {
+            changed.extend(service::follow(&mut in_force.objects, &name));
+        }
+        changed
+    }
+
+    /// Puts an object in force as the first file that holds it has it. Returns whether it came, changed or went.
+    fn put(&mut self, key: &ObjectKey, in_force: &mut InForce, now: &Time) -> bool {
+        let file = self.holders.of.get(key).and_then(BTreeSet::first);
+        let manifest =
+            file.and_then(|file| Some((file, self.files.get(file)?.manifests.get(key)?)));
+        let Some((file, manifest)) = manifest else {
+            in_force.origins.remove(key);
+            self.history.entries.remove(key); // one that comes back is a new one
+            return in_force.objects.remove(key);
+        };
+        in_force.origins.insert(key.clone(), file.clone());
+        let mut object = manifest.object.clone();
+        self.history.stamp(key, &mut object, now);
+        if in_force.objects.get(key).as_ref() == Some(&object) {
+            return false;
+        }
+        in_force.objects.insert(object);
+        true
+    }
+
+    /// What is wrong with files, and with objects that several have.
+    fn findings(&self) -> Vec<Finding> {
+        let mut twice: BTreeMap<&String, Vec<Finding>> = BTreeMap::new();
+        for key in &self.holders.twice {
+            let mut files = self.holders.of.get(key).into_iter().flatten();
+            let Some(first) = files.next() else { continue };
+            for file in files {
+                let manifest = self.files.get(file).and_then(|held| held.manifests.get(key));
+                twice.entry(file).or_default().push(Finding {
+                    file: file.clone(),
+                    place: manifest.map(|manifest| manifest.place),
+                    severity: Severity::Error,
+                    message: format!(
+                        "given twice: {first} has it already, and that one is in force"
+                    ),
+                    object: Some(key.clone()),
+                });
+            }
+        }
+        let mut all = Vec::new();
+        for (name, file) in &self.files {
+            all.extend(file.findings.iter().cloned());
+            let mut of_file = twice.remove(name).unwrap_or_default();
+            of_file.sort_by_key(|finding| finding.place);
+            all.extend(of_file);
+        }
         all
+    }
+}
+
+impl Holders {
+    /// Takes in what the changed files hold now. Returns the objects that are, or were, in one of them.
+    fn follow(&mut self, files: &BTreeMap<String, StoredFile>) -> BTreeSet<ObjectKey> {
+        let mut keys = BTreeSet::new();
+        for name in std::mem::take(&mut self.changed) {
+            let before = self.held.remove(&name).unwrap_or_default();
+            let now = files.get(&name).map(|file| file.manifests.keys().cloned().collect());
+            let now: BTreeSet<ObjectKey> = now.unwrap_or_default();
+            for key in before.difference(&now) {
+                self.change(key, |files| _ = files.remove(&name));
+            }
+            for key in now.difference(&before) {
+                self.change(key, |files| _ = files.insert(name.clone()));
+            }
+            keys.extend(before);
+            keys.extend(now.iter().cloned());
+            self.held.insert(name, now);
+        }
+        self.held.retain(|name, held| !held.is_empty() || files.contains_key(name));
+        keys
+    }
+
+    fn change(&mut self, key: &ObjectKey, change: impl FnOnce(&mut BTreeSet<String>)) {
+        let files = self.of.entry(key.clone()).or_default();
+        change(files);
+        match files.len() {
+            0 => {
+                self.of.remove(key);
+                self.twice.remove(key);
+            }
+            1 => _ = self.twice.remove(key),
+            _ => _ = self.twice.insert(key.clone()),
+        }
     }
 }
 
@@ -132,18 +235,15 @@ impl StoredFile {
     /// How many objects are in force that the file does not name any more.
     fn missing(&self, manifests: &[Manifest], refused: &[ObjectKey]) -> usize {
         let read: BTreeSet<_> = manifests.iter().map(|m| m.object.key()).collect();
-        let old = self.manifests.iter().map(|m| m.object.key());
-        old.filter(|key| !read.contains(key) && !refused.contains(key)).count()
+        let is_missing = |key: &&ObjectKey| !read.contains(*key) && !refused.contains(key);
+        self.manifests.keys().filter(is_missing).count()
     }
 
     /// Replaces the objects, and keeps those that are now refused as they were.
     fn take(&mut self, manifests: Vec<Manifest>, refused: &[ObjectKey]) {
-        let old = std::mem::replace(&mut self.manifests, manifests);
-        let kept: BTreeMap<_, _> = old
-            .into_iter()
-            .map(|manifest| (manifest.object.key(), manifest))
-            .filter(|(key, _)| refused.contains(key))
-            .collect();
+        let manifests = manifests.into_iter().map(|manifest| (manifest.object.key(), manifest));
+        let mut kept = std::mem::replace(&mut self.manifests, manifests.collect());
+        kept.retain(|key, _| refused.contains(key));
         for finding in &mut self.findings {
             let Some(key) = finding.object.as_ref().filter(|key| refused.contains(key)) else {
                 continue;
@@ -153,7 +253,7 @@ impl StoredFile {
                 false => ". The object is refused",
             };
         }
-        self.manifests.extend(kept.into_values());
+        self.manifests.extend(kept);
     }
 
     fn unreadable(&mut self, name: &str, message: String) -> bool {

@@ -70,7 +70,7 @@ fn encode(store: &Store) -> Saved {
         object: manifest.object.to_json(),
     };
     let file = |(name, file): (&String, &StoredFile)| {
-        (name.clone(), file.manifests.iter().map(object).collect())
+        (name.clone(), file.manifests.values().map(object).collect())
     };
     let entry = |(key, entry): (&ObjectKey, &Entry)| SavedEntry {
         kind: key.kind.as_str().to_owned(),
@@ -94,8 +94,11 @@ fn decode(bytes: &[u8]) -> Result<Store, String> {
     }
     let mut store = Store::default();
     for (name, objects) in saved.files {
-        let manifests: Result<_, String> = objects.into_iter().map(manifest).collect();
+        let named = |manifest: Manifest| (manifest.object.key(), manifest);
+        let manifests = objects.into_iter().map(|saved| manifest(saved).map(named));
+        let manifests: Result<_, String> = manifests.collect();
         let file = StoredFile { manifests: manifests?, ..StoredFile::default() };
+        store.holders.changed.insert(name.clone());
         store.files.insert(name, file);
     }
     for saved in saved.history {

@@ -169,6 +169,26 @@ impl Register {
         }
     }
 
+    /// Serves only these listeners from now on, whatever else is granted. Costs a look at every claim, unless that
+    /// is what it did before.
+    pub(super) fn serve_only(&mut self, only: Option<Arc<BTreeSet<String>>>) {
+        if !self.holdings.serve_only(only) {
+            return;
+        }
+        let claims = self.filed.values().flatten().flat_map(|filed| filed.claims.iter().flatten());
+        for claim in claims.filter(|claim| claim.granted.is_ok()) {
+            match &claim.wants {
+                Wants::Forwarding(Ok((listener, _))) => {
+                    self.holdings.say_again(&claim.name, listener);
+                }
+                Wants::Forwarding(Err(_)) => {}
+                Wants::Reading(listener) => {
+                    self.holdings.say_l7_again(claim.socket(), &claim.name, listener);
+                }
+            }
+        }
+    }
+
     /// Files the claims of all listeners of `owner`, the Gateway itself or a ListenerSet of the age given, in the
     /// place of those it had.
     pub(super) fn file(
@@ -245,14 +265,14 @@ impl Register {
         }
     }
 
-    /// Decides who has what, and makes `state` and `l7` say so. Returns what that touched; the owners of listeners
-    /// for which something else was decided are added to `decided`.
+    /// Decides who has what, and makes `state` and `l7` say so. Returns what that touched, and which
+    /// places of the L7 tier; the owners of listeners for which something else was decided are added to `decided`.
     pub(super) fn settle(
         &mut self,
         state: &mut Arc<State>,
         l7: &mut Arc<L7>,
         decided: &mut BTreeSet<ObjectKey>,
-    ) -> Touched {
+    ) -> (Touched, BTreeSet<SocketAddr>) {
         let contested = std::mem::take(&mut self.contested);
         match (contested.is_empty(), self.is_crowded) {
             (true, _) => {}

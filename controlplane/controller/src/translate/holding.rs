@@ -4,7 +4,7 @@
 //! place on it. What a change of a few listeners costs does not depend on how many others there are.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use penstock_feed::model::{Group, Listener, Name, State, Touched, limits};
@@ -20,6 +20,8 @@ pub(super) struct Holdings {
     listeners: BTreeMap<Name, Option<Listener>>,
     l7: BTreeMap<(SocketAddr, Name), Option<L7Listener>>,
     changed_groups: BTreeSet<Name>,
+    /// The listeners that are to be served, if somebody else decided: what others are granted is not written.
+    only: Option<Arc<BTreeSet<String>>>,
 }
 
 /// A group, and how many listeners use it.
@@ -103,16 +105,42 @@ impl Holdings {
         self.l7.insert((place, name.clone()), None);
     }
 
-    /// Whether a group is used, and how large it is.
+    /// Serves only these from now on. Returns whether that is something else than before; then every listener is to be
+    /// said again.
+    pub(super) fn serve_only(&mut self, only: Option<Arc<BTreeSet<String>>>) -> bool {
+        let before = std::mem::replace(&mut self.only, only);
+        before != self.only
+    }
+
+    /// Says again that a listener is granted.
+    pub(super) fn say_again(&mut self, name: &Name, listener: &Listener) {
+        self.listeners.insert(name.clone(), Some(listener.clone()));
+    }
+
+    /// Says again that a listener of the L7 tier is granted.
+    pub(super) fn say_l7_again(&mut self, place: SocketAddr, name: &Name, listener: &L7Listener) {
+        self.l7.insert((place, name.clone()), Some(listener.clone()));
+    }
+
+    fn is_served(&self, name: &Name) -> bool {
+        self.only.as_ref().is_none_or(|only| only.contains(name.as_str()))
+    }
+
+    /// Whether a group is used.
     pub(super) fn has_group(&self, name: &Name) -> bool {
         self.groups.contains_key(name)
     }
 
-    /// Makes `state` and `l7` say what is granted. Returns what that touched; an `Arc` that nothing touched is the
-    /// same as before.
-    pub(super) fn write(&mut self, state: &mut Arc<State>, l7: &mut Arc<L7>) -> Touched {
+    /// Makes `state` and `l7` say what is granted. Returns what that touched, and which places of the L7 tier; an
+    /// `Arc` that nothing touched is the same as before.
+    pub(super) fn write(
+        &mut self,
+        state: &mut Arc<State>,
+        l7: &mut Arc<L7>,
+    ) -> (Touched, BTreeSet<SocketAddr>) {
         let mut touched = Touched::default();
         for (name, listener) in std::mem::take(&mut self.listeners) {
+            let listener = listener.filter(|_| self.is_served(&name));
             if state.listeners.get(&name) == listener.as_ref() {
                 continue;
             }
@@ -135,8 +163,8 @@ impl Holdings {
             }
             touched.groups.insert(name);
         }
-        let vips = self.write_l7(l7, &mut touched);
-        for vip in vips {
+        let places = self.write_l7(l7);
+        for vip in places.iter().map(SocketAddr::ip) {
             if state.vips.contains_key(&vip) == l7.has_place_on(vip) {
                 continue;
             }
@@ -147,29 +175,29 @@ impl Holdings {
             }
             touched.vips.insert(vip);
         }
-        touched
+        (touched, places)
     }
 
-    /// The same of the L7 tier. Returns the VIPs that it may have come to or left.
-    fn write_l7(&mut self, l7: &mut Arc<L7>, touched: &mut Touched) -> BTreeSet<IpAddr> {
-        let mut vips = BTreeSet::new();
+    /// The same of the L7 tier. Returns the places that this touched.
+    fn write_l7(&mut self, l7: &mut Arc<L7>) -> BTreeSet<SocketAddr> {
+        let mut touched = BTreeSet::new();
         for ((place, name), listener) in std::mem::take(&mut self.l7) {
+            let listener = listener.filter(|_| self.is_served(&name));
             if l7.get(&place, &name) == listener.as_ref() {
                 continue;
             }
             let places = &mut Arc::make_mut(l7).places;
             let mut at = places.get(&place).cloned().unwrap_or_default();
             match listener {
-                Some(listener) => _ = at.insert(name.clone(), listener),
+                Some(listener) => _ = at.insert(name, listener),
                 None => _ = at.remove(&name),
             }
             match at.is_empty() {
                 true => _ = places.remove_mut(&place),
                 false => places.insert_mut(place, at),
             }
-            touched.l7_listeners.insert(name);
-            vips.insert(place.ip());
+            touched.insert(place);
         }
-        vips
+        touched
     }
 }

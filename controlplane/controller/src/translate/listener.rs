@@ -17,7 +17,7 @@ use super::l7::{Certificate, L7Listener, Speaks, Tls};
 use super::look::View;
 use super::namespace::AllowedNamespaces;
 use super::verdict::Refusal;
-use crate::object::{Kind, NamespacedName};
+use crate::object::{Kind, NamespacedName, ObjectKey};
 
 /// Whose listener it is: a Gateway's or a ListenerSet's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +51,17 @@ impl Owner {
     fn referrer(&self) -> Referrer<'_> {
         Referrer { kind: self.kind, namespace: &self.name.namespace }
     }
+}
+
+/// The Gateway or the ListenerSet whose listener has that name in the feed.
+#[must_use]
+pub fn owner_of(name: &Name) -> Option<ObjectKey> {
+    let (kind, namespace, owner) = match *name.as_str().split('/').collect::<Vec<_>>() {
+        [namespace, gateway, _] => (Kind::Gateway, namespace, gateway),
+        ["listenerset", namespace, set, _] => (Kind::ListenerSet, namespace, set),
+        _ => return None,
+    };
+    Some(ObjectKey::of(kind, &NamespacedName::new(namespace, owner)))
 }
 
 /// What a listener's author wrote, within the object that holds it.
@@ -326,4 +337,22 @@ impl Judged {
 
 fn unsupported(message: String) -> Refusal {
     Refusal::new("UnsupportedValue", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_says_whose_it_is() {
+        let name = NamespacedName::new("listenerset", "web");
+        for kind in [Kind::Gateway, Kind::ListenerSet] {
+            let plain = Owner { kind, name: name.clone() }.place("http");
+            for text in [plain.clone(), format!("{plain}@2001:db8::1")] {
+                let found = owner_of(&Name::new(&text).unwrap());
+                assert_eq!(found, Some(ObjectKey::of(kind, &name)), "{text}");
+            }
+        }
+        assert_eq!(owner_of(&Name::new("x").unwrap()), None);
+    }
 }

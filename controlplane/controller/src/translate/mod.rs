@@ -1,8 +1,10 @@
 //! Objects in; what the data plane must know, and the conditions of every object, out.
 //!
-//! A pure function: no clock, no files, no memory of the last call, so that golden files can be its
+//! [`translate`] is pure: no clock, no files, no memory of the last call, so that golden files can be its
 //! specification (`tests/golden/`, a promise a folder). The order of its input does not exist: objects come as
-//! maps by name, and who goes first where only one can is decided by age, then by name.
+//! maps by name, and who goes first where only one can is decided by age, then by name. It is a [`Translator`] that
+//! is told of everything once; the control process keeps one, and tells it of what changes (`translator`, `look`):
+//! whatever the order of changes, it comes to the same (`tests/agreement.rs`), at the cost of what they reach.
 //!
 //! ```text
 //! class          which Gateways are ours
@@ -11,8 +13,9 @@
 //! listener_set   which ListenerSets join it
 //! listener       what would each listener serve, who may attach, are its certificates good (certificate)
 //! conflict       which listeners cannot be told apart
-//! route          oldest first: what it sends to (backend, grant, weight), where it attaches (namespace, hostname)
-//! claim          oldest Gateway first: who gets which VIP, protocol and port; the feed's State, and the L7 tier's work
+//! route          what it sends to (backend, grant, weight), where it attaches (namespace, hostname), oldest first (seat)
+//! claim          oldest Gateway first: who gets which VIP, protocol and port
+//! holding        what that comes to: the feed's State, and the L7 tier's work
 //! backend_tls    what becomes of BackendTLSPolicies
 //! answer         the conditions of all of them
 //! ```
@@ -52,7 +55,7 @@ mod translator;
 mod verdict;
 mod weight;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -67,6 +70,7 @@ pub use gateway::{AFFINITY_ANNOTATION, MODE_ANNOTATION};
 pub use holding::Sizes;
 pub use infrastructure::Infrastructure;
 pub use l7::L7;
+pub use listener::owner_of;
 pub(crate) use listener_set::gateway_of;
 pub use namespace::matches as selects;
 pub use note::{Note, Notes};
@@ -77,7 +81,7 @@ pub(crate) use route::{Route, of as route_of};
 pub use translator::{Translator, Update};
 pub use verdict::{Refusal, Truth, Verdict};
 
-use crate::object::{NamespacedName, ObjectKey, Objects};
+use crate::object::{Kind, NamespacedName, ObjectKey, Objects};
 
 /// What a set of objects means.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -102,6 +106,21 @@ pub struct Translation {
     pub infrastructure: BTreeMap<NamespacedName, Infrastructure>,
     /// What no condition can say, since the object has none or is not ours.
     pub notes: Notes,
+}
+
+impl Translation {
+    /// Everything that is answered: in the stead of what stands in for a Service, that Service.
+    pub fn answered(&self) -> impl Iterator<Item = ObjectKey> {
+        let classes = self.classes.keys().filter(|name| !service::is_stand_in(name));
+        let classes = classes.map(|name| ObjectKey::cluster(Kind::GatewayClass, name));
+        let named = |kind| move |name: &NamespacedName| ObjectKey::of(kind, name);
+        let gateways = self.gateways.keys().map(named(Kind::Gateway));
+        let gateways = gateways.map(|key| service::subject(&key));
+        let sets = self.listener_sets.keys().map(named(Kind::ListenerSet));
+        let policies = self.policies.keys().map(named(Kind::BackendTlsPolicy));
+        let routes = self.routes.keys().filter(|key| !service::is_stand_in(&key.name)).cloned();
+        classes.chain(gateways).chain(sets).chain(policies).chain(routes)
+    }
 }
 
 /// The answer to a Gateway.
@@ -194,6 +213,9 @@ pub struct Known<'a> {
     pub bundle_version: Option<&'a str>,
     /// How much the data plane and the L7 tier take; [`Sizes::LIMITS`] if none.
     pub most: Option<Sizes>,
+    /// The listeners that are to be served, by their names in the feed, if somebody who sees more decided: no others
+    /// are in [`Translation::state`] and [`Translation::l7`].
+    pub only: Option<&'a Arc<BTreeSet<String>>>,
 }
 
 /// Translates what nothing else is known about.

@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::take;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use penstock_feed::model::{Name, Touched};
@@ -58,6 +58,9 @@ pub struct Translator {
     /// The ListenerSets that name each Gateway, and the Gateway that each names.
     children: BTreeMap<NamespacedName, BTreeSet<NamespacedName>>,
     parents: BTreeMap<NamespacedName, NamespacedName>,
+    /// The class of each Gateway, ours or not, and how many have each.
+    class_of: BTreeMap<NamespacedName, String>,
+    classes: BTreeMap<String, usize>,
     routes: BTreeMap<ObjectKey, Standing>,
     seats: Seats,
     register: Register,
@@ -71,8 +74,12 @@ pub struct Translator {
 pub struct Update {
     /// The objects whose answers are others now, or are there for the first time or no more.
     pub answers: BTreeSet<ObjectKey>,
-    /// What is touched of [`Translation::state`] and of [`Translation::l7`].
+    /// What is touched of [`Translation::state`].
     pub touched: Touched,
+    /// The places that are touched of [`Translation::l7`].
+    pub l7_places: BTreeSet<SocketAddr>,
+    /// The Gateways for which [`Translation::infrastructure`] changed.
+    pub infrastructure: BTreeSet<NamespacedName>,
     /// Whether [`Translation::notes`] changed.
     pub has_notes: bool,
 }
@@ -139,6 +146,8 @@ impl Translator {
     #[must_use]
     pub fn new(known: Known<'_>) -> Self {
         let addresses = known.held.cloned().unwrap_or_default();
+        let mut register = Register::new(known.most.unwrap_or(Sizes::LIMITS));
+        register.serve_only(known.only.cloned());
         Self {
             bundle_version: known.bundle_version.map(str::to_owned),
             read: Read::default(),
@@ -146,10 +155,12 @@ impl Translator {
             gateways: BTreeMap::new(),
             sets: BTreeMap::new(),
             children: BTreeMap::new(),
+            class_of: BTreeMap::new(),
+            classes: BTreeMap::new(),
             parents: BTreeMap::new(),
             routes: BTreeMap::new(),
             seats: Seats::default(),
-            register: Register::new(known.most.unwrap_or(Sizes::LIMITS)),
+            register,
             targets: Targets::default(),
             translation: Translation { addresses, ..Translation::default() },
             has_begun: false,
@@ -166,6 +177,22 @@ impl Translator {
     #[must_use]
     pub fn into_translation(self) -> Translation {
         self.translation
+    }
+
+    /// Takes in of which release the installed CRDs are. It counts from the next update on that is told of the
+    /// GatewayClasses.
+    pub fn know_bundle(&mut self, version: Option<&str>) {
+        self.bundle_version = version.map(str::to_owned);
+    }
+
+    /// Serves only these listeners from the next update on; see [`Known::only`].
+    pub fn serve_only(&mut self, only: Option<Arc<BTreeSet<String>>>) {
+        self.register.serve_only(only);
+    }
+
+    /// The classes that Gateways use, ours or not.
+    pub fn classes_in_use(&self) -> impl Iterator<Item = &str> {
+        self.classes.keys().map(String::as_str)
     }
 
     /// Takes in that `objects` are now as they are, and that since the last update none but those `changed` came,
@@ -287,6 +314,7 @@ impl Translator {
             let before = self.gateways.remove(&name);
             let mut notes = Vec::new();
             let gateway = objects.gateways.get(&name);
+            self.note_class(&name, gateway.map(|gateway| &gateway.spec.gateway_class_name));
             let mut now =
                 gateway.and_then(|gateway| self.judge(&name, gateway, objects, &mut notes));
             self.lookers.set(Judgement::Gateway(Arc::new(name.clone())), self.read.looks.take());
@@ -306,10 +334,30 @@ impl Translator {
             }
             let accepted = now.as_ref().filter(|plan| plan.accepted.is_ok());
             let wanted = accepted.map(|plan| infrastructure::of(&plan.name, &plan.gateway));
-            put(&mut self.translation.infrastructure, &name, wanted);
+            if put(&mut self.translation.infrastructure, &name, wanted) {
+                update.infrastructure.insert(name.clone());
+            }
             due.sets.extend(self.children.get(&name).into_iter().flatten().cloned());
             self.gateways.extend(now.map(|plan| (name.clone(), plan)));
             due.families.insert(name);
+        }
+    }
+
+    fn note_class(&mut self, name: &NamespacedName, class: Option<&String>) {
+        if self.class_of.get(name) == class {
+            return;
+        }
+        if let Some(before) = self.class_of.remove(name)
+            && let Some(gateways) = self.classes.get_mut(&before)
+        {
+            *gateways -= 1;
+            if *gateways == 0 {
+                self.classes.remove(&before);
+            }
+        }
+        if let Some(class) = class {
+            self.class_of.insert(name.clone(), class.clone());
+            *self.classes.entry(class.clone()).or_default() += 1;
         }
     }
 
@@ -551,7 +599,7 @@ impl Translator {
             due.answers.insert(seat.owner);
         }
         let Translation { state, l7, .. } = &mut self.translation;
-        update.touched = self.register.settle(state, l7, &mut due.answers);
+        (update.touched, update.l7_places) = self.register.settle(state, l7, &mut due.answers);
     }
 
     fn answer(&mut self, due: &mut Due, update: &mut Update) {

@@ -1,4 +1,4 @@
-//! Random objects, as an operator may write them.
+//! Random objects, as an operator may write them: odd ones, and such as fit together.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -311,4 +311,154 @@ pub(crate) fn classes() -> Vec<String> {
         class("penstock", "penstock.dev/gateway-controller", ""),
         class("other", "example.com/x", ""),
     ]
+}
+
+/// One object that is well-formed, and meant to meet others: what random ones seldom do.
+pub(crate) fn fitting() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => fitting_gateway(), 3 => fitting_set(), 8 => fitting_route(), 3 => fitting_service(),
+        6 => fitting_slice(), 2 => grant(), 2 => fitting_policy(), 1 => fitting_pool(), 1 => a_namespace(),
+        1 => secret(), 1 => config_map(),
+    ]
+}
+
+/// When an object was made: the order of names is not that of ages.
+fn created() -> impl Strategy<Value = String> {
+    field("creationTimestamp", vec!["2024-01-01T00:00:00Z", "2025-01-01T00:00:00Z"])
+}
+
+fn fitting_listeners() -> impl Strategy<Value = String> {
+    let all = vec![
+        "{name: a, protocol: TCP, port: 80, allowedRoutes: {namespaces: {from: All}}}",
+        "{name: b, protocol: TCP, port: 81, allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: \
+         {team: a}}}}}",
+        "{name: c, protocol: UDP, port: 80, allowedRoutes: {namespaces: {from: All}}}",
+        "{name: d, protocol: HTTP, port: 82, hostname: a.example.com, allowedRoutes: {namespaces: {from: All}}}",
+        "{name: e, protocol: HTTPS, port: 443, tls: {certificateRefs: [{name: a, namespace: default}]}}",
+        "{name: f, protocol: HTTPS, port: 443, hostname: '*.example.com', tls: {certificateRefs: [{name: a}]}}",
+        "{name: g, protocol: TCP, port: 82}",
+    ];
+    proptest::sample::subsequence(all, 1..5).prop_map(|listeners| listeners.join(", "))
+}
+
+fn fitting_gateway() -> impl Strategy<Value = String> {
+    let addresses = vec!["", "{value: 192.0.2.1}", "{value: 192.0.2.1}, {}", "{value: 192.0.2.2}"];
+    let sets = vec!["All", "All", "Same", "Selector, selector: {matchLabels: {team: a}}"];
+    let modes =
+        field("annotations", vec!["{penstock.dev/mode: l2-dsr}", "{penstock.dev/mode: ipip}"]);
+    let names = (select(vec!["a", "a", "b"]), namespace(), created(), modes);
+    (names, select(addresses), fitting_listeners(), select(sets)).prop_map(
+        |((name, namespace, created, modes), addresses, listeners, sets)| {
+            format!(
+                "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n\
+                 metadata: {{name: {name}, namespace: {namespace}{created}{modes}}}\n\
+                 spec: {{gatewayClassName: penstock, addresses: [{addresses}], listeners: [{listeners}], \
+                 allowedListeners: {{namespaces: {{from: {sets}}}}}}}\n"
+            )
+        },
+    )
+}
+
+fn fitting_set() -> impl Strategy<Value = String> {
+    let parents = vec!["a, namespace: default", "a, namespace: shop", "b, namespace: default"];
+    ((name(), namespace(), created()), select(parents), fitting_listeners()).prop_map(
+        |((name, namespace, created), parent, listeners)| {
+            format!(
+                "apiVersion: gateway.networking.k8s.io/v1\nkind: ListenerSet\n\
+                 metadata: {{name: {name}, namespace: {namespace}{created}}}\n\
+                 spec: {{parentRef: {{name: {parent}}}, listeners: [{listeners}]}}\n"
+            )
+        },
+    )
+}
+
+fn fitting_route() -> impl Strategy<Value = String> {
+    let parents = vec![
+        "{name: a, namespace: default}",
+        "{name: a, namespace: shop}",
+        "{name: a, namespace: default, sectionName: a}",
+        "{name: b, namespace: default, port: 81}",
+        "{name: a, namespace: default, kind: ListenerSet}",
+        "{name: b, namespace: shop, kind: ListenerSet}",
+    ];
+    let backends = vec![
+        "{name: a, port: 80}",
+        "{name: b, port: 80}",
+        "{name: a, namespace: shop, port: 80}",
+        "{name: b, namespace: default, port: 80}",
+    ];
+    let parents = proptest::sample::subsequence(parents, 1..3);
+    let backends = proptest::sample::subsequence(backends, 1..3);
+    let kinds = vec!["TCPRoute", "TCPRoute", "TCPRoute", "UDPRoute", "HTTPRoute"];
+    (select(kinds), (name(), namespace(), created()), parents, backends).prop_map(
+        |(kind, (name, namespace, created), parents, backends)| {
+            format!(
+                "apiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\n\
+                 metadata: {{name: {name}, namespace: {namespace}{created}}}\n\
+                 spec: {{parentRefs: [{}], rules: [{{backendRefs: [{}]}}]}}\n",
+                parents.join(", "),
+                backends.join(", ")
+            )
+        },
+    )
+}
+
+fn fitting_service() -> impl Strategy<Value = String> {
+    let ports = vec![
+        "[{name: x, port: 80}, {name: y, port: 80, protocol: UDP}]",
+        "[{name: x, port: 80}, {name: y, port: 80, protocol: UDP}]",
+        "[{name: x, port: 80}]",
+    ];
+    (select(vec!["a", "b"]), namespace(), select(ports)).prop_map(|(name, namespace, ports)| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+             spec: {{ports: {ports}}}\n"
+        )
+    })
+}
+
+fn fitting_slice() -> impl Strategy<Value = String> {
+    let v4 = vec!["[10.0.0.1]", "[10.0.0.2]", "[10.0.0.3], conditions: {ready: false}"];
+    let v6 = vec!["['2001:db8::1']", "['2001:db8::2']"];
+    let endpoints = prop_oneof![
+        3 => proptest::sample::subsequence(v4, 0..4).prop_map(|found| ("IPv4", found)),
+        1 => proptest::sample::subsequence(v6, 1..3).prop_map(|found| ("IPv6", found)),
+    ];
+    ((name(), namespace()), select(vec!["a", "b"]), endpoints).prop_map(
+        |((name, namespace), service, (family, endpoints))| {
+            let endpoints = endpoints.iter().map(|at| format!("{{addresses: {at}}}"));
+            format!(
+                "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+                 metadata: {{name: {name}, namespace: {namespace}, labels: \
+                 {{kubernetes.io/service-name: {service}}}}}\naddressType: {family}\n\
+                 ports: [{{name: x, port: 8080}}, {{name: y, port: 53, protocol: UDP}}]\nendpoints: [{}]\n",
+                endpoints.collect::<Vec<_>>().join(", ")
+            )
+        },
+    )
+}
+
+fn fitting_policy() -> impl Strategy<Value = String> {
+    let sections = field("sectionName", vec!["x"]);
+    let all = ((name(), namespace(), created()), select(vec!["a", "b"]), sections);
+    all.prop_map(|((name, namespace, created), service, section)| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\n\
+             metadata: {{name: {name}, namespace: {namespace}{created}}}\n\
+             spec: {{targetRefs: [{{group: '', kind: Service, name: {service}{section}}}], \
+             validation: {{hostname: h, caCertificateRefs: [{{group: '', kind: ConfigMap, name: a}}]}}}}\n"
+        )
+    })
+}
+
+fn fitting_pool() -> impl Strategy<Value = String> {
+    let selectors = field("gatewayNamespaces", vec!["{matchLabels: {team: a}}"]);
+    (select(vec!["192.0.2.0/29", "192.0.2.2-192.0.2.3"]), selectors).prop_map(
+        |(addresses, selector)| {
+            format!(
+                "apiVersion: penstock.dev/v1alpha1\nkind: AddressPool\nmetadata: {{name: a}}\n\
+             spec: {{addresses: [{addresses}]{selector}}}\n"
+            )
+        },
+    )
 }

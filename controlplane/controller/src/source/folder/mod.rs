@@ -11,10 +11,12 @@
 mod settle;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use settle::{Change, Settle};
 pub use watch::Watch;
@@ -46,16 +48,87 @@ pub fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
 /// # Errors
 /// The file system's, if the folder cannot be listed; it is then not known whether files went.
 pub fn read(folder: &Path) -> io::Result<Texts> {
-    let mut texts = Texts::new();
-    for path in files(folder)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        match text(&path) {
-            Ok(text) => texts.insert(name, Ok(text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => None,
-            Err(error) => texts.insert(name, Err(format!("cannot be read: {error}"))),
-        };
+    Ok(Reader::default().read(folder)?.0)
+}
+
+/// Reads a folder again and again, and of each file only what may have changed.
+#[derive(Debug, Default)]
+pub struct Reader {
+    known: BTreeMap<String, Print>,
+}
+
+/// What changes with a file's text, as the file system has it, and whether it is old enough to be told from what comes
+/// next: two writes within a tick of the clock look alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Print {
+    file: (u64, u64),
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+    is_settled: bool,
+}
+
+/// A file that changed so recently may yet change unseen.
+const UNSETTLED_SECONDS: i64 = 2;
+
+impl Print {
+    fn of(path: &Path, now: SystemTime) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        let now = now.duration_since(UNIX_EPOCH).ok()?.as_secs();
+        let changed = (metadata.ctime(), metadata.ctime_nsec());
+        Some(Self {
+            file: (metadata.dev(), metadata.ino()),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed,
+            is_settled: i64::try_from(now).ok()? - changed.0 > UNSETTLED_SECONDS,
+        })
     }
-    Ok(texts)
+}
+
+impl Reader {
+    /// Reads every file anew the next time.
+    pub fn forget(&mut self) {
+        self.known.clear();
+    }
+
+    /// Reads the files of `folder` that may have changed, as [`read`] does; and the names of the others.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub fn read(&mut self, folder: &Path) -> io::Result<(Texts, BTreeSet<String>)> {
+        self.read_at(folder, SystemTime::now())
+    }
+
+    fn read_at(&mut self, folder: &Path, now: SystemTime) -> io::Result<(Texts, BTreeSet<String>)> {
+        let (mut texts, mut same) = (Texts::new(), BTreeSet::new());
+        let mut known = BTreeMap::new();
+        for path in files(folder)? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let print = Print::of(&path, now); // before the text, so that a change in between is seen the next time
+            if let Some(print) = print.filter(|print| self.known.get(&name) == Some(print)) {
+                known.insert(name.clone(), print);
+                same.insert(name);
+                continue;
+            }
+            let Some(text) = text_of(&path) else { continue };
+            if let (Ok(_), Some(print)) = (&text, print.filter(|print| print.is_settled)) {
+                known.insert(name.clone(), print);
+            }
+            texts.insert(name, text);
+        }
+        self.known = known;
+        Ok((texts, same))
+    }
+}
+
+/// The text of a file, or why it cannot be read; `None` for one that is gone.
+fn text_of(path: &Path) -> Option<Result<String, String>> {
+    match text(path) {
+        Ok(text) => Some(Ok(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => None,
+        Err(error) => Some(Err(format!("cannot be read: {error}"))),
+    }
 }
 
 /// Reads one file, within [`MOST_BYTES`].
@@ -92,6 +165,7 @@ fn holds_objects(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::time::Duration;
 
     use super::*;
 
@@ -115,6 +189,35 @@ mod tests {
         symlink("b.yaml", folder.path().join("link.yaml")).unwrap();
         let texts = read(folder.path()).unwrap();
         assert_eq!(texts.keys().collect::<Vec<_>>(), ["a.yml", "b.yaml", "c.json", "link.yaml"]);
+    }
+
+    #[test]
+    fn a_file_is_read_again_when_it_may_have_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let now = SystemTime::now();
+        let (old, later) = (now - Duration::from_secs(60), now + Duration::from_secs(60));
+        let put = |name: &str, text: &str| {
+            fs::write(path(name), text).unwrap();
+            File::options().append(true).open(path(name)).unwrap().set_modified(old).unwrap();
+        };
+        put("a.yaml", "1");
+        put("b.yaml", "2");
+        let mut reader = Reader::default();
+        let mut read = |now| {
+            let (texts, same) = reader.read_at(folder.path(), now).unwrap();
+            let texts = texts.into_iter().map(|(name, text)| name + "=" + &text.unwrap());
+            [texts.collect(), same.into_iter().collect::<Vec<_>>()].map(|names| names.join(" "))
+        };
+        let all = "a.yaml=1 b.yaml=2";
+        assert_eq!(read(now), [all, ""]);
+        assert_eq!(read(now), [all, ""], "too young to be told from what may come next");
+        assert_eq!(read(later), [all, ""], "once more, and then they are known");
+        assert_eq!(read(later), ["", "a.yaml b.yaml"]);
+        put("a.yaml", "3");
+        assert_eq!(read(later), ["a.yaml=3", "b.yaml"], "of the same size and time, and another");
+        fs::remove_file(path("b.yaml")).unwrap();
+        assert_eq!(read(later), ["", "a.yaml"], "and gone is gone");
     }
 
     #[test]

@@ -31,7 +31,7 @@ use super::Statuses;
 use crate::backoff::Backoff;
 use crate::lease::Leads;
 use crate::metrics::Metrics;
-use crate::object::{Kind, ObjectKey};
+use crate::object::{Kind, Object, ObjectKey};
 use crate::source::cluster::Observed;
 use crate::source::cluster::raw::is_as_new;
 use crate::writer::{Work, Writer};
@@ -47,11 +47,12 @@ const MOST_REQUESTS: usize = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// What is wanted of all objects.
+/// What is wanted.
 #[derive(Clone, Debug, Default)]
 pub struct Wish {
-    /// Every object of ours with its status.
-    pub statuses: Arc<Statuses>,
+    /// The objects of which something else is wanted than before, with their status; without one those that are none
+    /// of ours any more.
+    pub changed: Vec<(ObjectKey, Option<Object>)>,
     /// The classes that Gateways use.
     pub classes_in_use: BTreeSet<String>,
     /// Whether everything that was told before has been judged.
@@ -74,6 +75,8 @@ pub enum Message {
     },
     /// An object is gone.
     Gone(ObjectKey),
+    /// What these have is to be compared with what is wanted, whether or not either changed.
+    LookAgain(Vec<ObjectKey>),
 }
 
 /// What the writer has done.
@@ -103,7 +106,9 @@ struct Desk {
     client: Client,
     tell: watch::Sender<Told>,
     leading: bool,
-    wish: Option<Wish>,
+    /// Every object of ours with its status, once that is known.
+    wanted: Option<Statuses>,
+    classes_in_use: BTreeSet<String>,
     observed: BTreeMap<ObjectKey, Observed>,
     /// Observed since everything was judged.
     unjudged: BTreeSet<ObjectKey>,
@@ -130,6 +135,11 @@ impl Work for Desk {
                 }
             }
             Message::Gone(key) => self.forget(&key),
+            Message::LookAgain(keys) => {
+                let known: Vec<_> =
+                    keys.into_iter().filter(|key| self.observed.contains_key(key)).collect();
+                known.into_iter().for_each(|key| self.look_at(key));
+            }
         }
     }
 
@@ -186,7 +196,8 @@ impl Desk {
             client,
             tell,
             leading: false,
-            wish: None,
+            wanted: None,
+            classes_in_use: BTreeSet::new(),
             observed: BTreeMap::new(),
             unjudged: BTreeSet::new(),
             due: Due::default(),
@@ -207,17 +218,23 @@ impl Desk {
     }
 
     fn want(&mut self, wish: Wish) {
-        let before = self.wish.take().unwrap_or_default();
-        let mut changed: BTreeSet<ObjectKey> = differing(&before.statuses, &wish.statuses);
-        let classes = before.classes_in_use.symmetric_difference(&wish.classes_in_use);
-        changed.extend(classes.map(|name| ObjectKey::cluster(Kind::GatewayClass, name)));
-        if wish.is_fresh {
-            changed.extend(std::mem::take(&mut self.unjudged));
+        let Wish { changed, classes_in_use, is_fresh } = wish;
+        let mut keys = BTreeSet::new();
+        let wanted = self.wanted.get_or_insert_default();
+        for (key, status) in changed {
+            match status {
+                Some(status) => _ = wanted.insert(key.clone(), status),
+                None => _ = wanted.remove(&key),
+            }
+            keys.insert(key);
         }
-        self.wish = Some(wish);
-        for key in changed {
-            self.look_at(key);
+        let classes = self.classes_in_use.symmetric_difference(&classes_in_use);
+        keys.extend(classes.map(|name| ObjectKey::cluster(Kind::GatewayClass, name)));
+        self.classes_in_use = classes_in_use;
+        if is_fresh {
+            keys.extend(std::mem::take(&mut self.unjudged));
         }
+        keys.into_iter().for_each(|key| self.look_at(key));
     }
 
     fn forget(&mut self, key: &ObjectKey) {
@@ -264,11 +281,10 @@ impl Desk {
     }
 
     fn difference(&self, key: &ObjectKey) -> Option<difference::Write> {
-        let wish = self.wish.as_ref()?;
         let wanted = Wanted {
-            object: wish.statuses.get(key),
+            object: self.wanted.as_ref()?.get(key),
             is_judged: !self.unjudged.contains(key),
-            is_in_use: wish.classes_in_use.contains(&key.name),
+            is_in_use: self.classes_in_use.contains(&key.name),
         };
         difference::next(key, wanted, self.observed.get(key)?)
     }
@@ -317,11 +333,4 @@ impl Desk {
             changed
         });
     }
-}
-
-/// The objects whose status is not the same in both.
-fn differing(one: &Statuses, other: &Statuses) -> BTreeSet<ObjectKey> {
-    let changed = other.iter().filter(|(key, object)| one.get(key) != Some(object));
-    let gone = one.keys().filter(|key| !other.contains_key(key));
-    changed.map(|(key, _)| key).chain(gone).cloned().collect()
 }
