@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::object::object;
@@ -84,7 +85,7 @@ pub struct PolicyStatus {
 }
 
 /// How one controller sees a policy at one Gateway.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyAncestorStatus {
     /// The Gateway, with group and kind filled in.
@@ -93,5 +94,6 @@ pub struct PolicyAncestorStatus {
     pub controller_name: String,
     /// `Accepted` and `ResolvedRefs`.
     #[serde(default)]
+    #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
 }

@@ -1,6 +1,7 @@
 //! Box, a kind of Penstock's own: a machine that control processes push their configuration to.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::object::object;
@@ -14,7 +15,7 @@ object! {
 }
 
 /// What a Box is to do.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BoxSpec {
     /// The Gateways it carries; all if absent.
@@ -26,36 +27,42 @@ pub struct BoxSpec {
     pub revoked: bool,
     /// Where it is, for people: nobody dials it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 253)))]
     pub addresses: Vec<String>,
 }
 
 /// Which Gateways a Box carries: those of one of the names, and those that the selector matches.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BoxGateways {
     /// Gateways by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024))]
     pub names: Vec<BoxGateway>,
     /// Gateways by their labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::label_selector")]
     pub selector: Option<LabelSelector>,
 }
 
 /// A Gateway.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct BoxGateway {
     /// Its namespace.
+    #[schemars(length(min = 1, max = 63))]
     pub namespace: String,
     /// Its name.
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
 
 /// How a Box is.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BoxStatus {
     /// `Connected`, `InSync`, and `Pinned` while an earlier version is in force.
     #[serde(default)]
+    #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
     /// Whether it has a link to the controller that leads.
     #[serde(default)]
@@ -74,6 +81,7 @@ pub struct BoxStatus {
     pub epoch: Option<i64>,
     /// When it was heard last, as of when it connected or was lost: while it is connected, it is heard all the time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::time")]
     pub last_seen: Option<Time>,
     /// How many Gateways it carries.
     #[serde(default)]

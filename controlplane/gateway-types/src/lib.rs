@@ -10,10 +10,11 @@
 //! * [`route`]: TCPRoute, UDPRoute, TLSRoute, HTTPRoute and GRPCRoute, and the status that they share;
 //! * [`backend_tls_policy`]: BackendTLSPolicy, how TLS is spoken to backends;
 //! * [`reference_grant`]: ReferenceGrant, who may refer across namespaces;
-//! * [`address_pool`]: AddressPool, a kind of Penstock's own (`penstock.dev/v1alpha1`);
-//! * [`boxes`]: Box, a kind of Penstock's own: a machine that is pushed its configuration;
+//! * [`address_pool`], [`l4_policy`], [`gateway_parameters`], [`backend`]: the kinds of Penstock's own
+//!   (`penstock.dev/v1alpha1`), with the schemas that become their CRDs;
+//! * [`boxes`]: Box, another: a machine that is pushed its configuration;
 //! * [`reference`](mod@reference): the references between objects ([`ParentReference`], [`BackendRef`], …), one type for all kinds;
-//! * [`value`]: the enumerations, each with room for a value we do not know.
+//! * [`duration`], [`value`]: durations, and the enumerations, each with room for a value we do not know.
 //!
 //! Metadata, conditions, label selectors, Service, EndpointSlice, Secret, ConfigMap and Namespace are Kubernetes'
 //! own and come from [`k8s_openapi`], which is re-exported, so that a user of this crate needs no second version of it.
@@ -30,28 +31,37 @@
 //!    asks of a type to watch it.
 
 pub mod address_pool;
+pub mod backend;
 pub mod backend_tls_policy;
 pub mod boxes;
+pub mod duration;
 pub mod gateway;
 pub mod gateway_class;
+pub mod gateway_parameters;
+pub mod l4_policy;
 pub mod listener_set;
 mod object;
 pub mod reference;
 pub mod reference_grant;
 pub mod route;
+mod schema;
 pub mod value;
 
 pub use address_pool::{AddressPool, AddressPoolSpec};
+pub use backend::{Backend, BackendSpec, BackendStatus};
 pub use backend_tls_policy::{BackendTLSPolicy, BackendTLSPolicySpec, PolicyStatus};
 pub use boxes::{BoxGateways, BoxSpec, BoxStatus};
+pub use duration::Duration;
 pub use gateway::{Gateway, GatewaySpec, GatewayStatus, Listener, ListenerStatus};
 pub use gateway_class::{GatewayClass, GatewayClassSpec, GatewayClassStatus};
+pub use gateway_parameters::{GatewayParameters, GatewayParametersSpec};
 pub use k8s_openapi;
 pub use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 pub use k8s_openapi::api::discovery::v1::EndpointSlice;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
     Condition, LabelSelector, ObjectMeta, Time,
 };
+pub use l4_policy::{L4Policy, L4PolicySpec, L4PolicyStatus};
 pub use listener_set::{ListenerSet, ListenerSetSpec, ListenerSetStatus};
 pub use reference::{BackendRef, ParentReference};
 pub use reference_grant::{ReferenceGrant, ReferenceGrantSpec};

@@ -1,12 +1,13 @@
 //! References from one object to another, one type for all kinds that use them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What a route attaches to, usually a Gateway.
 ///
 /// Encoded as written. The defaults (`gateway.networking.k8s.io`, `Gateway`, the route's own namespace) are
 /// applied by whoever follows the reference.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ParentReference {
     /// The parent's API group.

@@ -57,6 +57,21 @@ macro_rules! values {
                 serializer.serialize_str(self.as_str())
             }
         }
+
+        /// The known values: an API server takes no other.
+        impl schemars::JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({"type": "string", "enum": Self::KNOWN})
+            }
+        }
     };
 }
 
@@ -129,6 +144,100 @@ values! {
         Hostname = "Hostname",
         /// A URI.
         Uri = "URI",
+    }
+}
+
+values! {
+    /// How packets are rewritten on their way to a backend.
+    ForwardingMode {
+        /// Source and destination.
+        FullNat = "full-nat",
+        /// The destination.
+        Dnat = "dnat",
+        /// MAC addresses alone; backends answer clients themselves, as in the modes below.
+        L2Dsr = "l2-dsr",
+        /// In another IP header.
+        Ipip = "ipip",
+        /// In UDP, GUE variant 1.
+        Gue = "gue",
+        /// In UDP, GUE variant 0.
+        GueVariant0 = "gue-variant-0",
+    }
+}
+
+values! {
+    /// By what of a packet its backend is chosen.
+    AffinityBy {
+        /// Each flow for itself.
+        Tuple = "5-tuple",
+        /// The source address, or leading bits of it.
+        Source = "source",
+    }
+}
+
+values! {
+    /// What becomes of connections that nobody serves any more.
+    RemovalAction {
+        /// They go on until they end by themselves.
+        Keep = "keep",
+        /// Both ends get a RST.
+        Reset = "reset",
+        /// They get it after a grace.
+        Expire = "expire",
+    }
+}
+
+values! {
+    /// How a client is answered for whom no SNAT port is free.
+    OnExhaustion {
+        /// A SYN by RST, a datagram not at all.
+        Reset = "reset",
+        /// By ICMP "port unreachable".
+        Icmp = "icmp",
+        /// Not at all.
+        Drop = "drop",
+    }
+}
+
+values! {
+    /// How a segment is answered of a connection that nobody knows.
+    OnUnknown {
+        /// Not at all.
+        Drop = "drop",
+        /// By RST.
+        Reset = "reset",
+    }
+}
+
+values! {
+    /// How far the MSS option of SYNs is lowered.
+    MssClampAction {
+        /// To what fits the routes.
+        Auto = "auto",
+        /// Not at all (not `off`, which is `false` to many readers of YAML).
+        Never = "never",
+        /// To so many bytes, and to what fits.
+        Limit = "limit",
+    }
+}
+
+values! {
+    /// How a request is sent.
+    Scheme {
+        /// In clear text.
+        Http = "HTTP",
+        /// In TLS.
+        Https = "HTTPS",
+    }
+}
+
+values! {
+    /// How the client's address is told to a backend.
+    ProxyProtocol {
+        /// A line of text.
+        V1 = "v1",
+        /// A binary header.
+        V2 = "v2",
     }
 }
 
