@@ -241,7 +241,7 @@ apply_manifests() {
   for file in "$BIN/crds/$cluster"/*.yaml; do
     [[ ${file##*/} == kustomization.yaml ]] || files+=(-f "$file")
   done
-  apply "${files[@]}" -f "$ROOT/deploy/kubernetes/addresspools.yaml" -f "$ROOT/deploy/kubernetes/boxes.yaml"
+  apply "${files[@]}" -f "$ROOT/deploy/kubernetes/crds"
   must 30 "the CRDs are served" kube-apiserver -- crds_served
   for file in "$ROOT"/deploy/kubernetes/*.yaml; do apply -f "$file"; done
   address_pool | apply -f -

@@ -8,10 +8,11 @@
 //!    │         or the API server of a cluster                    source::cluster: connect, watch, raw
 //!  yaml        of files: documents, trees with places, objects   yaml: documents, tree, decode
 //!  manifest    the objects of a file, and what is wrong with it
-//!  schema      what an API server would refuse
+//!  schema      what an API server would refuse; of our own kinds by their CRDs (crd, structural)
 //!    │  objects
 //!  store       what is in force: now, or when it was last good   store: history, saved; mirror of a cluster
-//!    │  a set of objects
+//!    │  a set of objects        observer: who is not well (health), what names come to (names)
+//!    │                            │  observed
 //!  translate   pure: the feed's State, and what to answer        translate: class, gateway, listener, route, …
 //!    │  State                              │  answers
 //!  publish     a thread with the ring      │                     publish: session, generation
@@ -41,13 +42,18 @@ pub mod backoff;
 pub mod boxes;
 mod check;
 pub mod controller;
+pub mod crd;
 pub mod finding;
+pub mod health;
 pub mod infrastructure;
 pub mod lease;
 pub mod link;
 pub mod manifest;
 pub mod metrics;
+mod names;
 pub mod object;
+pub mod observed;
+pub mod observer;
 pub mod pki;
 pub mod publish;
 pub mod report;
@@ -55,6 +61,7 @@ mod schema;
 pub mod source;
 pub mod status;
 pub mod store;
+mod structural;
 pub mod translate;
 pub mod whole_file;
 pub mod writer;

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use penstock_gateway_types::OWN_GROUP;
+
 use crate::finding::{Finding, Severity};
 use crate::object::{self, Kind, NamespacedName, Object, ObjectKey};
 use crate::schema;
@@ -122,6 +124,14 @@ impl Reader<'_> {
         self.lines.insert(key.clone(), node.place.line);
         match yaml::decode_with(node, |cursor| object::deserialize(kind, cursor)) {
             Ok((object, unknown)) => {
+                if kind.group() == OWN_GROUP
+                    && let Some(field) = unknown.first()
+                {
+                    // As `kubectl` does: what a misspelt field was to limit would go unlimited.
+                    let message =
+                        format!("unknown field {}: the kind has none of that name", field.path);
+                    return self.refuse(field.place, key, message);
+                }
                 for field in unknown {
                     let message = format!("unknown field {}: it has no effect", field.path);
                     self.find(field.place, Severity::Warning, Some(key.clone()), message);

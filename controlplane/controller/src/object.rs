@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use penstock_feed::model::join;
 use penstock_gateway_types::boxes::Box as BoxObject;
-use penstock_gateway_types::k8s_openapi::Metadata;
+use penstock_gateway_types::k8s_openapi::{Metadata, Resource};
 use penstock_gateway_types::{
-    AddressPool, BackendTLSPolicy, ConfigMap, EndpointSlice, GROUP, GRPCRoute, Gateway,
-    GatewayClass, HTTPRoute, ListenerSet, Namespace, OWN_GROUP, ObjectMeta, ReferenceGrant, Secret,
-    Service, TCPRoute, TLSRoute, UDPRoute,
+    AddressPool, Backend, BackendTLSPolicy, ConfigMap, EndpointSlice, GROUP, GRPCRoute, Gateway,
+    GatewayClass, GatewayParameters, HTTPRoute, L4Policy, ListenerSet, Namespace, OWN_GROUP,
+    ObjectMeta, ReferenceGrant, Secret, Service, TCPRoute, TLSRoute, UDPRoute,
 };
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,12 @@ macro_rules! kinds {
             #[must_use]
             pub fn versions(self) -> &'static [&'static str] {
                 match self { $(Kind::$kind => $versions,)+ }
+            }
+
+            /// The kind in paths of an API server.
+            #[must_use]
+            pub fn plural(self) -> &'static str {
+                match self { $(Kind::$kind => <$type as Resource>::URL_PATH_SEGMENT,)+ }
             }
 
             /// Whether objects of this kind live in namespaces.
@@ -225,6 +231,7 @@ impl From<NamespacedName> for String {
 }
 
 const V1: &[&str] = &["v1"];
+const V1ALPHA1: &[&str] = &["v1alpha1"];
 const SINCE_V1BETA1: &[&str] = &["v1", "v1beta1"];
 
 kinds! {
@@ -259,9 +266,15 @@ kinds! {
     /// `v1 ConfigMap`: certificate authorities.
     ConfigMap = "ConfigMap": ConfigMap in config_maps by namespace, "", V1, status: false;
     /// `penstock.dev/v1alpha1 AddressPool`, without a namespace.
-    AddressPool = "AddressPool": AddressPool in address_pools by name, OWN_GROUP, &["v1alpha1"], status: false;
+    AddressPool = "AddressPool": AddressPool in address_pools by name, OWN_GROUP, V1ALPHA1, status: false;
     /// `penstock.dev/v1alpha1 Box`, without a namespace: who is pushed what is in force.
-    Box = "Box": BoxObject in boxes by name, OWN_GROUP, &["v1alpha1"], status: true;
+    Box = "Box": BoxObject in boxes by name, OWN_GROUP, V1ALPHA1, status: true;
+    /// `penstock.dev/v1alpha1 GatewayParameters`.
+    GatewayParameters = "GatewayParameters": GatewayParameters in gateway_parameters by namespace, OWN_GROUP, V1ALPHA1, status: false;
+    /// `penstock.dev/v1alpha1 L4Policy`.
+    L4Policy = "L4Policy": L4Policy in l4_policies by namespace, OWN_GROUP, V1ALPHA1, status: true;
+    /// `penstock.dev/v1alpha1 Backend`.
+    Backend = "Backend": Backend in backends by namespace, OWN_GROUP, V1ALPHA1, status: true;
 }
 
 impl Kind {
@@ -394,7 +407,9 @@ impl Object {
             GrpcRoute,
             BackendTlsPolicy,
             Service,
-            Box
+            Box,
+            L4Policy,
+            Backend
         );
         self
     }

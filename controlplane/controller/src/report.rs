@@ -49,6 +49,8 @@ pub struct Report {
     /// How we stand with the controller that says what to do, if one does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<Agent>,
+    /// What came of health checks.
+    pub health: Health,
     /// How many objects are in force.
     pub objects: usize,
     /// How many things are refused, or not served as written.
@@ -112,6 +114,25 @@ pub struct Agent {
     /// Why there is no link, or why the last bundle was not taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+}
+
+/// What came of health checks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Health {
+    /// How many backends are asked, by each check.
+    pub backends: usize,
+    /// How many of them are not well.
+    pub unhealthy: usize,
+    /// Where so many are not well that all serve, as `Service shop/web 80/tcp`.
+    pub fail_open: Vec<String>,
+    /// The first hundred that are not well, each with its check.
+    pub down: Vec<String>,
+    /// Answers since we started, good and bad.
+    pub answers: u64,
+    /// The bad ones.
+    pub bad_answers: u64,
+    /// How often a backend went from well to not, or back.
+    pub changes: u64,
 }
 
 /// How we stand with the API server.

@@ -21,6 +21,7 @@ use penstock_gateway_types::{
 
 use crate::manifest::valid_name;
 use crate::object::Object;
+use crate::{crd, structural};
 
 const PORTS: RangeInclusive<i32> = 1..=65_535;
 const WEIGHTS: RangeInclusive<i32> = 0..=1_000_000;
@@ -71,10 +72,19 @@ pub(crate) fn check(object: &Object) -> Checked {
         | Object::BackendTlsPolicy(_)
         | Object::Namespace(_)
         | Object::Secret(_)
-        | Object::ConfigMap(_)
-        | Object::AddressPool(_)
-        | Object::Box(_) => Ok(()),
+        | Object::ConfigMap(_) => Ok(()),
+        Object::AddressPool(_)
+        | Object::Box(_)
+        | Object::GatewayParameters(_)
+        | Object::L4Policy(_)
+        | Object::Backend(_) => check_own(object),
     }
+}
+
+/// An object of our own group, by the schema of its CRD.
+fn check_own(object: &Object) -> Checked {
+    let Some(schema) = crd::spec(object.kind()) else { return Ok(()) };
+    structural::check("spec", &object.to_json()["spec"], schema)
 }
 
 fn check_gateway(gateway: &Gateway) -> Checked {

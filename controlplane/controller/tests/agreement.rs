@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use penstock_controlplane::manifest;
 use penstock_controlplane::object::{Kind, NamespacedName, Object, ObjectKey, Objects};
+use penstock_controlplane::observed::{Named, Observed};
 use penstock_controlplane::translate::{
-    Known, Sizes, Translation, Translator, Update, translate_with,
+    Known, Sizes, Translation, Translator, Update, service, translate_with,
 };
 use penstock_feed::model::Touched;
 use penstock_gateway_types::GatewayStatus;
@@ -32,6 +33,10 @@ enum Event {
     Nothing(Index),
     /// Somebody else decided that only some listeners are to be served, or did not.
     Only(Option<Vec<&'static str>>),
+    /// A backend is well no more, or again.
+    Health(Index),
+    /// A name comes to something, or to nothing.
+    Name(Option<&'static str>),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -51,6 +56,8 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(index, address)| Event::Status(index, address)),
         1 => any::<Index>().prop_map(Event::Nothing),
         1 => proptest::option::of(subsequence(listeners, 0..6)).prop_map(Event::Only),
+        2 => any::<Index>().prop_map(Event::Health),
+        1 => select(vec![None, Some("10.0.0.7"), Some("2001:db8::7")]).prop_map(Event::Name),
     ]
 }
 
@@ -91,6 +98,29 @@ fn happen(event: Event, objects: &mut Objects, only: &mut Only) -> Option<Object
             *only = names.map(|names| Arc::new(names.into_iter().map(str::to_owned).collect()));
             None
         }
+        Event::Health(_) | Event::Name(_) => None, // of no object
+    }
+}
+
+/// Makes the box find out what an event says.
+fn find_out(event: &Event, translation: &Translation, observed: &mut Observed) {
+    match event {
+        Event::Health(index) => {
+            let asked: Vec<_> = translation.checkups.asked().cloned().collect();
+            if asked.is_empty() {
+                return;
+            }
+            let asked = index.get(&asked);
+            if !observed.unhealthy.remove(asked) {
+                observed.unhealthy.insert(asked.clone());
+            }
+        }
+        Event::Name(address) => {
+            let addresses = address.iter().map(|address| address.parse().unwrap()).collect();
+            let named = Named { addresses, trouble: address.is_none().then(|| "gone".to_owned()) };
+            observed.names.insert("db.example.com".to_owned(), named);
+        }
+        _ => {}
     }
 }
 
@@ -115,13 +145,17 @@ fn difference(before: &Translation, now: &Translation) -> Update {
     answers.extend(named(Kind::BackendTlsPolicy, differing(&before.policies, &now.policies)));
     let classes = differing(&before.classes, &now.classes);
     answers.extend(classes.iter().map(|name| ObjectKey::cluster(Kind::GatewayClass, name)));
+    answers.extend(named(Kind::L4Policy, differing(&before.l4_policies, &now.l4_policies)));
+    answers.extend(named(Kind::Backend, differing(&before.backends, &now.backends)));
     let touched = Touched::between(&before.state, &now.state);
     let places = before.l7.places.keys().chain(now.l7.places.keys());
     let others = |place: &&SocketAddr| before.l7.places.get(place) != now.l7.places.get(place);
     let l7_places = places.filter(others).copied().collect();
     let infrastructure = differing(&before.infrastructure, &now.infrastructure);
     let has_notes = before.notes != now.notes;
-    Update { answers, touched, l7_places, infrastructure, has_notes }
+    let has_questions = !before.checkups.asked().eq(now.checkups.asked())
+        || !before.names.keys().eq(now.names.keys());
+    Update { answers, touched, l7_places, infrastructure, has_notes, has_questions }
 }
 
 /// Lets all of it happen, and compares.
@@ -135,18 +169,24 @@ fn agree(changes: Vec<Vec<Event>>, most: Option<Sizes>) -> Result<(), TestCaseEr
     let mut translator = Translator::new(known);
     let mut changed: BTreeSet<ObjectKey> = keys(&objects).into_iter().collect();
     let mut only = Only::None;
+    let mut observed = Arc::new(Observed::default());
     for events in changes {
         for event in events {
-            changed.extend(happen(event, &mut objects, &mut only));
+            find_out(&event, translator.translation(), Arc::make_mut(&mut observed));
+            let Some(key) = happen(event, &mut objects, &mut only) else { continue };
+            if key.kind == Kind::Service {
+                changed.extend(service::follow(&mut objects, &key.namespaced()));
+            }
+            changed.insert(key);
         }
+        translator.observe(&observed);
         translator.serve_only(only.clone());
         let before = translator.translation().clone();
         let update = translator.update(&objects, &std::mem::take(&mut changed));
         let now = translator.translation();
-        let whole = translate_with(
-            &objects,
-            Known { held: Some(&before.addresses), only: only.as_ref(), ..known },
-        );
+        let (held, observed) = (Some(&before.addresses), Some(&observed));
+        let whole =
+            translate_with(&objects, Known { held, observed, only: only.as_ref(), ..known });
         prop_assert_eq!(now, &whole);
         prop_assert_eq!(now.state.check(), []);
         let expected = difference(&before, now);
@@ -155,6 +195,7 @@ fn agree(changes: Vec<Vec<Event>>, most: Option<Sizes>) -> Result<(), TestCaseEr
         prop_assert_eq!(&update.l7_places, &expected.l7_places);
         prop_assert_eq!(&update.infrastructure, &expected.infrastructure);
         prop_assert!(update.has_notes || !expected.has_notes);
+        prop_assert!(update.has_questions || !expected.has_questions);
         prop_assert_eq!(Arc::ptr_eq(&before.state, &now.state), before.state == now.state);
         prop_assert_eq!(Arc::ptr_eq(&before.l7, &now.l7), before.l7 == now.l7);
     }

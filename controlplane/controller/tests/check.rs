@@ -35,25 +35,34 @@ fn the_example_of_a_service_is_without_fault() {
 }
 
 #[test]
+fn the_example_of_our_own_kinds_is_without_fault() {
+    let policies = include_str!("../../../deploy/examples/policies.yaml");
+    assert_eq!(
+        findings(&[("policies.yaml", policies), ("web.yaml", EXAMPLE)]),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
 fn what_is_wrong_is_found_with_its_place() {
     for (promise, text, expected) in [
         (
             "a syntax error",
             EXAMPLE.replace("spec:\n  gatewayClassName", "spec: [\n  gatewayClassName"),
-            &["web.yaml:20:", "no valid YAML"][..],
+            &["web.yaml:18:", "no valid YAML"][..],
         ),
         (
             "a wrong type",
             EXAMPLE.replace("weight: 75", "weight: lots"),
             &[
-                "web.yaml:45:15: error: TCPRoute default/web: spec.rules[0].backendRefs[0].weight: string \"lots\" does not fit",
+                "web.yaml:43:15: error: TCPRoute default/web: spec.rules[0].backendRefs[0].weight: string \"lots\" does not fit",
             ],
         ),
         (
             "a misspelt field",
             EXAMPLE.replace("weight: 75", "wieght: 75"),
             &[
-                "web.yaml:45:",
+                "web.yaml:43:",
                 "warning: TCPRoute default/web: unknown field spec.rules[0].backendRefs[0].wieght",
             ],
         ),
@@ -61,7 +70,7 @@ fn what_is_wrong_is_found_with_its_place() {
             "a Service that is missing",
             EXAMPLE.replace("name: web-green\n      port", "name: web-gren\n      port"),
             &[
-                "web.yaml:33:1: error: TCPRoute default/web: parent web listener http: ResolvedRefs=False/BackendNotFound",
+                "web.yaml:31:1: error: TCPRoute default/web: parent web listener http: ResolvedRefs=False/BackendNotFound",
                 "Service default/web-gren does not exist",
             ],
         ),
@@ -69,7 +78,7 @@ fn what_is_wrong_is_found_with_its_place() {
             "a port nobody has",
             EXAMPLE.replace("port: 5300\n---\n# Three", "port: 530000\n---\n# Three"),
             &[
-                "web.yaml:29:11: error: Gateway default/web: spec.listeners[1].port: 530000 is not within 1 to 65535",
+                "web.yaml:27:11: error: Gateway default/web: spec.listeners[1].port: 530000 is not within 1 to 65535",
                 "TCPRoute default/web: its parent Gateway default/web does not exist, or is refused",
             ],
         ),

@@ -161,6 +161,54 @@ async fn a_status_is_written_once_and_not_again_after_a_restart() {
     assert_eq!((server.writes("gateways").len(), server.writes("gatewayclasses").len()), before);
 }
 
+fn own(kind: &str, spec: &Value) -> Value {
+    json!({"apiVersion": "penstock.dev/v1alpha1", "kind": kind,
+        "metadata": {"name": "own", "namespace": "default"}, "spec": spec})
+}
+
+/// Our own kinds are answered once, whoever leads, and another that leads writes nothing anew.
+#[tokio::test]
+async fn a_status_of_our_own_kinds_is_written_once_and_not_again_by_who_leads_next() {
+    let (first, second, server) = (Appliance::new(), Appliance::new(), cluster());
+    let target = json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "web"});
+    let policy = json!({"targetRefs": [target], "listener": {"mode": "dnat"}});
+    server.put("l4policies", own("L4Policy", &policy));
+    let endpoint = json!({"address": "10.0.0.1", "port": 8080});
+    server.put("backends", own("Backend", &json!({"endpoints": [endpoint]})));
+    let mut tcp = route("web");
+    tcp["spec"]["rules"][0]["backendRefs"] =
+        json!([{"group": "penstock.dev", "kind": "Backend", "name": "own"}]);
+    server.put("tcproutes", tcp);
+    let _planes = (DataPlane::start(&first.paths), DataPlane::start(&second.paths));
+    let status = |plural: &str| server.get(plural, "default", "own").unwrap()["status"].clone();
+    let writes = || (server.writes("l4policies").len(), server.writes("backends").len());
+    let settled = async {
+        until("the policy is answered", || {
+            let ancestor = status("l4policies")["ancestors"][0].clone();
+            ancestor["conditions"][0]["status"] == "True" && ancestor["controllerName"] == OURS
+        })
+        .await;
+        until("the Backend is answered", || {
+            status("backends")["conditions"][0]["status"] == "True"
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+    };
+    first.while_running(&server, settled).await;
+    assert_eq!(
+        writes(),
+        (1, 1),
+        "{:#?}",
+        server.writes("l4policies").into_iter().map(|w| w.body).collect::<Vec<_>>()
+    );
+    let again = async {
+        until("the other leads", || second.report()["api_server"]["leader"] == true).await;
+        tokio::time::sleep(Duration::from_millis(3000)).await;
+    };
+    second.while_running(&server, again).await;
+    assert_eq!(writes(), (1, 1));
+}
+
 /// A box that has never seen the cluster, and a pool whose first address is another.
 #[tokio::test]
 async fn the_address_that_a_gateway_has_stays_its_own() {

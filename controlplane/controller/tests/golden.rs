@@ -1,25 +1,29 @@
 //! The specification of `translate`: `tests/golden/<promise>/in.yaml` leads to `out.yaml`.
 //!
 //! `in.yaml` is what an operator writes; `out.yaml` is what the data plane and the L7 tier are told, and the
-//! conditions of every object once both acknowledged it, or what `check` finds wrong with the text. A new promise is a
+//! conditions of every object once both acknowledged it, or what `check` finds wrong with the text. An `observed.yaml`
+//! beside it says what the box found out by itself: backends that are not well, and addresses of names. A new promise is a
 //! new folder with an `in.yaml`; `PENSTOCK_UPDATE_GOLDEN=1 cargo test -p penstock-controlplane --test golden`
 //! writes the `out.yaml` files, and reading their diff is the work.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use penstock_controlplane::manifest;
 use penstock_controlplane::object::{Object, Objects};
+use penstock_controlplane::observed::{Named, Observed};
 use penstock_controlplane::status::{self, Progress, Stamp, Statuses};
 use penstock_controlplane::translate::l7::{L7, Speaks, Tls};
-use penstock_controlplane::translate::{Translation, service, translate};
+use penstock_controlplane::translate::{Known, Translation, service, translate_with};
 use penstock_feed::model::{
     Affinity, MssClamp, OnExhaustion, OnRemoval, OnUnknown, Policies, State,
 };
 use penstock_gateway_types::k8s_openapi::jiff::Timestamp;
+use penstock_gateway_types::l4_policy::CheckStatus;
 use penstock_gateway_types::{ListenerStatus, Time};
 
 #[test]
@@ -33,7 +37,8 @@ fn every_promise_is_kept() {
     let mut broken = String::new();
     for promise in promises {
         let input = fs::read_to_string(promise.join("in.yaml")).unwrap();
-        let output = answer(&input);
+        let seen = fs::read_to_string(promise.join("observed.yaml")).unwrap_or_default();
+        let output = answer(&input, &seen);
         let golden = promise.join("out.yaml");
         if update {
             fs::write(&golden, &output).unwrap();
@@ -55,11 +60,36 @@ fn difference(expected: &str, found: &str) -> String {
     gone.chain(come).collect()
 }
 
-fn answer(input: &str) -> String {
+/// What a box found out by itself, as a promise has it.
+#[derive(Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Seen {
+    /// Backends that are not well, by whatever check.
+    unhealthy: BTreeSet<SocketAddr>,
+    names: BTreeMap<String, Named>,
+}
+
+fn observed(objects: &Objects, seen: &str) -> Observed {
+    if seen.is_empty() {
+        return Observed::default();
+    }
+    let Seen { unhealthy, names } = serde_saphyr::from_str(seen).unwrap();
+    let named = Observed { names, ..Observed::default() };
+    let named = Arc::new(named);
+    let known = Known { observed: Some(&named), ..Known::default() };
+    let translation = translate_with(objects, known);
+    let asked = translation.checkups.asked().cloned();
+    let unhealthy = asked.filter(|asked| unhealthy.contains(&asked.backend)).collect();
+    Observed { unhealthy, names: named.names.clone() }
+}
+
+fn answer(input: &str, seen: &str) -> String {
     let contents = manifest::read("in.yaml", input);
     let mut objects: Objects = contents.manifests.into_iter().map(|m| m.object).collect();
     service::stand_in(&mut objects);
-    let translation = translate(&objects);
+    let observed = Arc::new(observed(&objects, seen));
+    let known = Known { observed: Some(&observed), ..Known::default() };
+    let translation = translate_with(&objects, known);
     assert_eq!(translation.state.check(), [], "a data plane would refuse the state");
     let mut out = String::new();
     section(&mut out, "findings", contents.findings.iter().map(ToString::to_string));
@@ -71,6 +101,9 @@ fn answer(input: &str) -> String {
     );
     let _ = write!(out, "{}", state(&translation.state));
     let _ = write!(out, "{}", l7(&translation.l7));
+    let asked = translation.checkups.asked();
+    section(&mut out, "asked", asked.map(|asked| format!("{} {}", asked.place(), asked.check)));
+    section(&mut out, "names", translation.names.keys().cloned());
     let _ = write!(out, "{}", conditions(&objects, &translation));
     out
 }
@@ -194,7 +227,28 @@ fn conditions(objects: &Objects, translation: &Translation) -> String {
         if let Object::ListenerSet(set) = &object {
             out += &listeners(&set.status.as_ref().unwrap().listeners);
         }
+        if let Object::L4Policy(policy) = &object {
+            out += &checks(&policy.status.as_ref().unwrap().checks);
+        }
+        if let Object::Backend(backend) = &object {
+            out += &checks(&backend.status.as_ref().unwrap().checks);
+            for name in &backend.status.as_ref().unwrap().names {
+                let _ =
+                    writeln!(out, "    name {}: [{}]", name.hostname, name.addresses.join(", "));
+            }
+        }
         out += &parts(&object);
+    }
+    out
+}
+
+fn checks(checks: &[CheckStatus]) -> String {
+    let mut out = String::new();
+    for CheckStatus { target, backends, unhealthy, fail_open, unhealthy_backends } in checks {
+        let open = if *fail_open { ", all serve" } else { "" };
+        let down = unhealthy_backends.join(", ");
+        let counts = format!("{{backends: {backends}, unhealthy: {unhealthy}{open}}}");
+        let _ = writeln!(out, "    check {target}: {counts} [{down}]");
     }
     out
 }

@@ -448,6 +448,17 @@ fn everything(server: &ApiServer) {
     let policy = json!({"targetRefs": [{"group": "", "kind": "Service", "name": "s"}],
         "validation": {"hostname": "a.example", "wellKnownCACertificates": "System"}});
     server.put("backendtlspolicies", object("BackendTLSPolicy", "p", policy));
+    let own = |kind: &str, spec: Value| {
+        json!({"apiVersion": "penstock.dev/v1alpha1", "kind": kind,
+            "metadata": {"name": "own", "namespace": "default"}, "spec": spec})
+    };
+    let target = json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "web"});
+    let policy = json!({"targetRefs": [target], "listener": {"mode": "dnat"}});
+    server.put("l4policies", own("L4Policy", policy));
+    server.put(
+        "backends",
+        own("Backend", json!({"endpoints": [{"address": "10.0.0.1", "port": 80}]})),
+    );
     let service = json!({"type": "LoadBalancer", "loadBalancerClass": "penstock.dev/l4",
         "loadBalancerIP": "192.0.2.11", "ports": [{"port": 80}]});
     server.put("services", json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "default"}, "spec": service}));
@@ -472,6 +483,8 @@ async fn within_its_rights(streaming: bool) -> Rights {
         ("grpcroutes", "default", "r"),
         ("backendtlspolicies", "default", "p"),
         ("services", "default", "s"),
+        ("l4policies", "default", "own"),
+        ("backends", "default", "own"),
     ];
     answered.iter().for_each(|(plural, ..)| server.fail_patches(plural, &[409]));
     let plane = DataPlane::start(&appliance.paths);

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::report::{ByThread, ControlPlane, Counted, Counters, DataPlane, Item, Labels, Listener};
+use super::report::{
+    ByThread, ControlPlane, Counted, Counters, DataPlane, Health, Item, Labels, Listener,
+};
 use super::report::{Process, Refused, Report, State, Worker};
 use crate::layout::{Cell, Grid, Paint, Span, Style};
 
@@ -32,6 +34,7 @@ pub(super) fn page(report: &Report, style: Style) -> String {
         ("", processes(report).render(style)),
         ("", generations(report).render(style)),
         ("Refused or doubtful", refused(&report.controlplane)),
+        ("Health checks", health(&report.controlplane)),
     ];
     let counted = counted(&report.counted, style);
     for (title, text) in sections.into_iter().chain(counted) {
@@ -190,6 +193,30 @@ fn refused(control: &ControlPlane) -> String {
             None => format!("penstock check {}", says.config_dir),
         };
         let _ = writeln!(text, "  and {more} more: {next}"); // writing to a String cannot fail
+    }
+    text
+}
+
+/// What came of health checks: nothing if nobody is asked.
+fn health(control: &ControlPlane) -> String {
+    let Some(says) = control.says.as_ref().filter(|says| !says.health.is_idle()) else {
+        return String::new();
+    };
+    let Health { backends, unhealthy, fail_open, down, answers, bad_answers, changes } =
+        &says.health;
+    let mut text = format!(
+        "  {backends} backends are asked, {unhealthy} are not well; {answers} answers, {bad_answers} bad, {changes} \
+         changes\n"
+    );
+    for line in down {
+        let _ = writeln!(text, "  not well: {line}"); // writing to a String cannot fail
+    }
+    let more = unhealthy.saturating_sub(down.len() as u64);
+    if more > 0 {
+        let _ = writeln!(text, "  and {more} more"); // nor here
+    }
+    for line in fail_open {
+        let _ = writeln!(text, "  all serve, since too many are not well: {line}"); // nor here
     }
     text
 }

@@ -146,6 +146,9 @@ pub(crate) struct ControlSays {
     pub(crate) digest: String,
     pub(crate) connected: bool,
     pub(crate) trouble: Option<String>,
+    /// What came of health checks.
+    #[serde(skip_serializing_if = "Health::is_idle")]
+    pub(crate) health: Health,
     pub(crate) objects: u64,
     /// How many things are refused, or not served as written.
     pub(crate) errors: u64,
@@ -186,6 +189,30 @@ pub(crate) struct Agent {
     pub(crate) epoch: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) trouble: Option<String>,
+}
+
+/// What came of health checks.
+#[derive(Clone, Debug, Default, Deserialize, SerializeDerive)]
+#[serde(default)]
+pub(crate) struct Health {
+    /// How many backends are asked.
+    pub(crate) backends: u64,
+    /// How many of them are not well.
+    pub(crate) unhealthy: u64,
+    /// Where so many are not well that all serve.
+    pub(crate) fail_open: Vec<String>,
+    /// The first that are not well, each with its check.
+    pub(crate) down: Vec<String>,
+    pub(crate) answers: u64,
+    pub(crate) bad_answers: u64,
+    pub(crate) changes: u64,
+}
+
+impl Health {
+    /// Whether nobody is asked.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.backends == 0
+    }
 }
 
 /// How the control process stands with an API server.

@@ -1,14 +1,15 @@
 //! What of all objects a box needs: its Gateways, what joins and attaches to them, and what that refers to.
 //!
-//! Small kinds that say who may do what (ReferenceGrant, AddressPool, Namespace) go along whole, so that a box
-//! translates as the controller does. Secrets, ConfigMaps, Services and their endpoints only where something that goes
-//! along names them. Statuses do not go along, but for the addresses that Gateways were given.
+//! Small kinds that say who may do what (ReferenceGrant, AddressPool, GatewayParameters, Namespace) go along whole, so
+//! that a box translates as the controller does. Secrets, ConfigMaps, Services and their endpoints only where something
+//! that goes along names them. Statuses do not go along, but for the addresses that Gateways were given.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use penstock_gateway_types::gateway::{GatewayStatusAddress, ListenerTlsConfig};
+use penstock_gateway_types::l4_policy::L4PolicyTarget;
 use penstock_gateway_types::{AddressType, Gateway, GatewayStatus, Listener};
 
 use crate::link::Contents;
@@ -61,6 +62,7 @@ pub fn contents(
     needs.routes();
     needs.services();
     needs.policies();
+    needs.l4_policies();
     needs.small_kinds();
     Contents { objects: needs.some, listeners, unread: 0 }
 }
@@ -69,7 +71,7 @@ pub fn contents(
 struct Needs<'a> {
     all: &'a Objects,
     some: Objects,
-    /// The Services that routes name.
+    /// The Services and Backends that routes name.
     services: BTreeSet<NamespacedName>,
 }
 
@@ -171,11 +173,12 @@ impl Needs<'_> {
     }
 
     fn services(&mut self) {
-        let named = self.services.iter().filter_map(|name| {
-            let service = self.all.services.get(name)?;
-            Some(Object::Service(Arc::clone(service)).without_status())
-        });
-        named.for_each(|service| self.some.insert(service));
+        for name in &self.services {
+            let service = self.all.services.get(name).cloned().map(Object::Service);
+            let backend = self.all.backends.get(name).cloned().map(Object::Backend);
+            let named = service.into_iter().chain(backend);
+            named.for_each(|object| self.some.insert(object.without_status()));
+        }
         for (name, slice) in &self.all.endpoint_slices {
             let is_named = service_of(slice).is_some_and(|service| {
                 self.services.contains(&NamespacedName::new(&name.namespace, service))
@@ -200,9 +203,29 @@ impl Needs<'_> {
         }
     }
 
+    /// The L4Policies about something that goes along: of several about one thing all, since one of them has it.
+    fn l4_policies(&mut self) {
+        for (name, policy) in &self.all.l4_policies {
+            let is_here = |target: &L4PolicyTarget| {
+                let name = NamespacedName::new(&name.namespace, &target.name);
+                match target.kind.as_str() {
+                    "Gateway" => self.some.gateways.contains_key(&name),
+                    "ListenerSet" => self.some.listener_sets.contains_key(&name),
+                    "TCPRoute" => self.some.tcp_routes.contains_key(&name),
+                    "UDPRoute" => self.some.udp_routes.contains_key(&name),
+                    _ => self.services.contains(&name),
+                }
+            };
+            if policy.spec.target_refs.iter().any(is_here) {
+                self.take(&ObjectKey::of(Kind::L4Policy, name));
+            }
+        }
+    }
+
     fn small_kinds(&mut self) {
         self.some.reference_grants = self.all.reference_grants.clone();
         self.some.address_pools = self.all.address_pools.clone();
+        self.some.gateway_parameters = self.all.gateway_parameters.clone();
         let some = &self.some;
         let namespaces: BTreeSet<String> =
             some.iter().filter_map(|object| object.metadata().namespace.clone()).collect();
@@ -324,6 +347,25 @@ apiVersion: penstock.dev/v1alpha1
 kind: Box
 metadata: {name: edge-1}
 spec: {}
+---
+apiVersion: penstock.dev/v1alpha1
+kind: L4Policy
+metadata: {name: pa}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: a}]
+  listener: {mode: dnat}
+---
+apiVersion: penstock.dev/v1alpha1
+kind: L4Policy
+metadata: {name: pb}
+spec:
+  targetRefs: [{group: '', kind: Service, name: sb}, {group: penstock.dev, kind: Backend, name: none}]
+  backend: {healthCheck: {tcp: {}}}
+---
+apiVersion: penstock.dev/v1alpha1
+kind: Backend
+metadata: {name: nobodys}
+spec: {endpoints: []}
 ";
 
     fn of(gateways: &[&str]) -> Contents {
@@ -353,6 +395,7 @@ spec: {}
                 "Service shop/ss",
                 "EndpointSlice default/sa-1",
                 "Secret default/cert-a",
+                "L4Policy default/pa",
             ]
         );
         assert_eq!(
@@ -363,6 +406,7 @@ spec: {}
                 "TCPRoute default/rb",
                 "Service default/sb",
                 "EndpointSlice default/sb-1",
+                "L4Policy default/pb",
             ]
         );
         assert_eq!(keys(&of(&[])), Vec::<String>::new());

@@ -31,7 +31,7 @@ pub async fn run_as_agent(paths: Paths) -> Result<(), StartError> {
     let path = || Credentials::path(&paths.state_dir);
     let credentials = credentials.ok_or_else(|| StartError::NotJoined(path()))?;
     let epochs = Epochs::open(&paths.state_dir)?;
-    let (consumers, mut words) = here(&paths)?;
+    let (consumers, mut words) = here(&paths, &desk.metrics)?;
     let (report, reported) = watch::channel(Report::default());
     let (tell, mut heard) = watch::channel(Heard::default());
     let Desk { mut terminate, mut interrupt, mut hang_up, metrics } = desk;
@@ -54,6 +54,13 @@ pub async fn run_as_agent(paths: Paths) -> Result<(), StartError> {
             }
             Some(event) = words.l7.recv() => {
                 take(event, &mut words.l7, &mut work.round, Round::hear_l7);
+            }
+            Some(observed) = words.observations.recv() => {
+                work.round.observe(observed);
+                if work.round.has_translated() {
+                    work.round.translate();
+                    work.round.conclude();
+                }
             }
             Ok(()) = heard.changed() => {
                 let heard = heard.borrow_and_update().clone();

@@ -61,7 +61,7 @@ pub(super) async fn run(
     let identity = Identity::open(&paths.state_dir)?;
     let (lead, leads) = watch::channel(Leads::default());
     let (consumers, mut words) = match boxes {
-        None => here(paths)?,
+        None => here(paths, &desk.metrics)?,
         Some(boxes) => {
             let keeper = keeper::Keeper::secret(cluster.client.clone(), &cluster.lease_namespace);
             let name = identity.name();
@@ -99,6 +99,10 @@ pub(super) async fn run(
             }
             Some(happening) = watches.happenings.recv() => {
                 work.see(happening, &mut watches.happenings);
+            }
+            Some(observed) = words.observations.recv() => {
+                work.round.observe(observed);
+                work.is_stale |= work.round.has_translated();
             }
             () = sleep_until(work.next_round), if work.is_stale => work.translate(),
             () = sleep_until(work.wish_again.unwrap_or(work.next_round)), if work.wish_again.is_some() => {

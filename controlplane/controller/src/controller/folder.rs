@@ -36,7 +36,7 @@ pub(super) async fn run(
     boxes: Option<ServeBoxes>,
 ) -> Result<(), StartError> {
     let (consumers, mut words) = match boxes {
-        None => here(paths)?,
+        None => here(paths, &desk.metrics)?,
         Some(boxes) => match for_boxes(paths, &boxes, &mut desk).await? {
             Some(started) => started,
             None => return Ok(()),
@@ -66,6 +66,13 @@ pub(super) async fn run(
             Some(event) = words.l7.recv() => take(event, &mut words.l7, &mut round, Round::hear_l7),
             Some(event) = words.fleet.recv() => take_boxes(event, &mut words.fleet, &mut round),
             Some(change) = reading.changes.recv() => reading.note(change),
+            Some(observed) = words.observations.recv() => {
+                round.observe(observed);
+                if round.has_translated() {
+                    round.translate();
+                    round.conclude();
+                }
+            }
             () = tokio::time::sleep_until(wake) => reading.look(&mut kept, &mut round),
             () = round.overdue() => round.time_passed(),
             _ = beat.tick() => {

@@ -4,6 +4,7 @@
 //!  folder: changes, SIGHUP, a look now and then ─► read ─► store ─┐
 //!  cluster: what its watches saw ─────────────────────► mirror ───┤
 //!  agent: the bundle that a controller wants ─────────────────────┴► translate ─► publisher, or boxes elsewhere
+//!  observer: who is not well, what names come to ─► observed ─────┘
 //!  acknowledgements, connections ─► progress ─────────────────────────┴─► status files, API server, report
 //! ```
 //!
@@ -36,6 +37,8 @@ use crate::boxes::server::{Policy, ServeError};
 use crate::boxes::{Fleet, FleetEvent};
 use crate::lease::Leads;
 use crate::metrics::{Address, Metrics, serve};
+use crate::observed::Observed;
+use crate::observer::Observer;
 use crate::pki::keeper::Keeper;
 use crate::publish::{Event, Publisher, Target};
 use round::Round;
@@ -150,6 +153,7 @@ struct Desk {
 struct Publishers {
     dataplane: Publisher,
     l7: Publisher,
+    observer: Observer,
 }
 
 /// Who is told what to do.
@@ -160,10 +164,11 @@ enum Consumers {
     Boxes(Box<Fleet>),
 }
 
-/// What those who are told say. Of two of them nothing ever comes.
+/// What those who are told say, and what the box finds out by itself. Of who is not there nothing ever comes.
 struct Words {
     dataplane: UnboundedReceiver<Event>,
     l7: UnboundedReceiver<Event>,
+    observations: UnboundedReceiver<Arc<Observed>>,
     fleet: Receiver<FleetEvent>,
 }
 
@@ -189,9 +194,10 @@ impl Desk {
 }
 
 /// The data plane and the L7 tier of this box.
-fn here(paths: &Paths) -> Result<(Consumers, Words), StartError> {
+fn here(paths: &Paths, metrics: &Metrics) -> Result<(Consumers, Words), StartError> {
     let (events_in, dataplane) = unbounded_channel();
     let (l7_events_in, l7) = unbounded_channel();
+    let (observed_in, observations) = unbounded_channel();
     let target = |name, socket: &PathBuf, file| {
         let memory = memory(&paths.state_dir.join(file));
         Target { name, socket: socket.clone(), memory }
@@ -201,8 +207,10 @@ fn here(paths: &Paths) -> Result<(Consumers, Words), StartError> {
     let publishers = Publishers {
         dataplane: Publisher::start(told, events_in)?,
         l7: Publisher::start(told_l7, l7_events_in)?,
+        observer: Observer::start(observed(paths), metrics.checks.clone(), observed_in)?,
     };
-    Ok((Consumers::Here(publishers), Words { dataplane, l7, fleet: channel(1).1 }))
+    let words = Words { dataplane, l7, observations, fleet: channel(1).1 };
+    Ok((Consumers::Here(publishers), words))
 }
 
 /// Boxes elsewhere. Waits until the authority is known: without the API server, nothing can be told to anyone.
@@ -236,9 +244,26 @@ async fn elsewhere(
     };
     let (fleet, events) =
         Fleet::start(&policy, keeper, &record, leads, &paths.state_dir, &paths.run_dir)?;
-    let words =
-        Words { dataplane: unbounded_channel().1, l7: unbounded_channel().1, fleet: events };
+    let words = Words {
+        dataplane: unbounded_channel().1,
+        l7: unbounded_channel().1,
+        observations: unbounded_channel().1,
+        fleet: events,
+    };
     Ok(Some((Consumers::Boxes(Box::new(fleet)), words)))
+}
+
+/// The file of what the box found out by itself.
+fn observed_file(paths: &Paths) -> PathBuf {
+    paths.state_dir.join("observed.json")
+}
+
+/// What it found out before.
+fn observed(paths: &Paths) -> Observed {
+    Observed::load(&observed_file(paths)).unwrap_or_else(|error| {
+        warn!(%error, "who was not well, and what names came to, is lost");
+        Observed::default()
+    })
 }
 
 /// A clock that ticks as often as the report shows that we live.

@@ -8,6 +8,7 @@ mod boxed;
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::take;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -24,8 +25,10 @@ use crate::finding::Finding;
 use crate::infrastructure::Wanted;
 use crate::metrics::{Consumer, Metrics};
 use crate::object::{Kind, NamespacedName, Object, ObjectKey};
+use crate::observed::Observed;
+use crate::observer::Questions;
 use crate::publish::{Event, L7Feed};
-use crate::report::ApiServer;
+use crate::report::{ApiServer, Health, MOST_TOLD};
 use crate::status::cluster::Wish;
 use crate::status::{Ledger, Progress, RefusedState, Statuses};
 use crate::store::InForce;
@@ -49,6 +52,11 @@ pub(super) struct Round {
     consumers: Consumers,
     /// The listeners to serve, if somebody else decided: no others.
     pub(super) only: Option<Arc<BTreeSet<String>>>,
+    /// What the box found out by itself, and where that is kept.
+    observed: Arc<Observed>,
+    observed_file: PathBuf,
+    /// Whether what came of health checks may be something else than what the report says.
+    health_is_news: bool,
     /// The objects in force, as the source has them.
     pub(super) in_force: InForce,
     /// Those that came, changed or went since they were translated.
@@ -146,13 +154,19 @@ impl Round {
         let mut telling = Telling::new(paths, api_server, Arc::clone(&metrics));
         let statuses = telling.statuses();
         statuses.keys().for_each(|key| telling.note(key, &statuses));
-        let known = Known { held: Some(&held(&statuses)), ..Known::default() };
+        let observed = Arc::new(super::observed(paths));
+        let held = held(&statuses);
+        let known = Known { held: Some(&held), observed: Some(&observed), ..Known::default() };
+        let translator = Translator::new(known);
         Self {
             consumers,
             only: None,
+            observed,
+            observed_file: super::observed_file(paths),
+            health_is_news: true,
             in_force: InForce::default(),
             changed: BTreeSet::new(),
-            translator: Translator::new(known),
+            translator,
             l7_feed: L7Feed::default(),
             l7_away_since: Some(Instant::now()),
             translated: false,
@@ -217,7 +231,9 @@ impl Round {
 
     /// Wants what was updated, and takes note of what is to be concluded of it.
     fn want(&mut self, update: Update, changed: BTreeSet<ObjectKey>, is_first: bool) {
-        let Update { answers, touched, l7_places, infrastructure, has_notes } = update;
+        let Update { answers, touched, l7_places, infrastructure, has_notes, has_questions } =
+            update;
+        self.health_is_news |= has_questions;
         if has_notes {
             self.telling.note_findings();
         }
@@ -246,10 +262,23 @@ impl Round {
                 if is_first || !touched.is_empty() {
                     publishers.l7.want(Arc::clone(self.l7_feed.state()), touched);
                 }
+                if is_first || has_questions {
+                    publishers.observer.want(Questions::of(translation));
+                }
             }
             Consumers::Boxes(fleet) => fleet.want(&self.in_force.objects, translation),
         }
         self.count();
+    }
+
+    /// Takes in what the box found out by itself; it counts from the next translation on.
+    pub(super) fn observe(&mut self, observed: Arc<Observed>) {
+        if let Err(error) = observed.save(&self.observed_file) {
+            warn!(%error, "who is not well, and what names come to, is not kept");
+        }
+        self.translator.observe(&observed);
+        self.observed = observed;
+        self.health_is_news = true;
     }
 
     /// Counts who owes his word on what is wanted.
@@ -512,7 +541,8 @@ impl Round {
         self.conclude();
     }
 
-    /// Shows that we are alive, to whoever looks at the report. Returns the objects that were looked at again.
+    /// Shows that we are alive, to whoever looks at the report, and what was counted since. Returns the objects that
+    /// were looked at again.
     pub(super) fn beat(&mut self) -> Vec<ObjectKey> {
         if let Consumers::Boxes(fleet) = &mut self.consumers {
             fleet.beat();
@@ -522,7 +552,35 @@ impl Round {
         self.telling.beat();
         self.count_objects();
         self.metrics.beat();
+        self.tell_health();
         self.repair()
+    }
+
+    /// Tells what came of health checks. O(backends that are asked).
+    fn tell_health(&mut self) {
+        let health = self.health();
+        self.metrics.backends(health.backends, health.unhealthy);
+        self.telling.report.health = health;
+        self.health_is_news = false;
+    }
+
+    fn health(&self) -> Health {
+        let checkups = &self.translation().checkups;
+        let counters = &self.metrics.checks;
+        let unhealthy = checkups.asked().filter(|asked| self.observed.unhealthy.contains(*asked));
+        let open = checkups.iter().filter(|check| check.fail_open).map(ToString::to_string);
+        let open: BTreeSet<_> = open.collect();
+        let told = unhealthy.clone().take(MOST_TOLD);
+        let told = told.map(|asked| format!("{} ({})", asked.backend, asked.check));
+        Health {
+            backends: checkups.asked().len(),
+            unhealthy: unhealthy.count(),
+            fail_open: open.into_iter().collect(),
+            down: told.collect(),
+            answers: counters.answers.get(),
+            bad_answers: counters.bad_answers.get(),
+            changes: counters.changes.get(),
+        }
     }
 
     /// Writes the report, if it changed.
@@ -571,6 +629,9 @@ impl Round {
         let speaks = !self.is_silent();
         if speaks {
             self.conclude_statuses();
+        }
+        if self.health_is_news {
+            self.tell_health();
         }
         let news = News {
             source_troubles: &self.source_troubles,

@@ -15,7 +15,7 @@ use super::round::now;
 use crate::finding::{Finding, Severity};
 use crate::metrics::Metrics;
 use crate::object::{Kind, ObjectKey};
-use crate::report::{ApiServer, L7Tier, MOST_TOLD, Report, ReportFile};
+use crate::report::{ApiServer, Health, L7Tier, MOST_TOLD, Report, ReportFile};
 use crate::status::files::StatusFiles;
 use crate::status::{self, Statuses};
 use crate::store::InForce;
@@ -88,6 +88,7 @@ impl Telling {
             errors: 0,
             warnings: 0,
             refused: Vec::new(),
+            health: Health::default(),
             publishes: BTreeMap::from([("delta", 0), ("nothing", 0), ("snapshot", 0)]),
         };
         Self {

@@ -21,6 +21,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 pub use serve::Address;
 
+use crate::health::Counters;
+
 /// A series has one label, or two.
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 type Seconds = Gauge<f64, AtomicU64>;
@@ -89,6 +91,10 @@ pub struct Metrics {
     /// Objects whose status could not be written yet.
     pub statuses_failing: Gauge,
     service_writes: Family<Labels<1>, Counter>,
+    /// What the questions of health checks came to.
+    pub checks: Counters,
+    backends_asked: Gauge,
+    backends_unhealthy: Gauge,
 }
 
 impl fmt::Debug for Metrics {
@@ -134,6 +140,9 @@ impl Metrics {
             statuses_waiting: Gauge::default(),
             statuses_failing: Gauge::default(),
             service_writes: Family::default(),
+            checks: Counters::default(),
+            backends_asked: Gauge::default(),
+            backends_unhealthy: Gauge::default(),
         }
     }
 
@@ -146,6 +155,7 @@ impl Metrics {
         names.register_with_unit("resident_memory", "Memory in use", bytes, self.memory.clone());
         self.name_work(&mut names);
         self.name_cluster(&mut names);
+        self.name_checks(&mut names);
         self.registry = names;
         self
     }
@@ -241,6 +251,34 @@ impl Metrics {
             "Writes of the Services that stand for Gateways",
             self.service_writes.clone(),
         );
+    }
+
+    /// What came of health checks.
+    fn name_checks(&self, names: &mut Registry) {
+        let Counters { answers, bad_answers, changes } = self.checks.clone();
+        names.register("check_answers", "Answers of backends to health checks", answers);
+        names.register("check_bad_answers", "Those that were not as expected", bad_answers);
+        names.register(
+            "check_changes",
+            "How often a backend went from well to not, or back",
+            changes,
+        );
+        names.register(
+            "backends_asked",
+            "Backends that are asked if they are well, by each check",
+            self.backends_asked.clone(),
+        );
+        names.register(
+            "backends_unhealthy",
+            "Those that are not well",
+            self.backends_unhealthy.clone(),
+        );
+    }
+
+    /// So many backends are asked if they are well, and so many are not.
+    pub fn backends(&self, asked: usize, unhealthy: usize) {
+        self.backends_asked.set(count(asked));
+        self.backends_unhealthy.set(count(unhealthy));
     }
 
     /// So many objects of a kind are in force.

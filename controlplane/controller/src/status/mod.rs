@@ -15,21 +15,26 @@ mod services;
 mod stamp;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use penstock_feed::model::{ObjectError, State};
+use penstock_gateway_types::backend::NameStatus;
 use penstock_gateway_types::backend_tls_policy::PolicyAncestorStatus;
 use penstock_gateway_types::gateway::GatewayStatusAddress;
 use penstock_gateway_types::gateway_class::SupportedFeature;
+use penstock_gateway_types::l4_policy::CheckStatus;
 use penstock_gateway_types::{
-    AddressType, Condition, GROUP, GatewayClassStatus, GatewayStatus, ListenerSetStatus,
-    ListenerStatus, ParentReference, PolicyStatus, RouteParentStatus, RouteStatus,
+    AddressType, BackendStatus, Condition, GROUP, GatewayClassStatus, GatewayStatus,
+    L4PolicyStatus, ListenerSetStatus, ListenerStatus, ParentReference, PolicyStatus,
+    RouteParentStatus, RouteStatus,
 };
 
 use crate::object::{Kind, Object, ObjectKey, Objects};
 use crate::translate::{
-    AncestorVerdict, CONTROLLER_NAME, GatewayVerdict, L7, ListenerSetVerdict, ListenerVerdict,
-    ParentVerdict, SUPPORTED_FEATURES, Translation, Verdict, service,
+    AncestorVerdict, BackendVerdict, CONTROLLER_NAME, CheckVerdict, GatewayVerdict, L7,
+    ListenerSetVerdict, ListenerVerdict, ParentVerdict, SUPPORTED_FEATURES, Translation, Verdict,
+    service,
 };
 pub use boxes::BoxProgress;
 pub use ledger::Ledger;
@@ -127,7 +132,19 @@ pub fn conclude_one(
         }
         Object::BackendTlsPolicy(policy) => {
             let answers = translation.policies.get(&key.namespaced())?;
-            Arc::make_mut(policy).status = Some(policy_status(answers, generation, stamp, key));
+            let ancestors = ancestors(answers, generation, stamp, key);
+            Arc::make_mut(policy).status = Some(PolicyStatus { ancestors });
+        }
+        Object::L4Policy(policy) => {
+            let verdict = translation.l4_policies.get(&key.namespaced())?;
+            let ancestors = ancestors(&verdict.ancestors, generation, stamp, key);
+            let checks = checks(&verdict.checks);
+            Arc::make_mut(policy).status = Some(L4PolicyStatus { ancestors, checks });
+        }
+        Object::Backend(backend) => {
+            let verdict = translation.backends.get(&key.namespaced())?;
+            let status = backend_status(verdict, generation, stamp, key);
+            Arc::make_mut(backend).status = Some(status);
         }
         Object::Service(service) => {
             let stand_in = service::stand_in_of(&key.namespaced());
@@ -149,15 +166,48 @@ pub fn conclude_one(
     Some(object)
 }
 
-fn policy_status(
+/// How many of a kind a status tells of.
+const TOLD: usize = 16;
+
+/// What came of health checks.
+fn checks(checks: &[CheckVerdict]) -> Vec<CheckStatus> {
+    let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+    let status = |check: &CheckVerdict| CheckStatus {
+        target: check.to_string(),
+        backends: number(check.asked.len()),
+        unhealthy: number(check.unhealthy.len()),
+        fail_open: check.fail_open,
+        unhealthy_backends: check.unhealthy.iter().take(TOLD).map(ToString::to_string).collect(),
+    };
+    checks.iter().take(TOLD).map(status).collect()
+}
+
+fn backend_status(
+    verdict: &BackendVerdict,
+    generation: Option<i64>,
+    stamp: &Stamp<'_>,
+    key: &ObjectKey,
+) -> BackendStatus {
+    let name = |(hostname, addresses): &(String, Vec<IpAddr>)| NameStatus {
+        hostname: hostname.clone(),
+        addresses: addresses.iter().take(TOLD).map(ToString::to_string).collect(),
+    };
+    BackendStatus {
+        conditions: stamp.conditions(&verdict.conditions, generation, stamp.of_backend(key)),
+        names: verdict.names.iter().map(name).collect(),
+        checks: checks(&verdict.checks),
+    }
+}
+
+fn ancestors(
     answers: &[AncestorVerdict],
     generation: Option<i64>,
     stamp: &Stamp<'_>,
     key: &ObjectKey,
-) -> PolicyStatus {
-    let previous = stamp.of_policy(key).map(|status| status.ancestors.as_slice());
+) -> Vec<PolicyAncestorStatus> {
+    let previous = stamp.of_policy(key);
     let ancestor = |answer: &AncestorVerdict| {
-        let mut before = previous.unwrap_or_default().iter();
+        let mut before = previous.iter();
         let before = before.find(|before| before.ancestor_ref == answer.ancestor);
         let before = before.map(|before| before.conditions.as_slice()).unwrap_or_default();
         PolicyAncestorStatus {
@@ -166,7 +216,7 @@ fn policy_status(
             conditions: stamp.conditions(&answer.conditions, generation, before),
         }
     };
-    PolicyStatus { ancestors: answers.iter().map(ancestor).collect() }
+    answers.iter().map(ancestor).collect()
 }
 
 fn gateway_status(
@@ -296,11 +346,14 @@ pub fn conditions(object: &Object) -> Vec<(String, &Condition)> {
             }
         }
         Object::BackendTlsPolicy(policy) => {
-            for ancestor in policy.status.iter().flat_map(|status| &status.ancestors) {
-                let ParentReference { namespace, name, .. } = &ancestor.ancestor_ref;
-                let part = format!("Gateway {}/{name}", namespace.as_deref().unwrap_or_default());
-                found.extend(ancestor.conditions.iter().map(under(part)));
-            }
+            found.extend(of_ancestors(policy.status.iter().flat_map(|status| &status.ancestors)));
+        }
+        Object::Backend(backend) => {
+            let status = backend.status.iter().flat_map(|status| &status.conditions);
+            found.extend(status.map(under(String::new())));
+        }
+        Object::L4Policy(policy) => {
+            found.extend(of_ancestors(policy.status.iter().flat_map(|status| &status.ancestors)));
         }
         Object::Box(object) => {
             let status = object.status.iter().flat_map(|status| &status.conditions);
@@ -319,6 +372,19 @@ pub fn conditions(object: &Object) -> Vec<(String, &Condition)> {
         _ => {}
     }
     found
+}
+
+fn of_ancestors<'a>(
+    ancestors: impl Iterator<Item = &'a PolicyAncestorStatus>,
+) -> impl Iterator<Item = (String, &'a Condition)> {
+    ancestors.flat_map(|ancestor| {
+        let ParentReference { kind, namespace, name, section_name, .. } = &ancestor.ancestor_ref;
+        let kind = kind.as_deref().unwrap_or("Gateway");
+        let section = section_name.as_ref().map(|s| format!(" listener {s}")).unwrap_or_default();
+        let namespace = namespace.as_deref().unwrap_or_default();
+        let part = format!("{kind} {namespace}/{name}{section}");
+        ancestor.conditions.iter().map(move |condition| (part.clone(), condition))
+    })
 }
 
 fn of_listeners(listeners: &[ListenerStatus]) -> impl Iterator<Item = (String, &Condition)> {
@@ -347,12 +413,15 @@ fn parents(status: Option<&RouteStatus>) -> Vec<(String, &Condition)> {
 /// what `Accepted` says. What only waits for the data plane is no fault of the object.
 #[must_use]
 pub fn faults(object: &Object) -> Vec<String> {
+    if let Object::Box(_) = object {
+        return Vec::new(); // that a box is away is no fault of its object
+    }
     let mut found: Vec<String> = Vec::new();
     for (part, condition) in conditions(object) {
         let good = match condition.type_.as_str() {
             "Conflicted" => "False",
             // What they say is so, and it is what the author asked for.
-            "OverlappingTLSConfig" | "InsecureFrontendValidationMode" | "Pinned" => continue,
+            "OverlappingTLSConfig" | "InsecureFrontendValidationMode" => continue,
             _ => "True",
         };
         let is_known = |part: &str| {

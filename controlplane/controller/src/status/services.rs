@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use penstock_feed::model::Mode;
 use penstock_gateway_types::Service;
 use penstock_gateway_types::k8s_openapi::api::core::v1::{
     LoadBalancerIngress, LoadBalancerStatus, ServiceStatus,
@@ -39,7 +40,11 @@ pub(super) fn answer(
             said.flat_map(service::addresses).filter(|address| given.contains(address)).collect()
         }
     };
-    let accepted = accepted(&service, verdict, refused);
+    let places = verdict.listeners.iter().flat_map(|listener| &listener.serving.places);
+    let is_full_nat = places
+        .filter_map(|(_, name)| programmed.wanted.listeners.get(name))
+        .any(|it| it.mode == Mode::FullNat);
+    let accepted = accepted(&service, verdict, refused, is_full_nat);
     let programmed = match accepted.status {
         Truth::True => of_ports(verdict, programmed),
         _ => accepted.clone(),
@@ -62,7 +67,12 @@ fn ingress(address: IpAddr) -> LoadBalancerIngress {
 }
 
 /// Whether all its ports are taken in.
-fn accepted(service: &Service, verdict: &GatewayVerdict, refused: Option<Refusal>) -> Verdict {
+fn accepted(
+    service: &Service,
+    verdict: &GatewayVerdict,
+    refused: Option<Refusal>,
+    is_full_nat: bool,
+) -> Verdict {
     if let Some(refusal) = refused {
         return Verdict::fails(ACCEPTED, refusal);
     }
@@ -82,8 +92,7 @@ fn accepted(service: &Service, verdict: &GatewayVerdict, refused: Option<Refusal
         Some(Verdict { type_: ACCEPTED, message, ..bad.clone() })
     });
     of_port.unwrap_or_else(|| {
-        let message =
-            service::caveat(service).unwrap_or_else(|| "its ports can be served".to_owned());
+        let message = service::caveat(service, is_full_nat).unwrap_or("its ports can be served");
         Verdict::holds(ACCEPTED, "Accepted", message)
     })
 }

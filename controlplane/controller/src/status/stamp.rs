@@ -1,8 +1,7 @@
 //! Verdicts to conditions: generation, and the time of the last transition.
 
-use penstock_gateway_types::{
-    Condition, GatewayStatus, ListenerSetStatus, PolicyStatus, RouteStatus, Time,
-};
+use penstock_gateway_types::backend_tls_policy::PolicyAncestorStatus;
+use penstock_gateway_types::{Condition, GatewayStatus, ListenerSetStatus, RouteStatus, Time};
 
 use penstock_gateway_types::k8s_openapi::api::core::v1::ServiceStatus;
 
@@ -61,6 +60,15 @@ impl Stamp<'_> {
         }
     }
 
+    pub(super) fn of_backend(&self, key: &ObjectKey) -> &[Condition] {
+        match self.previous.get(key) {
+            Some(Object::Backend(it)) => {
+                it.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default()
+            }
+            _ => &[],
+        }
+    }
+
     pub(super) fn of_gateway(&self, key: &ObjectKey) -> Option<&GatewayStatus> {
         match self.previous.get(key) {
             Some(Object::Gateway(gateway)) => gateway.status.as_ref(),
@@ -82,11 +90,13 @@ impl Stamp<'_> {
         }
     }
 
-    pub(super) fn of_policy(&self, key: &ObjectKey) -> Option<&PolicyStatus> {
-        match self.previous.get(key) {
-            Some(Object::BackendTlsPolicy(policy)) => policy.status.as_ref(),
+    pub(super) fn of_policy(&self, key: &ObjectKey) -> &[PolicyAncestorStatus] {
+        let ancestors = match self.previous.get(key) {
+            Some(Object::BackendTlsPolicy(it)) => it.status.as_ref().map(|it| &it.ancestors),
+            Some(Object::L4Policy(it)) => it.status.as_ref().map(|it| &it.ancestors),
             _ => None,
-        }
+        };
+        ancestors.map(Vec::as_slice).unwrap_or_default()
     }
 
     pub(super) fn of_route(&self, key: &ObjectKey) -> Option<&RouteStatus> {

@@ -322,7 +322,7 @@ mod tests {
                 "creationTimestamp": "2026-01-01T00:00:00Z",
                 "managedFields": [{"manager": "kubectl"}],
                 "labels": {"a": "b"},
-                "annotations": {"penstock.dev/mode": "dnat", "kubectl.kubernetes.io/last-applied-configuration": "{}"}},
+                "annotations": {"gateway.networking.k8s.io/x": "y", "kubectl.kubernetes.io/last-applied-configuration": "{}"}},
             "spec": {"gatewayClassName": "penstock", "listeners": [{"name": "a", "protocol": "TCP", "port": port}]},
             "status": {"conditions": []},
         });
@@ -391,7 +391,7 @@ mod tests {
         let metadata = &in_force.objects.gateways.values().next().unwrap().metadata;
         let expected = json!({"name": "a", "namespace": "default", "uid": "a", "generation": 7,
             "creationTimestamp": "2026-01-01T00:00:00Z", "labels": {"a": "b"},
-            "annotations": {"penstock.dev/mode": "dnat"}});
+            "annotations": {"gateway.networking.k8s.io/x": "y"}});
         assert_eq!(serde_json::to_value(metadata).unwrap(), expected);
     }
 

@@ -93,9 +93,9 @@ pub(super) fn assign(
     for (((gateway, accepted), mut kept), mut has) in by_age.into_iter().zip(kept).zip(all) {
         let name = &gateway.name;
         for _ in kept.len()..accepted.any() {
-            match pools.take(name) {
+            match pools.take(name, &accepted.parameters.pools) {
                 Some(address) => kept.push(address),
-                None => has.unassigned = Some(pools.nothing_left(name)),
+                None => has.unassigned = Some(pools.nothing_left(name, &accepted.parameters.pools)),
             }
         }
         kept.sort(); // the first one's listener has the plain name: on every box the same one
@@ -216,10 +216,17 @@ impl<'a> Pools<'a> {
         open.flat_map(|pool| &pool.ranges).any(|range| range.holds(address))
     }
 
-    /// The first free address of the first pool that has one. Costs no more than what was taken since.
-    fn take(&mut self, gateway: &NamespacedName) -> Option<IpAddr> {
+    /// The first free address of the first pool that has one, in the order of `wanted` if some are named. Costs no
+    /// more than what was taken since.
+    fn take(&mut self, gateway: &NamespacedName, wanted: &[String]) -> Option<IpAddr> {
         let (view, given, asked) = (self.view, &mut self.given, &self.asked);
-        for pool in &mut self.pools {
+        let place = |name: &str| wanted.iter().position(|wanted| wanted == name);
+        let mut pools: Vec<_> = self.pools.iter_mut().collect();
+        if !wanted.is_empty() {
+            pools.retain(|pool| place(pool.name).is_some());
+            pools.sort_by_key(|pool| place(pool.name));
+        }
+        for pool in pools {
             if !pool.allowed.allow(&gateway.namespace, view) {
                 continue;
             }
@@ -235,13 +242,22 @@ impl<'a> Pools<'a> {
         None
     }
 
-    fn nothing_left(&self, gateway: &NamespacedName) -> String {
+    fn nothing_left(&self, gateway: &NamespacedName, wanted: &[String]) -> String {
+        let exists = |name: &String| self.pools.iter().any(|pool| pool.name == name);
+        if let Some(missing) = wanted.iter().find(|name| !exists(name)) {
+            return format!(
+                "AddressPool {missing}, which the Gateway's parameters name, does not exist or is refused: write it, \
+                 or name another"
+            );
+        }
         if !self.any {
             return "spec.addresses holds no address, and there is no AddressPool to take one from: write one of \
                     type IPAddress, or a pool"
                 .to_owned();
         }
-        let pools: Vec<_> = self.pools.iter().map(|pool| pool.name).collect();
+        let may =
+            |pool: &&Pool<'_>| wanted.is_empty() || wanted.iter().any(|name| name == pool.name);
+        let pools: Vec<_> = self.pools.iter().filter(may).map(|pool| pool.name).collect();
         format!(
             "no AddressPool has a free address that namespace {} may use: add some to one of {}",
             gateway.namespace,

@@ -1,4 +1,4 @@
-//! A backendRef to the endpoints behind it: Service, its port, EndpointSlices.
+//! A backendRef to the endpoints behind it: Service, its port, EndpointSlices; or a Backend (`own_backend`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -6,13 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use penstock_feed::model::Protocol;
 use penstock_gateway_types::k8s_openapi::api::core::v1::ServicePort;
 use penstock_gateway_types::k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
-use penstock_gateway_types::{BackendRef, EndpointSlice, Service};
+use penstock_gateway_types::{BackendRef, EndpointSlice, OWN_GROUP, Service};
 
-use super::Note;
 use super::grant;
 use super::look::View;
 use super::verdict::Refusal;
 use super::weight::Readiness;
+use super::{Note, own_backend};
 use crate::object::{Kind, NamespacedName, ObjectKey};
 
 /// The label by which an EndpointSlice says whose it is.
@@ -82,26 +82,32 @@ impl<'a> Backends<'a> {
     /// The endpoints behind `backend`, a reference of the route `from`.
     ///
     /// # Errors
-    /// A refusal for the route's `ResolvedRefs`. A Service without endpoints is none.
+    /// A refusal for the route's `ResolvedRefs`. What has no endpoints is none.
     pub(super) fn resolve(
         &self,
         from: &ObjectKey,
         protocol: Protocol,
         backend: &BackendRef,
     ) -> Result<Endpoints, Refusal> {
-        let (group, kind) = (backend.group.as_deref(), backend.kind.as_deref());
-        if !matches!((group, kind), (None | Some(""), None | Some("Service"))) {
-            let (group, kind) = (group.unwrap_or_default(), kind.unwrap_or("Service"));
+        let Some(kind) = kind(backend) else {
+            let group = backend.group.as_deref().unwrap_or_default();
+            let kind = backend.kind.as_deref().unwrap_or("Service");
             let message = format!(
-                "group {group:?} kind {kind:?} is not served: a backendRef names a Service"
+                "group {group:?} kind {kind:?} is not served: a backendRef names a Service, or a Backend of group \
+                 {OWN_GROUP}"
             );
             return Err(Refusal::new("InvalidKind", message));
-        }
+        };
         let namespace = backend.namespace.as_deref().unwrap_or(&from.namespace);
         let name = NamespacedName::new(namespace, &backend.name);
-        if !self.view.allows(from.kind, &from.namespace, Kind::Service, &name) {
-            let message = grant::missing(from.kind, &from.namespace, Kind::Service, &name);
+        if !self.view.allows(from.kind, &from.namespace, kind, &name) {
+            let message = grant::missing(from.kind, &from.namespace, kind, &name);
             return Err(Refusal::new("RefNotPermitted", message));
+        }
+        if kind == Kind::Backend {
+            let own = self.view.backend(&name);
+            let own = own.ok_or_else(|| not_found(format!("Backend {name} does not exist")))?;
+            return own_backend::endpoints(&name, own, backend.port, self.view);
         }
         let service = self.view.service(&name);
         let service = service.ok_or_else(|| not_found(format!("Service {name} does not exist")))?;
@@ -130,6 +136,16 @@ impl<'a> Backends<'a> {
     }
 }
 
+/// The kind of what a backendRef names; `None` if we send to none of that kind.
+pub(super) fn kind(backend: &BackendRef) -> Option<Kind> {
+    let (group, kind) = (backend.group.as_deref(), backend.kind.as_deref());
+    match (group.unwrap_or_default(), kind.unwrap_or("Service")) {
+        ("", "Service") => Some(Kind::Service),
+        (OWN_GROUP, "Backend") => Some(Kind::Backend),
+        _ => None,
+    }
+}
+
 /// What is left out of an EndpointSlice, for the people who wrote it.
 pub(super) fn notes(name: &NamespacedName, slice: &EndpointSlice) -> Vec<Note> {
     let note = |message| Note { object: ObjectKey::of(Kind::EndpointSlice, name), message };
@@ -149,7 +165,7 @@ pub(super) fn notes(name: &NamespacedName, slice: &EndpointSlice) -> Vec<Note> {
     }
 }
 
-fn not_found(message: String) -> Refusal {
+pub(super) fn not_found(message: String) -> Refusal {
     Refusal::new("BackendNotFound", message)
 }
 
@@ -238,12 +254,17 @@ fn address(slice: &EndpointSlice, endpoint: &Endpoint) -> Result<IpAddr, String>
         text.parse().ok().filter(|address: &IpAddr| address.is_ipv4() == (family == "IPv4"));
     let address = address
         .ok_or_else(|| format!("address {text:?} is no {family} address: it is left out"))?;
+    match not_a_host(address) {
+        true => Err(format!("address {address} is not one host's: it is left out")),
+        false => Ok(address),
+    }
+}
+
+/// Whether an address is that of no single host that we could send to.
+pub(super) fn not_a_host(address: IpAddr) -> bool {
     let nobodys = match address {
         IpAddr::V4(v4) => v4.is_broadcast(),
         IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some(),
     };
-    if nobodys || address.is_unspecified() || address.is_multicast() {
-        return Err(format!("address {address} is not one host's: it is left out"));
-    }
-    Ok(address)
+    nobodys || address.is_unspecified() || address.is_multicast()
 }

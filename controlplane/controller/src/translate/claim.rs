@@ -456,11 +456,7 @@ fn forwarding(
     serves: &Serves,
     served: Option<&Served>,
 ) -> (Forwarded, Vec<Note>) {
-    let accepted = match &gateway.accepted {
-        Ok(accepted) => accepted,
-        Err(refusal) => return (Err(refusal.message.clone()), Vec::new()),
-    };
-    let (mode, affinity) = (accepted.mode, accepted.affinity.of(vip));
+    let (mode, affinity) = (listener.settings.mode(), listener.settings.affinity(vip));
     let Some((group, members)) = group(listener, vip, mode, served) else {
         return (Err("its name is too long".to_owned()), Vec::new());
     };
@@ -473,7 +469,7 @@ fn forwarding(
     let note = |message| Note { object: object.clone(), message };
     let notes = messages.into_iter().flatten().map(note).collect();
     let (protocol, ports) = (serves.protocol, serves.ports);
-    let (policies, snat_pool) = (accepted.policies, None);
+    let (policies, snat_pool) = (listener.settings.policies(), None);
     let record = Listener { vip, protocol, ports, mode, affinity, policies, group, snat_pool };
     (Ok((record, members)), notes)
 }

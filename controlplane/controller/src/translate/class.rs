@@ -2,6 +2,8 @@
 
 use penstock_gateway_types::GatewayClass;
 
+use super::look::View;
+use super::parameters::{self, Parameters};
 use super::verdict::{Refusal, Verdict};
 
 /// The controller that we are.
@@ -25,28 +27,19 @@ pub const SUPPORTED_FEATURES: &[&str] = &[
 /// The version of the API that our types have; a patch changes no field.
 const VERSION: &str = "v1.6";
 
-/// Whether we serve a class that names us; `None` for others, which are left untouched.
-pub(super) fn ours(class: &GatewayClass) -> Option<Result<(), Refusal>> {
-    (class.spec.controller_name == CONTROLLER_NAME).then(|| accept(class))
-}
-
-fn accept(class: &GatewayClass) -> Result<(), Refusal> {
-    match &class.spec.parameters_ref {
-        None => Ok(()),
-        Some(parameters) => {
-            let message = format!(
-                "parametersRef {} {}: no kind of parameters is known, remove it",
-                parameters.kind, parameters.name
-            );
-            Err(Refusal::new("InvalidParameters", message))
-        }
-    }
+/// Whether we serve a class that names us, and what is usual for its Gateways; `None` for others, which are left untouched.
+pub(super) fn ours(class: &GatewayClass, view: View<'_>) -> Option<Result<Parameters, Refusal>> {
+    let is_ours = class.spec.controller_name == CONTROLLER_NAME;
+    is_ours.then(|| parameters::of_class(class, view))
 }
 
 /// The conditions of a class of ours, where the CRDs are of `installed`.
-pub(super) fn conditions(accepted: &Result<(), Refusal>, installed: Option<&str>) -> Vec<Verdict> {
+pub(super) fn conditions(
+    accepted: &Result<Parameters, Refusal>,
+    installed: Option<&str>,
+) -> Vec<Verdict> {
     let accepted = match accepted {
-        Ok(()) => Verdict::holds("Accepted", "Accepted", "Gateways of this class are served"),
+        Ok(_) => Verdict::holds("Accepted", "Accepted", "Gateways of this class are served"),
         Err(refusal) => Verdict::fails("Accepted", refusal.clone()),
     };
     vec![accepted, supported_version(installed)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use penstock_gateway_types::Gateway;
+use penstock_gateway_types::gateway_parameters::ParametersInfrastructure;
 
 use crate::object::NamespacedName;
 
@@ -22,13 +23,20 @@ pub struct Infrastructure {
 }
 
 /// What `gateway` wants.
-pub(super) fn of(name: &NamespacedName, gateway: &Gateway) -> Infrastructure {
+/// What its parameters say is kept, where it says nothing else itself.
+pub(super) fn of(
+    name: &NamespacedName,
+    gateway: &Gateway,
+    parameters: &ParametersInfrastructure,
+) -> Infrastructure {
     let wanted = gateway.spec.infrastructure.clone().unwrap_or_default();
-    let mut labels = wanted.labels;
+    let ParametersInfrastructure { mut labels, mut annotations } = parameters.clone();
+    labels.extend(wanted.labels);
+    annotations.extend(wanted.annotations);
     if name.name.len() <= LABEL_MAX_BYTES {
         labels.insert(GATEWAY_NAME.to_owned(), name.name.clone());
     }
-    Infrastructure { labels, annotations: wanted.annotations }
+    Infrastructure { labels, annotations }
 }
 
 #[cfg(test)]
@@ -48,11 +56,18 @@ mod tests {
         };
         let spec = GatewaySpec { infrastructure: Some(infrastructure), ..GatewaySpec::default() };
         let gateway = Gateway { metadata: Default::default(), spec, status: None };
-        let found = of(&NamespacedName::new("shop", "web"), &gateway);
-        assert_eq!(found.labels, [label("a", "b"), label(GATEWAY_NAME, "web")].into());
-        assert_eq!(found.annotations, [label("c", "d")].into());
+        let parameters = ParametersInfrastructure {
+            labels: [label("a", "usual"), label("d", "e")].into(),
+            annotations: [label("f", "g")].into(),
+        };
+        let found = of(&NamespacedName::new("shop", "web"), &gateway, &parameters);
+        assert_eq!(
+            found.labels,
+            [label("a", "b"), label("d", "e"), label(GATEWAY_NAME, "web")].into()
+        );
+        assert_eq!(found.annotations, [label("c", "d"), label("f", "g")].into());
         let long = "x".repeat(64);
-        let found = of(&NamespacedName::new("shop", &long), &gateway);
+        let found = of(&NamespacedName::new("shop", &long), &gateway, &parameters);
         assert_eq!(found.labels[GATEWAY_NAME], "another", "no label can hold so long a name");
     }
 }

@@ -9,6 +9,7 @@ use penstock_gateway_types::reference::RouteGroupKind;
 use penstock_gateway_types::value::Protocol as Spoken;
 use penstock_gateway_types::{GROUP, Gateway, Listener, ListenerSet, TlsMode};
 
+use super::Note;
 use super::certificate::{Certificates, Referrer};
 use super::conflict::{Conflict, Waits};
 use super::frontend::Frontend;
@@ -16,6 +17,7 @@ use super::hostname;
 use super::l7::{Certificate, L7Listener, Speaks, Tls};
 use super::look::View;
 use super::namespace::AllowedNamespaces;
+use super::settings::Settings;
 use super::verdict::Refusal;
 use crate::object::{Kind, NamespacedName, ObjectKey};
 
@@ -93,6 +95,8 @@ pub(super) struct Plan {
     /// Why it cannot be served although it is accepted: no certificate that it names is usable, or nobody
     /// speaks its protocol yet.
     pub(super) blocked: Option<String>,
+    /// What it does, by its policies and the parameters of its Gateway.
+    pub(super) settings: Settings,
     /// That by which it is told from its siblings.
     pub(super) waits: Waits,
     /// The siblings it cannot live with.
@@ -141,8 +145,22 @@ impl Plan {
                 .to_owned()
         });
         let blocked = judged.blocked.or(unserved);
-        let (owner, conflict, overlap) = (Arc::clone(owner), None, None);
-        Self { spec, owner, serves, references, blocked, waits, conflict, overlap, kinds }
+        let (owner, settings, conflict, overlap) =
+            (Arc::clone(owner), Settings::default(), None, None);
+        Self { spec, owner, serves, references, blocked, settings, waits, conflict, overlap, kinds }
+    }
+
+    /// What is written about it and does nothing, for who wrote it.
+    pub(super) fn in_vain(&self) -> Vec<Note> {
+        let is_l7 = self.serves.as_ref().is_ok_and(|serves| serves.l7.is_some());
+        let object = ObjectKey::of(self.owner.kind, &self.owner.name);
+        let messages = self.settings.in_vain().filter(|_| !is_l7);
+        let name = &self.spec.name;
+        let note = |message| Note {
+            object: object.clone(),
+            message: format!("listener {name}: {message}"),
+        };
+        messages.map(note).collect()
     }
 
     /// Whether the same routes attach to both, in the same way.

@@ -40,8 +40,11 @@ impl Plan {
         let frontend = Frontend::of(&gateway.name, &gateway.gateway);
         let specs = (0..set.spec.listeners.len()).filter(|_| allowed.is_ok());
         let specs = specs.map(|index| Spec::OfListenerSet(Arc::clone(set), index));
-        let listeners =
+        let mut listeners: Vec<_> =
             specs.map(|spec| ListenerPlan::of(spec, &owner, &frontend, certificates)).collect();
+        for listener in &mut listeners {
+            listener.settings = view.settings(&owner, Some(&listener.spec.name)).or(gateway.usual);
+        }
         let age = Age::of(set.metadata.creation_timestamp.as_ref(), name);
         Self { name: name.clone(), age, gateway: gateway.name.clone(), allowed, listeners }
     }

@@ -5,15 +5,23 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use penstock_gateway_types::{
-    AddressPool, ConfigMap, EndpointSlice, GatewayClass, Namespace, Secret, Service,
+    AddressPool, Backend, ConfigMap, EndpointSlice, GatewayClass, GatewayParameters, Namespace,
+    Secret, Service,
 };
 
 use super::backend::Slices;
 use super::grant::Grants;
+use super::l4_policy::L4Policies;
+use super::listener::Owner;
+use super::service;
+use super::settings::Settings;
+use crate::health::{Asked, Check};
 use crate::object::{Kind, NamespacedName, ObjectKey, Objects};
+use crate::observed::{Named, Observed};
 
 /// The objects, as who judges one of them sees the others.
 #[derive(Clone, Copy)]
@@ -21,6 +29,8 @@ pub(super) struct View<'a> {
     objects: &'a Objects,
     grants: &'a Grants,
     slices: &'a Slices,
+    policies: &'a L4Policies,
+    observed: &'a Observed,
     looks: &'a Looks,
 }
 
@@ -29,9 +39,51 @@ impl<'a> View<'a> {
         objects: &'a Objects,
         grants: &'a Grants,
         slices: &'a Slices,
+        policies: &'a L4Policies,
+        observed: &'a Observed,
         looks: &'a Looks,
     ) -> Self {
-        Self { objects, grants, slices, looks }
+        Self { objects, grants, slices, policies, observed, looks }
+    }
+
+    pub(super) fn parameters(&self, name: &NamespacedName) -> Option<&'a GatewayParameters> {
+        self.looks.note(ObjectKey::of(Kind::GatewayParameters, name));
+        self.objects.gateway_parameters.get(name).map(AsRef::as_ref)
+    }
+
+    pub(super) fn backend(&self, name: &NamespacedName) -> Option<&'a Backend> {
+        self.looks.note(ObjectKey::of(Kind::Backend, name));
+        self.objects.backends.get(name).map(AsRef::as_ref)
+    }
+
+    /// What L4Policies say of a listener of `owner`, or of all of them.
+    pub(super) fn settings(&self, owner: &Owner, listener: Option<&str>) -> Settings {
+        let object = ObjectKey::of(owner.kind, &owner.name);
+        self.looks.note(policies_of(&service::subject(&object)));
+        self.looks.note(policies_of(&object));
+        self.policies.listener(owner, listener)
+    }
+
+    /// The health check of a route, a Service or a Backend, and the L4Policy that asks for it.
+    pub(super) fn check(&self, object: &ObjectKey) -> Option<(&'a NamespacedName, &'a Arc<Check>)> {
+        self.looks.note(policies_of(object));
+        self.policies.check(object)
+    }
+
+    /// Notes a look at the health check that the parameters of a Gateway ask for.
+    pub(super) fn sees_usual_check(&self, gateway: &NamespacedName) {
+        self.looks.note(usual_check_of(gateway));
+    }
+
+    /// What a name came to.
+    pub(super) fn named(&self, hostname: &str) -> Option<&'a Named> {
+        self.looks.note(name_of(hostname));
+        self.observed.names.get(hostname)
+    }
+
+    pub(super) fn is_unhealthy(&self, asked: &Asked) -> bool {
+        self.looks.note(health_of(asked.backend));
+        self.observed.unhealthy.contains(asked)
     }
 
     pub(super) fn class(&self, name: &str) -> Option<&'a GatewayClass> {
@@ -102,6 +154,31 @@ pub(super) fn grants_of(namespace: &str) -> ObjectKey {
     ObjectKey::of(Kind::ReferenceGrant, &NamespacedName::new(namespace, ""))
 }
 
+/// What stands for all L4Policies about an object.
+pub(super) fn policies_of(object: &ObjectKey) -> ObjectKey {
+    stands_for(Kind::L4Policy, object)
+}
+
+/// What stands for the health check that the parameters of a Gateway ask for.
+pub(super) fn usual_check_of(gateway: &NamespacedName) -> ObjectKey {
+    stands_for(Kind::GatewayParameters, gateway)
+}
+
+/// What stands for the addresses of a name.
+pub(super) fn name_of(hostname: &str) -> ObjectKey {
+    stands_for(Kind::Backend, &hostname)
+}
+
+/// What stands for the health of a backend.
+pub(super) fn health_of(backend: SocketAddr) -> ObjectKey {
+    stands_for(Kind::Backend, &backend)
+}
+
+/// A key that is no object's, since those of these kinds have namespaces.
+fn stands_for(kind: Kind, what: &dyn ToString) -> ObjectKey {
+    ObjectKey { kind, namespace: String::new(), name: what.to_string() }
+}
+
 /// What was looked at while something was judged.
 #[derive(Debug, Default)]
 pub(super) struct Looks(RefCell<BTreeSet<ObjectKey>>);
@@ -132,6 +209,12 @@ pub(super) enum Judgement {
     Backends(Arc<ObjectKey>),
     /// Of a BackendTLSPolicy.
     Policy(Arc<NamespacedName>),
+    /// Of a GatewayClass.
+    Class(Arc<str>),
+    /// What is said to an L4Policy.
+    L4Policy(Arc<NamespacedName>),
+    /// What is said to a Backend.
+    Backend(Arc<NamespacedName>),
 }
 
 /// Which judgements looked at which objects.

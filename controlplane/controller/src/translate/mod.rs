@@ -7,16 +7,18 @@
 //! whatever the order of changes, it comes to the same (`tests/agreement.rs`), at the cost of what they reach.
 //!
 //! ```text
-//! class          which Gateways are ours
-//! gateway        is each well-formed, and what does it ask for (policy, address, frontend)
+//! class          which Gateways are ours, and what is usual for them (parameters)
+//! l4_policy      who has which L4Policy, and what it asks for (settings)
+//! gateway        is each well-formed, and what does it ask for (address, frontend)
 //! service        what stands in for a Service of type LoadBalancer, before all this
 //! listener_set   which ListenerSets join it
 //! listener       what would each listener serve, who may attach, are its certificates good (certificate)
 //! conflict       which listeners cannot be told apart
-//! route          what it sends to (backend, grant, weight), where it attaches (namespace, hostname), oldest first (seat)
+//! route          what it sends to (backend, own_backend, grant, checked, weight), where it attaches (namespace,
+//!                hostname), oldest first (seat)
 //! claim          oldest Gateway first: who gets which VIP, protocol and port
 //! holding        what that comes to: the feed's State, and the L7 tier's work
-//! backend_tls    what becomes of BackendTLSPolicies
+//! backend_tls    what becomes of BackendTLSPolicies, and l4_policy of L4Policies
 //! answer         the conditions of all of them
 //! ```
 //!
@@ -32,6 +34,7 @@ mod answer;
 mod backend;
 mod backend_tls;
 mod certificate;
+mod checked;
 mod claim;
 mod class;
 mod conflict;
@@ -41,16 +44,19 @@ mod grant;
 mod holding;
 mod hostname;
 mod infrastructure;
+mod l4_policy;
 pub mod l7;
 mod listener;
 mod listener_set;
 mod look;
 mod namespace;
 mod note;
-mod policy;
+mod own_backend;
+mod parameters;
 mod route;
 mod seat;
 pub mod service;
+mod settings;
 mod translator;
 mod verdict;
 mod weight;
@@ -65,8 +71,8 @@ use penstock_gateway_types::reference::RouteGroupKind;
 
 pub(crate) use backend::service_of;
 pub(crate) use backend_tls::services as services_of_policy;
+pub use checked::{CheckVerdict, Checkups};
 pub use class::{CONTROLLER_NAME, SUPPORTED_FEATURES};
-pub use gateway::{AFFINITY_ANNOTATION, MODE_ANNOTATION};
 pub use holding::Sizes;
 pub use infrastructure::Infrastructure;
 pub use l7::L7;
@@ -74,14 +80,13 @@ pub use listener::owner_of;
 pub(crate) use listener_set::gateway_of;
 pub use namespace::matches as selects;
 pub use note::{Note, Notes};
-pub use policy::{
-    MSS_CLAMP_ANNOTATION, ON_EXHAUSTION_ANNOTATION, ON_REMOVAL_ANNOTATION, ON_UNKNOWN_ANNOTATION,
-};
+pub use own_backend::BackendVerdict;
 pub(crate) use route::{Route, of as route_of};
 pub use translator::{Translator, Update};
 pub use verdict::{Refusal, Truth, Verdict};
 
 use crate::object::{Kind, NamespacedName, ObjectKey, Objects};
+use crate::observed::Observed;
 
 /// What a set of objects means.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -102,6 +107,14 @@ pub struct Translation {
     pub routes: BTreeMap<ObjectKey, Vec<ParentVerdict>>,
     /// The answers to BackendTLSPolicies, one a Gateway by which their Services are reached.
     pub policies: BTreeMap<NamespacedName, Vec<AncestorVerdict>>,
+    /// The answers to L4Policies.
+    pub l4_policies: BTreeMap<NamespacedName, L4PolicyVerdict>,
+    /// The answers to Backends.
+    pub backends: BTreeMap<NamespacedName, BackendVerdict>,
+    /// What came of health checks, and whom to ask.
+    pub checkups: Checkups,
+    /// The names to resolve, and the Backends that have them.
+    pub names: BTreeMap<String, BTreeSet<NamespacedName>>,
     /// What belongs on the Service that stands for a Gateway, for each that is accepted.
     pub infrastructure: BTreeMap<NamespacedName, Infrastructure>,
     /// What no condition can say, since the object has none or is not ours.
@@ -119,7 +132,11 @@ impl Translation {
         let sets = self.listener_sets.keys().map(named(Kind::ListenerSet));
         let policies = self.policies.keys().map(named(Kind::BackendTlsPolicy));
         let routes = self.routes.keys().filter(|key| !service::is_stand_in(&key.name)).cloned();
-        classes.chain(gateways).chain(sets).chain(policies).chain(routes)
+        let own = self.l4_policies.keys().filter(|name| !service::is_stand_in(&name.name));
+        let own = own.map(named(Kind::L4Policy));
+        let backends = self.backends.keys().map(named(Kind::Backend));
+        let own = own.chain(backends);
+        classes.chain(gateways).chain(sets).chain(policies).chain(routes).chain(own)
     }
 }
 
@@ -203,6 +220,15 @@ pub struct AncestorVerdict {
     pub conditions: Vec<Verdict>,
 }
 
+/// The answer to an L4Policy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct L4PolicyVerdict {
+    /// One a target, or a Gateway by which it is reached.
+    pub ancestors: Vec<AncestorVerdict>,
+    /// What came of its health check.
+    pub checks: Vec<CheckVerdict>,
+}
+
 /// What is known beside the objects.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Known<'a> {
@@ -216,6 +242,8 @@ pub struct Known<'a> {
     /// The listeners that are to be served, by their names in the feed, if somebody who sees more decided: no others
     /// are in [`Translation::state`] and [`Translation::l7`].
     pub only: Option<&'a Arc<BTreeSet<String>>>,
+    /// What the box found out by itself: who is not well, and what names come to.
+    pub observed: Option<&'a Arc<Observed>>,
 }
 
 /// Translates what nothing else is known about.

@@ -8,7 +8,8 @@ use penstock_gateway_types::route::RouteRule;
 use penstock_gateway_types::route::http::{HTTPBackendRef, HTTPRouteFilter};
 use penstock_gateway_types::{BackendRef, GROUP, ParentReference, Time};
 
-use super::backend::{Backends, Endpoints};
+use super::backend::{self, Backends, Endpoints};
+use super::checked::{self, CheckVerdict};
 use super::gateway::{Age, Plan as GatewayPlan};
 use super::hostname;
 use super::listener::{Owner, Plan as ListenerPlan};
@@ -18,6 +19,7 @@ use super::seat::{Seat, Seats, Turn};
 use super::verdict::{Refusal, Verdict};
 use super::weight::{self, Readiness, Share};
 use super::{Note, ParentVerdict};
+use crate::health::Check;
 use crate::object::{Kind, NamespacedName, ObjectKey, Objects};
 
 /// A route of any kind.
@@ -29,7 +31,7 @@ pub(crate) struct Route<'a> {
     hostnames: &'a [String],
     /// What it sends to, with the field that says so.
     pub(crate) backends: Vec<(String, BackendRef)>,
-    protocol: Protocol,
+    pub(super) protocol: Protocol,
 }
 
 impl Route<'_> {
@@ -43,8 +45,16 @@ impl Route<'_> {
         self.parents.iter().filter_map(|parent| parent_of(self, parent))
     }
 
-    fn is_l4(&self) -> bool {
+    /// Whether the data plane forwards it by itself.
+    pub(super) fn is_l4(&self) -> bool {
         is_l4(self.key.kind)
+    }
+
+    /// The object that a backendRef of it names, if it is of a kind that we send to.
+    pub(super) fn key_of(&self, backend: &BackendRef) -> Option<ObjectKey> {
+        let namespace = backend.namespace.as_deref().unwrap_or(&self.name.namespace);
+        let kind = backend::kind(backend)?;
+        Some(ObjectKey::of(kind, &NamespacedName::new(namespace, &backend.name)))
     }
 
     /// The name of the group that its only rule becomes; none if its packets are not the data plane's. The kind
@@ -154,20 +164,25 @@ pub(super) struct Resolved {
     /// Who serves its VIPs: by IPv4, and by IPv6.
     pub(super) groups: [Arc<Group>; 2],
     pub(super) references: Verdict,
+    /// What came of its health checks.
+    pub(super) checks: Vec<CheckVerdict>,
 }
 
-/// Follows the backendRefs of a route.
-pub(super) fn resolve(route: &Route<'_>, backends: Backends<'_>) -> Resolved {
-    let mut shares = Vec::new();
+/// Follows the backendRefs of a route. `usual` is the health check of those that no policy is about.
+pub(super) fn resolve(route: &Route<'_>, usual: Option<&Arc<Check>>, view: View<'_>) -> Resolved {
+    let backends = Backends::of(view);
+    let (mut shares, mut checks) = (Vec::new(), Vec::new());
     let mut refusals: Vec<Refusal> = Vec::new();
     let mut empty = Vec::new();
     for (path, backend) in &route.backends {
         let weight = u32::try_from(backend.weight.unwrap_or(1)).unwrap_or_default();
         let endpoints = match backends.resolve(&route.key, route.protocol, backend) {
-            Ok(endpoints) => {
+            Ok(mut endpoints) => {
                 if weight > 0 && !has_ready(&endpoints) {
-                    empty.push(backend.name.as_str());
+                    let kind = backend.kind.as_deref().unwrap_or("Service");
+                    empty.push(format!("{kind} {}", backend.name));
                 }
+                checks.extend(checked::check(route, backend, usual, &mut endpoints, view));
                 endpoints
             }
             Err(refusal) => {
@@ -183,7 +198,7 @@ pub(super) fn resolve(route: &Route<'_>, backends: Backends<'_>) -> Resolved {
         false => Default::default(),
     };
     let references = references(route, &shares, &refusals, &empty);
-    Resolved { groups, references }
+    Resolved { groups, references, checks }
 }
 
 /// The shares with their endpoints of one family only: no packet of the other is translated to it.
@@ -204,7 +219,7 @@ fn references(
     route: &Route<'_>,
     shares: &[Share],
     refusals: &[Refusal],
-    empty: &[&str],
+    empty: &[String],
 ) -> Verdict {
     if let Some(first) = refusals.first() {
         let all: Vec<_> = refusals.iter().map(|refusal| refusal.message.as_str()).collect();
@@ -218,7 +233,7 @@ fn references(
             "every weight is zero: every new flow is refused".to_owned()
         }
         _ if !empty.is_empty() => format!(
-            "Service {} has no ready endpoints: new flows of that share are refused",
+            "{} has no ready endpoints: new flows of that share are refused",
             empty.join(", ")
         ),
         _ => "all references are resolved".to_owned(),
@@ -292,6 +307,11 @@ impl Meeting {
     /// The listeners to which the route is attached.
     pub(super) fn seats(&self) -> &[Seat] {
         self.outcome.as_deref().unwrap_or_default()
+    }
+
+    /// The Gateway that its parent is, or joins.
+    pub(super) fn of(&self) -> &NamespacedName {
+        &self.gateway
     }
 
     /// The Gateway by which the route is reached.

@@ -22,14 +22,16 @@ use std::sync::Arc;
 
 use penstock_gateway_types::gateway::{GatewaySpecAddress, GatewayStatusAddress};
 use penstock_gateway_types::k8s_openapi::api::core::v1::ServiceStatus;
+use penstock_gateway_types::l4_policy::{AffinityPolicy, L4PolicyTarget, ListenerPolicy};
 use penstock_gateway_types::route::{RouteRule, RouteSpec};
+use penstock_gateway_types::value::AffinityBy;
 use penstock_gateway_types::{
     AddressType, BackendRef, GROUP, Gateway, GatewayClass, GatewayClassSpec, GatewaySpec,
-    GatewayStatus, Listener, ObjectMeta, ParentReference, Protocol, Service, TCPRoute, UDPRoute,
+    GatewayStatus, L4Policy, L4PolicySpec, Listener, ObjectMeta, ParentReference, Protocol,
+    Service, TCPRoute, UDPRoute,
 };
 
 use super::class::CONTROLLER_NAME;
-use super::gateway::{AFFINITY_ANNOTATION, MODE_ANNOTATION};
 use super::verdict::Refusal;
 use crate::object::{Kind, NamespacedName, Object, ObjectKey, Objects};
 
@@ -103,7 +105,9 @@ fn there(objects: &Objects, name: &NamespacedName) -> Vec<ObjectKey> {
     let udp = udp.map(|route| ObjectKey::of(Kind::UdpRoute, route));
     let own = objects.gateways.contains_key(&gateway);
     let own = own.then(|| ObjectKey::of(Kind::Gateway, &gateway));
-    own.into_iter().chain(tcp).chain(udp).collect()
+    let policy = objects.l4_policies.contains_key(&gateway);
+    let policy = policy.then(|| ObjectKey::of(Kind::L4Policy, &gateway));
+    own.into_iter().chain(policy).chain(tcp).chain(udp).collect()
 }
 
 /// The Gateway that stands in for a Service.
@@ -155,17 +159,14 @@ pub fn accept(service: &Service) -> Result<(), Refusal> {
     Err(Refusal::new("Unsupported", message))
 }
 
-/// What a Service of ours asks for and does not get, though it is served.
+/// What a Service of ours asks for and does not get, though it is served: if one of its listeners is of mode full-nat.
 #[must_use]
-pub fn caveat(service: &Service) -> Option<String> {
+pub fn caveat(service: &Service, is_full_nat: bool) -> Option<&'static str> {
     let policy = service.spec.as_ref()?.external_traffic_policy.as_deref()?;
-    let mode = annotation(service, MODE_ANNOTATION).unwrap_or("full-nat");
-    (policy == LOCAL && mode == "full-nat").then(|| {
-        format!(
-            "externalTrafficPolicy Local asks for the client's address, which mode full-nat replaces: write Cluster, \
-             or another mode as annotation {MODE_ANNOTATION}"
-        )
-    })
+    (policy == LOCAL && is_full_nat).then_some(
+        "externalTrafficPolicy Local asks for the client's address, which mode full-nat replaces: write Cluster, or an \
+         L4Policy about the Service with another listener.mode",
+    )
 }
 
 fn annotation<'s>(service: &'s Service, name: &str) -> Option<&'s str> {
@@ -207,23 +208,33 @@ fn stand_ins(name: &NamespacedName, service: &Service) -> Vec<Object> {
         ..GatewaySpec::default()
     };
     let status = GatewayStatus { addresses: held(service), ..GatewayStatus::default() };
-    let metadata = metadata(&stand_in_of(name), service, annotations(service));
+    let metadata = metadata(&stand_in_of(name), service);
+    all.extend(affinity(name, service, &metadata));
     all.push(Object::Gateway(Arc::new(Gateway { metadata, spec, status: Some(status) })));
     all
 }
 
-/// What the stand-in bears: our own annotations, and by what of a packet its backend is chosen.
-fn annotations(service: &Service) -> BTreeMap<String, String> {
-    let said = service.metadata.annotations.iter().flatten();
-    let ours = said.filter(|(name, _)| name.starts_with("penstock.dev/"));
-    let mut ours: BTreeMap<String, String> =
-        ours.map(|(name, value)| (name.clone(), value.clone())).collect();
-    let affinity = service.spec.as_ref().and_then(|spec| spec.session_affinity.as_deref());
-    if affinity == Some("ClientIP") {
-        // Maglev chooses by the address alone, and remembers no longer than the connection: no timeout to keep.
-        ours.entry(AFFINITY_ANNOTATION.to_owned()).or_insert_with(|| "source".to_owned());
-    }
-    ours
+/// By what of a packet a backend is chosen, as the policy of the Gateway that stands in: what is written about the Service
+/// itself is more specific, and goes first.
+fn affinity(name: &NamespacedName, service: &Service, metadata: &ObjectMeta) -> Option<Object> {
+    let affinity = service.spec.as_ref()?.session_affinity.as_deref()?;
+    // Maglev chooses by the address alone, and remembers no longer than the connection: no timeout to keep.
+    let (by, ipv4_prefix_length, ipv6_prefix_length) = (AffinityBy::Source, None, None);
+    let affinity = (affinity == "ClientIP").then_some(AffinityPolicy {
+        by,
+        ipv4_prefix_length,
+        ipv6_prefix_length,
+    })?;
+    let target = L4PolicyTarget {
+        group: GROUP.to_owned(),
+        kind: "Gateway".to_owned(),
+        name: stand_in_of(name).name,
+        section_name: None,
+    };
+    let listener = ListenerPolicy { affinity: Some(affinity), ..ListenerPolicy::default() };
+    let spec = L4PolicySpec { target_refs: vec![target], listener: Some(listener), backend: None };
+    let metadata = metadata.clone();
+    Some(Object::L4Policy(Arc::new(L4Policy { metadata, spec, status: None })))
 }
 
 /// The addresses that a Service asks for by value; nothing if it leaves the choice to us.
@@ -256,15 +267,10 @@ pub fn addresses(status: &ServiceStatus) -> impl Iterator<Item = IpAddr> {
     ingress.filter_map(|ingress| ingress.ip.as_ref()?.parse().ok())
 }
 
-fn metadata(
-    name: &NamespacedName,
-    service: &Service,
-    annotations: BTreeMap<String, String>,
-) -> ObjectMeta {
+fn metadata(name: &NamespacedName, service: &Service) -> ObjectMeta {
     ObjectMeta {
         name: Some(name.name.clone()),
         namespace: Some(name.namespace.clone()),
-        annotations: Some(annotations).filter(|annotations| !annotations.is_empty()),
         creation_timestamp: service.metadata.creation_timestamp.clone(),
         ..ObjectMeta::default()
     }
@@ -290,7 +296,7 @@ fn route(
     let rule = RouteRule { name: None, backend_refs: vec![backend] };
     let spec = RouteSpec { parent_refs: vec![parent], rules: vec![rule] };
     let own = NamespacedName::new(&name.namespace, &format!("{}:{listener}", gateway.name));
-    let metadata = metadata(&own, service, BTreeMap::new());
+    let metadata = metadata(&own, service);
     match protocol {
         "TCP" => Some(Object::TcpRoute(Arc::new(TCPRoute { metadata, spec, status: None }))),
         "UDP" => Some(Object::UdpRoute(Arc::new(UDPRoute { metadata, spec, status: None }))),

@@ -22,25 +22,30 @@ use penstock_feed::model::{Name, Touched};
 use penstock_gateway_types::Gateway;
 
 use super::answer::{self, Outcome};
-use super::backend::{self, Backends, Slices};
+use super::backend::{self, Slices};
 use super::backend_tls::{Reach, Targets};
 use super::certificate::{Certificates, Parsed};
 use super::claim::{Register, Served};
-use super::gateway::Plan as GatewayPlan;
+use super::gateway::{Accepted, Plan as GatewayPlan};
 use super::grant::Grants;
 use super::holding::Sizes;
+use super::l4_policy::{self, L4Policies, Surroundings};
 use super::listener::Plan as ListenerPlan;
 use super::listener_set::{self, Plan as SetPlan};
-use super::look::{Judgement, Lookers, Looks, View, grants_of};
+use super::look::{
+    Judgement, Lookers, Looks, View, grants_of, health_of, name_of, policies_of, usual_check_of,
+};
 use super::note::Source;
 use super::route::{self, Meeting, Parents, Resolved};
 use super::seat::{Seat, Seats, Turn};
 use super::verdict::Refusal;
 use super::{
-    CONTROLLER_NAME, Known, ListenerSetVerdict, Note, Translation, Truth, address, class,
-    infrastructure, policy,
+    CONTROLLER_NAME, Known, L4PolicyVerdict, ListenerSetVerdict, Note, Translation, Truth, address,
+    class, infrastructure, own_backend,
 };
+use crate::health::Check;
 use crate::object::{Kind, NamespacedName, ObjectKey, Objects};
+use crate::observed::Observed;
 
 /// Translates what changes, and remembers the rest.
 ///
@@ -67,6 +72,8 @@ pub struct Translator {
     targets: Targets,
     translation: Translation,
     has_begun: bool,
+    /// What stands for what was found out since the last update.
+    found_out: BTreeSet<ObjectKey>,
 }
 
 /// What an update changed.
@@ -82,6 +89,8 @@ pub struct Update {
     pub infrastructure: BTreeSet<NamespacedName>,
     /// Whether [`Translation::notes`] changed.
     pub has_notes: bool,
+    /// Whether others are to be asked: by [`Translation::checkups`], or by [`Translation::names`].
+    pub has_questions: bool,
 }
 
 /// What is read of objects before any is judged.
@@ -91,12 +100,14 @@ struct Read {
     slices: Slices,
     labels: BTreeMap<String, BTreeMap<String, String>>,
     parsed: Parsed,
+    policies: L4Policies,
+    observed: Arc<Observed>,
     looks: Looks,
 }
 
 impl Read {
     fn view<'a>(&'a self, objects: &'a Objects) -> View<'a> {
-        View::of(objects, &self.grants, &self.slices, &self.looks)
+        View::of(objects, &self.grants, &self.slices, &self.policies, &self.observed, &self.looks)
     }
 
     fn certificates<'a>(&'a self, objects: &'a Objects) -> Certificates<'a> {
@@ -111,11 +122,17 @@ struct Standing {
     /// The name of its group, if the data plane forwards it.
     group: Option<Name>,
     reach: Reach,
+    l4_reach: l4_policy::Reach,
     /// None until it is known, and of a route that is not ours.
     resolved: Option<Resolved>,
 }
 
 impl Standing {
+    /// The Gateway whose parameters say what is usual for it.
+    fn gateway(&self) -> Option<&NamespacedName> {
+        self.meetings.first().map(Meeting::of)
+    }
+
     fn seats(&self) -> impl Iterator<Item = &Seat> {
         self.meetings.iter().flat_map(Meeting::seats)
     }
@@ -139,6 +156,9 @@ struct Due {
     /// What is to be answered.
     answers: BTreeSet<ObjectKey>,
     policies: BTreeSet<NamespacedName>,
+    classes: BTreeSet<String>,
+    l4_policies: BTreeSet<NamespacedName>,
+    own_backends: BTreeSet<NamespacedName>,
 }
 
 impl Translator {
@@ -150,7 +170,7 @@ impl Translator {
         register.serve_only(known.only.cloned());
         Self {
             bundle_version: known.bundle_version.map(str::to_owned),
-            read: Read::default(),
+            read: Read { observed: known.observed.cloned().unwrap_or_default(), ..Read::default() },
             lookers: Lookers::default(),
             gateways: BTreeMap::new(),
             sets: BTreeMap::new(),
@@ -164,7 +184,19 @@ impl Translator {
             targets: Targets::default(),
             translation: Translation { addresses, ..Translation::default() },
             has_begun: false,
+            found_out: BTreeSet::new(),
         }
+    }
+
+    /// Takes in what the box found out by itself. It counts from the next update on, which has to follow even if no
+    /// object changed. Costs what is found out, not what it means.
+    pub fn observe(&mut self, observed: &Arc<Observed>) {
+        let before = std::mem::replace(&mut self.read.observed, Arc::clone(observed));
+        let unhealthy = before.unhealthy.symmetric_difference(&observed.unhealthy);
+        self.found_out.extend(unhealthy.map(|asked| health_of(asked.backend)));
+        let names = before.names.keys().chain(observed.names.keys());
+        let others = names.filter(|name| before.names.get(*name) != observed.names.get(*name));
+        self.found_out.extend(others.map(|name| name_of(name)));
     }
 
     /// What the objects of the last update mean.
@@ -204,6 +236,10 @@ impl Translator {
         for key in changed {
             self.read(objects, key, &mut due, &mut update);
         }
+        for key in take(&mut self.found_out) {
+            self.touch(&key, &mut due);
+        }
+        self.judge_classes(objects, &mut due, &mut update);
         self.judge_gateways(objects, &mut due, &mut update);
         self.give_addresses(objects, &mut due, &mut update);
         self.judge_sets(objects, &mut due, &mut update);
@@ -212,7 +248,9 @@ impl Translator {
         self.resolve(objects, &mut due);
         self.claim(&mut due, &mut update);
         self.answer(&mut due, &mut update);
-        self.answer_policies(objects, due.policies, &mut update);
+        self.answer_policies(objects, take(&mut due.policies), &mut update);
+        self.answer_l4_policies(objects, due.l4_policies, &mut update);
+        self.answer_backends(objects, due.own_backends, &mut update);
         update
     }
 
@@ -221,7 +259,7 @@ impl Translator {
         let name = key.namespaced();
         match key.kind {
             Kind::GatewayClass => {
-                self.read_class(objects, key, update);
+                due.classes.insert(key.name.clone());
                 self.touch(key, due);
             }
             Kind::Gateway => _ = due.gateways.insert(name),
@@ -233,6 +271,7 @@ impl Translator {
             | Kind::GrpcRoute => {
                 due.attachments.insert(key.clone());
                 due.backends.insert(key.clone());
+                self.touch(key, due);
             }
             Kind::ReferenceGrant => {
                 let grant = objects.reference_grants.get(&name);
@@ -256,16 +295,55 @@ impl Translator {
             }
             Kind::AddressPool => due.addresses = true,
             Kind::Box => {} // who is told, not what
+            Kind::GatewayParameters => self.touch(key, due),
+            Kind::L4Policy => {
+                let policy = objects.l4_policies.get(&name);
+                let concerned = self.read.policies.put(&name, policy.map(AsRef::as_ref));
+                due.l4_policies.extend(concerned.policies);
+                for object in &concerned.objects {
+                    self.touch(&policies_of(object), due);
+                }
+            }
+            Kind::Backend => {
+                self.read_names(objects, &name, update);
+                due.own_backends.insert(name);
+                self.touch(key, due);
+            }
         }
     }
 
-    fn read_class(&mut self, objects: &Objects, key: &ObjectKey, update: &mut Update) {
-        let class = objects.gateway_classes.get(&key.name);
-        let ours = class.and_then(|class| class::ours(class));
-        let installed = self.bundle_version.as_deref();
-        let conditions = ours.map(|accepted| class::conditions(&accepted, installed));
-        if put(&mut self.translation.classes, &key.name, conditions) {
-            update.answers.insert(key.clone());
+    fn judge_classes(&mut self, objects: &Objects, due: &mut Due, update: &mut Update) {
+        for name in take(&mut due.classes) {
+            let class = objects.gateway_classes.get(&name);
+            let ours = class.and_then(|class| class::ours(class, self.read.view(objects)));
+            let judgement = Judgement::Class(name.as_str().into());
+            self.lookers.set(judgement, self.read.looks.take());
+            let installed = self.bundle_version.as_deref();
+            let conditions = ours.map(|accepted| class::conditions(&accepted, installed));
+            if put(&mut self.translation.classes, &name, conditions) {
+                update.answers.insert(ObjectKey::cluster(Kind::GatewayClass, &name));
+            }
+        }
+    }
+
+    /// Takes in which names a Backend has.
+    fn read_names(&mut self, objects: &Objects, backend: &NamespacedName, update: &mut Update) {
+        let now = objects.backends.get(backend);
+        let now: BTreeSet<_> = now.into_iter().flat_map(|it| own_backend::names(it)).collect();
+        let before = self.translation.backends.get(backend);
+        let before = before.into_iter().flat_map(|verdict| &verdict.names).map(|(name, _)| name);
+        for name in before.filter(|name| !now.contains(name)) {
+            let Some(having) = self.translation.names.get_mut(name) else { continue };
+            having.remove(backend);
+            if having.is_empty() {
+                self.translation.names.remove(name);
+                update.has_questions = true;
+            }
+        }
+        for name in now {
+            let having = self.translation.names.entry(name.clone()).or_default();
+            update.has_questions |= having.is_empty();
+            having.insert(backend.clone());
         }
     }
 
@@ -304,6 +382,9 @@ impl Translator {
                 Judgement::Attachment(route) => _ = due.attachments.insert((**route).clone()),
                 Judgement::Backends(route) => _ = due.backends.insert((**route).clone()),
                 Judgement::Policy(name) => _ = due.policies.insert((**name).clone()),
+                Judgement::Class(name) => _ = due.classes.insert((**name).to_owned()),
+                Judgement::L4Policy(name) => _ = due.l4_policies.insert((**name).clone()),
+                Judgement::Backend(name) => _ = due.own_backends.insert((**name).clone()),
             }
         }
     }
@@ -332,10 +413,16 @@ impl Translator {
             if !admits {
                 self.touch(&key, due);
             }
-            let accepted = now.as_ref().filter(|plan| plan.accepted.is_ok());
-            let wanted = accepted.map(|plan| infrastructure::of(&plan.name, &plan.gateway));
+            let accepted = now.as_ref().and_then(|plan| Some((plan, plan.accepted()?)));
+            let wanted = accepted.map(|(plan, accepted)| {
+                let parameters = &accepted.parameters.infrastructure;
+                infrastructure::of(&plan.name, &plan.gateway, parameters)
+            });
             if put(&mut self.translation.infrastructure, &name, wanted) {
                 update.infrastructure.insert(name.clone());
+            }
+            if before.as_ref().and_then(usual_check) != now.as_ref().and_then(usual_check) {
+                self.touch(&usual_check_of(&name), due);
             }
             due.sets.extend(self.children.get(&name).into_iter().flatten().cloned());
             self.gateways.extend(now.map(|plan| (name.clone(), plan)));
@@ -378,14 +465,14 @@ impl Translator {
             notes.push(Note { object: object(), message });
             return None;
         };
-        let accepted = class::ours(found)?.map_err(|refusal| Refusal {
+        let view = self.read.view(objects);
+        let accepted = class::ours(found, view)?.map_err(|refusal| Refusal {
             message: format!("GatewayClass {class}: {}", refusal.message),
             ..refusal
         });
-        let plan = GatewayPlan::of(name, gateway, accepted, self.read.certificates(objects));
-        if let Some(accepted) = plan.accepted() {
-            let messages = policy::notes(accepted.policies, accepted.mode);
-            notes.extend(messages.map(|message| Note { object: object(), message }));
+        let plan = GatewayPlan::of(name, gateway, accepted, view, self.read.certificates(objects));
+        if plan.accepted.is_ok() {
+            notes.extend(plan.listeners.iter().flat_map(ListenerPlan::in_vain));
         }
         Some(plan)
     }
@@ -433,7 +520,10 @@ impl Translator {
                     }
                     return None; // nobody's, or somebody else's
                 };
-                Some(SetPlan::of(&name, set, gateway, view, self.read.certificates(objects)))
+                let certificates = self.read.certificates(objects);
+                let plan = SetPlan::of(&name, set, gateway, view, certificates);
+                notes.extend(plan.listeners.iter().flat_map(ListenerPlan::in_vain));
+                Some(plan)
             });
             let judgement = Judgement::ListenerSet(Arc::new(name.clone()));
             self.lookers.set(judgement, self.read.looks.take());
@@ -500,15 +590,20 @@ impl Translator {
                 self.seats.leave(seat, turn);
             }
             let reached = before.as_ref().map(|before| before.reach.clone()).unwrap_or_default();
+            let l4_reached =
+                before.as_ref().map(|before| before.l4_reach.clone()).unwrap_or_default();
+            let gateway = before.as_ref().and_then(|before| before.gateway().cloned());
             let mut notes = Vec::new();
             let now = route::of(objects, &key).map(|route| {
                 let parents = Parents { gateways: &self.gateways, sets: &self.sets };
                 let meetings = route::meet(&route, parents, self.read.view(objects), &mut notes);
-                let gateways = meetings.iter().filter_map(Meeting::gateway).cloned().collect();
+                let gateways = meetings.iter().filter_map(Meeting::gateway).cloned();
+                let gateways: BTreeSet<_> = gateways.collect();
                 Standing {
                     turn: route.turn(),
                     meetings,
                     group: route.group_name(),
+                    l4_reach: l4_policy::Reach::of(&route, gateways.clone()),
                     reach: Reach::of(&route, gateways),
                     resolved: before.and_then(|before| before.resolved),
                 }
@@ -518,9 +613,12 @@ impl Translator {
             update.has_notes |= self.translation.notes.set(Source::Judged(key.clone()), notes);
             let reaches = now.as_ref().map(|now| now.reach.clone()).unwrap_or_default();
             due.policies.extend(self.targets.reach(&reached, &reaches));
+            let l4_reaches = now.as_ref().map(|now| now.l4_reach.clone()).unwrap_or_default();
+            due.l4_policies.extend(self.read.policies.reach(&l4_reached, &l4_reaches));
             if let Some(now) = now {
                 now.seats().for_each(|seat| self.seats.take(seat, &now.turn));
-                if now.resolved.is_none() || now.meetings.is_empty() {
+                let usual_may_differ = now.gateway() != gateway.as_ref();
+                if now.resolved.is_none() || now.meetings.is_empty() || usual_may_differ {
                     due.backends.insert(key.clone());
                 }
                 self.routes.insert(key.clone(), now);
@@ -550,8 +648,12 @@ impl Translator {
         for key in take(&mut due.backends) {
             let standing = self.routes.get_mut(&key).filter(|route| !route.meetings.is_empty());
             let resolved = standing.zip(route::of(objects, &key)).map(|(standing, route)| {
-                let backends = Backends::of(self.read.view(objects));
-                (standing, route::resolve(&route, backends))
+                let view = self.read.view(objects);
+                let gateway = standing.gateway();
+                gateway.iter().for_each(|gateway| view.sees_usual_check(gateway));
+                let gateway = gateway.and_then(|gateway| self.gateways.get(gateway));
+                let resolved = route::resolve(&route, gateway.and_then(usual_check), view);
+                (standing, resolved)
             });
             self.lookers.set(Judgement::Backends(Arc::new(key.clone())), self.read.looks.take());
             let Some((standing, mut now)) = resolved else {
@@ -610,7 +712,10 @@ impl Translator {
         for key in others {
             let changed = match key.kind {
                 Kind::ListenerSet => self.answer_set(&key, due, update),
-                _ => self.answer_route(&key),
+                _ => {
+                    self.note_checks(&key, due, update);
+                    self.answer_route(&key)
+                }
             };
             if changed {
                 update.answers.insert(key);
@@ -621,6 +726,21 @@ impl Translator {
                 update.answers.insert(key);
             }
         }
+    }
+
+    /// Takes note of what came of the health checks of a route's backends; of one that is attached nowhere nothing does.
+    fn note_checks(&mut self, key: &ObjectKey, due: &mut Due, update: &mut Update) {
+        let standing = self
+            .routes
+            .get(key)
+            .filter(|standing| standing.meetings.iter().any(|meeting| meeting.gateway().is_some()));
+        let checks = standing.and_then(|standing| standing.resolved.as_ref());
+        let checks = checks.map(|resolved| resolved.checks.clone()).unwrap_or_default();
+        let changed = self.translation.checkups.set(key, checks);
+        update.has_questions |= changed.has_questions;
+        due.l4_policies.extend(changed.policies);
+        let backends = changed.objects.iter().filter(|object| object.kind == Kind::Backend);
+        due.own_backends.extend(backends.map(ObjectKey::namespaced));
     }
 
     fn answer_route(&mut self, key: &ObjectKey) -> bool {
@@ -674,6 +794,44 @@ impl Translator {
         Outcome { serving: self.register.serving(owner), attached: attached.collect() }
     }
 
+    fn answer_l4_policies(
+        &mut self,
+        objects: &Objects,
+        policies: BTreeSet<NamespacedName>,
+        update: &mut Update,
+    ) {
+        for name in policies {
+            let (view, gateways, sets) = (self.read.view(objects), &self.gateways, &self.sets);
+            let around = Surroundings { view, gateways, sets };
+            let ancestors = self.read.policies.answer(&name, around);
+            let checks = self.translation.checkups.of_policy(&name);
+            let answer = ancestors.map(|ancestors| L4PolicyVerdict { ancestors, checks });
+            self.lookers.set(Judgement::L4Policy(Arc::new(name.clone())), self.read.looks.take());
+            if put(&mut self.translation.l4_policies, &name, answer) {
+                update.answers.insert(ObjectKey::of(Kind::L4Policy, &name));
+            }
+        }
+    }
+
+    fn answer_backends(
+        &mut self,
+        objects: &Objects,
+        backends: BTreeSet<NamespacedName>,
+        update: &mut Update,
+    ) {
+        for name in backends {
+            let key = ObjectKey::of(Kind::Backend, &name);
+            let checks = self.translation.checkups.of_object(&key);
+            let backend = objects.backends.get(&name);
+            let view = self.read.view(objects);
+            let answer = backend.map(|backend| own_backend::answer(backend, checks, view));
+            self.lookers.set(Judgement::Backend(Arc::new(name.clone())), self.read.looks.take());
+            if put(&mut self.translation.backends, &name, answer) {
+                update.answers.insert(key);
+            }
+        }
+    }
+
     fn answer_policies(
         &mut self,
         objects: &Objects,
@@ -693,6 +851,11 @@ impl Translator {
     }
 }
 
+/// The health check that the parameters of a Gateway ask for.
+fn usual_check(plan: &GatewayPlan) -> Option<&Arc<Check>> {
+    plan.accepted()?.parameters.check.as_ref()
+}
+
 /// Puts a value, or takes it away. Returns whether that is another than before.
 fn put<K: Ord + Clone, V: PartialEq>(map: &mut BTreeMap<K, V>, key: &K, value: Option<V>) -> bool {
     if map.get(key) == value.as_ref() {
@@ -706,8 +869,11 @@ fn put<K: Ord + Clone, V: PartialEq>(map: &mut BTreeMap<K, V>, key: &K, value: O
 }
 
 /// What of a Gateway decides which addresses it and others have, beside what it had.
-fn asks(plan: &GatewayPlan) -> Option<(&super::gateway::Age, &[address::Asked], Vec<IpAddr>)> {
-    plan.accepted().map(|accepted| (&plan.age, accepted.asked.as_slice(), said(plan)))
+fn asks(plan: &GatewayPlan) -> Option<impl PartialEq> {
+    plan.accepted().map(|accepted| {
+        let Accepted { asked, parameters } = accepted;
+        (&plan.age, asked.as_slice(), parameters.pools.as_slice(), said(plan))
+    })
 }
 
 /// The addresses that a Gateway has by its status, which every controller reads alike.

@@ -54,6 +54,9 @@ fn a_change_is_acknowledged_by_all_and_one_that_was_cut_off_catches_up() {
         assert!(message.contains("on edge-1, edge-2; out of reach"), "{message}");
         assert!(message.ends_with(": edge-3"), "{message}");
         assert_eq!(edges[2].plane.listeners(), 2, "it goes on");
+        let away = controller.condition("Box/edge-3", "Connected").0;
+        assert_eq!(away, "False/Away");
+        assert_eq!(controller.appliance.report()["errors"], 0, "and it is no fault of an object");
 
         edges[2].start();
         until("it catches up", || edges[2].plane.listeners() == 3).await;

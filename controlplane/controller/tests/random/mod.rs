@@ -60,7 +60,6 @@ fn gateway() -> impl Strategy<Value = String> {
         "{type: Hostname, value: x}",
         "{}",
     ]);
-    let mode = vec!["{penstock.dev/mode: dnat}", "{penstock.dev/mode: odd}"];
     let sets = vec![
         "{namespaces: {from: All}}",
         "{namespaces: {from: Same}}",
@@ -68,18 +67,23 @@ fn gateway() -> impl Strategy<Value = String> {
         "{namespaces: {from: Odd}}",
     ];
     let created = vec!["2024-01-01T00:00:00Z", "2025-01-01T00:00:00Z"];
+    let parameters = vec![
+        "{parametersRef: {group: penstock.dev, kind: GatewayParameters, name: a}}",
+        "{parametersRef: {group: penstock.dev, kind: GatewayParameters, name: b}}",
+    ];
     (
-        (name(), namespace(), field("annotations", mode), field("creationTimestamp", created)),
+        (name(), namespace(), field("creationTimestamp", created)),
         select(vec!["penstock", "penstock", "penstock", "other", "nobody"]),
         vec(address, 0..3),
         vec(listener(), 0..4),
         field("allowedListeners", sets),
+        field("infrastructure", parameters),
     )
-        .prop_map(|((name, namespace, mode, created), class, addresses, listeners, sets)| {
+        .prop_map(|((name, namespace, created), class, addresses, listeners, sets, parameters)| {
             format!(
                 "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n\
-                 metadata: {{name: {name}, namespace: {namespace}{mode}{created}}}\n\
-                 spec: {{gatewayClassName: {class}, addresses: [{}], listeners: [{}]{sets}}}\n",
+                 metadata: {{name: {name}, namespace: {namespace}{created}}}\n\
+                 spec: {{gatewayClassName: {class}, addresses: [{}], listeners: [{}]{sets}{parameters}}}\n",
                 addresses.join(", "),
                 listeners.join(", ")
             )
@@ -135,13 +139,87 @@ fn policy() -> impl Strategy<Value = String> {
     })
 }
 
+/// What listeners do, or what is done about backends; now and then something that cannot be done.
+fn settings() -> impl Strategy<Value = &'static str> {
+    select(vec![
+        "listener: {mode: dnat}",
+        "listener: {mode: ipip, onUnknown: reset}",
+        "listener: {affinity: {by: source}}",
+        "listener: {sourceRanges: [192.0.2.0/24]}",
+        "listener: {mode: odd}",
+        "backend: {healthCheck: {tcp: {}}}",
+        "backend: {healthCheck: {http: {}}}",
+        "backend: {proxyProtocol: v2}",
+    ])
+}
+
+fn l4_policy() -> impl Strategy<Value = String> {
+    let kinds = select(vec![
+        "gateway.networking.k8s.io, kind: Gateway",
+        "gateway.networking.k8s.io, kind: ListenerSet",
+        "gateway.networking.k8s.io, kind: TCPRoute",
+        "penstock.dev, kind: Backend",
+        "'', kind: Service",
+    ]);
+    let section = field("sectionName", vec!["a", "b"]);
+    let target = (kinds, name(), section)
+        .prop_map(|(kind, name, section)| format!("{{group: {kind}, name: {name}{section}}}"));
+    let created = vec!["2024-01-01T00:00:00Z", "2025-01-01T00:00:00Z"];
+    (name(), namespace(), field("creationTimestamp", created), vec(target, 1..3), settings())
+        .prop_map(|(name, namespace, created, targets, settings)| {
+            format!(
+                "apiVersion: penstock.dev/v1alpha1\nkind: L4Policy\n\
+                 metadata: {{name: {name}, namespace: {namespace}{created}}}\n\
+                 spec: {{targetRefs: [{}], {settings}}}\n",
+                targets.join(", ")
+            )
+        })
+}
+
+fn parameters() -> impl Strategy<Value = String> {
+    let pools = field("addressPools", vec!["[a]", "[b, a]"]);
+    (name(), namespace(), settings(), pools).prop_map(|(name, namespace, settings, pools)| {
+        format!(
+            "apiVersion: penstock.dev/v1alpha1\nkind: GatewayParameters\n\
+             metadata: {{name: {name}, namespace: {namespace}}}\nspec: {{{settings}{pools}}}\n"
+        )
+    })
+}
+
+fn own_backend() -> impl Strategy<Value = String> {
+    let endpoint = select(vec![
+        "{address: 10.0.0.1, port: 80}",
+        "{address: 10.0.0.2}",
+        "{address: 224.0.0.1, port: 1}",
+        "{address: '2001:db8::1', draining: true}",
+        "{hostname: db.example.com, port: 5432}",
+        "{}",
+    ]);
+    (name(), namespace(), vec(endpoint, 0..4)).prop_map(|(name, namespace, endpoints)| {
+        format!(
+            "apiVersion: penstock.dev/v1alpha1\nkind: Backend\n\
+             metadata: {{name: {name}, namespace: {namespace}}}\nspec: {{endpoints: [{}]}}\n",
+            endpoints.join(", ")
+        )
+    })
+}
+
 fn backend() -> impl Strategy<Value = String> {
     (
         name(),
         field("namespace", vec!["shop", "default"]),
         field("port", vec!["80", "80", "80", "53", "9"]),
         field("weight", vec!["0", "1", "3", "70", "1000000", "-1"]),
-        field("kind", vec!["Service", "Service", "Pod"]),
+        field(
+            "kind",
+            vec![
+                "Service",
+                "Service",
+                "Pod",
+                "Backend, group: penstock.dev",
+                "Backend, group: penstock.dev",
+            ],
+        ),
     )
         .prop_map(|(name, namespace, port, weight, kind)| {
             format!("{{name: {name}{namespace}{port}{weight}{kind}}}")
@@ -190,7 +268,15 @@ fn service() -> impl Strategy<Value = String> {
         "[{port: 53, protocol: UDP}]",
         "[]",
     ]);
-    (name(), namespace(), ports, field("type", vec!["ExternalName", "ClusterIP"])).prop_map(
+    let types = vec![
+        "ExternalName",
+        "ClusterIP",
+        "LoadBalancer",
+        "LoadBalancer, loadBalancerClass: penstock.dev/l4",
+        "LoadBalancer, loadBalancerClass: penstock.dev/l4, loadBalancerIP: 192.0.2.1",
+        "LoadBalancer, loadBalancerClass: penstock.dev/l4, loadBalancerSourceRanges: [10.0.0.0/8]",
+    ];
+    (name(), namespace(), ports, field("type", types)).prop_map(
         |(name, namespace, ports, type_)| {
             format!(
                 "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
@@ -301,7 +387,7 @@ fn config_map() -> impl Strategy<Value = String> {
 pub(crate) fn object() -> impl Strategy<Value = String> {
     prop_oneof![
         5 => gateway(), 8 => route(), 3 => service(), 4 => slice(), 2 => grant(), 4 => listener_set(),
-        1 => pool(), 2 => policy(), 1 => any_class(), 1 => a_namespace(), 1 => secret(), 1 => config_map(),
+        1 => pool(), 2 => policy(), 5 => l4_policy(), 2 => parameters(), 3 => own_backend(), 1 => any_class(), 1 => a_namespace(), 1 => secret(), 1 => config_map(),
     ]
 }
 

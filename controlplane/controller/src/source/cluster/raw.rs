@@ -91,7 +91,10 @@ impl Resource for Raw {
 /// Where the API server has objects of `kind`.
 #[must_use]
 pub fn resource(kind: Kind) -> ApiResource {
-    ApiResource::from_gvk(&GroupVersionKind::gvk(kind.group(), kind.versions()[0], kind.as_str()))
+    ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk(kind.group(), kind.versions()[0], kind.as_str()),
+        kind.plural(),
+    )
 }
 
 /// An object that was seen.

@@ -51,9 +51,13 @@ enum Shape {
 
 fn shape(kind: Kind) -> Shape {
     match kind {
-        Kind::GatewayClass | Kind::Gateway | Kind::ListenerSet | Kind::Service | Kind::Box => {
-            Shape::Own
-        }
+        Kind::GatewayClass
+        | Kind::Gateway
+        | Kind::ListenerSet
+        | Kind::Service
+        | Kind::L4Policy
+        | Kind::Backend
+        | Kind::Box => Shape::Own,
         Kind::BackendTlsPolicy => Shape::Shared { list: "ancestors", reference: "ancestorRef" },
         _ => Shape::Shared { list: "parents", reference: "parentRef" },
     }
@@ -191,7 +195,9 @@ fn keep_times(wanted: &mut Value, observed: &Value) {
     let Value::Object(fields) = wanted else { return };
     for (name, value) in fields {
         let Some(before) = observed.get(name) else { continue };
-        let Some(key) = item_key(name) else { continue };
+        // What is one value to the API server has items that we tell apart all the same.
+        let own_key = (name == "ancestors").then_some("ancestorRef");
+        let Some(key) = item_key(name).or(own_key) else { continue };
         for item in value.as_array_mut().into_iter().flatten() {
             let same = before.as_array().into_iter().flatten().find(|b| b[key] == item[key]);
             let Some(same) = same else { continue };
