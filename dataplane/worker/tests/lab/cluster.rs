@@ -266,3 +266,61 @@ fn namespaces() -> Vec<String> {
     let entries = fs::read_dir("/run/netns").into_iter().flatten().flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
+
+/// A spec of one of our own kinds, and what `penstock check` says of it: nothing if it is well.
+#[derive(serde::Deserialize)]
+struct Spec {
+    kind: String,
+    spec: String,
+    #[serde(default)]
+    says: String,
+}
+
+/// A policy of the Gateway, and a backend that no Service knows.
+const OWN: &str = "
+apiVersion: penstock.dev/v1alpha1
+kind: L4Policy
+metadata: {name: web}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: web}]
+  listener: {onUnknown: reset}
+---
+apiVersion: penstock.dev/v1alpha1
+kind: Backend
+metadata: {name: db}
+spec: {endpoints: [{address: 10.10.0.11, port: 80}]}
+";
+
+/// Whether an object of ours is told that it is accepted.
+fn is_accepted(lab: &Lab, kind: &str, name: &str) -> bool {
+    let status = get(lab, &[kind, name])["status"].to_string();
+    let condition = r#""reason":"Accepted","status":"True""#;
+    status.contains(condition)
+}
+
+#[test]
+#[ignore = "needs root, hugepages and the programs of scripts/lab build-cluster"]
+fn own_kinds_are_judged_as_they_are_in_files_and_answered() {
+    let lab = Lab::with_cluster();
+    let specs = include_str!("../../../../controlplane/controller/tests/crds.yaml");
+    let specs: Vec<Spec> = serde_saphyr::from_str(specs).expect("a list of specs");
+    let folder = TempDir::with_prefix("penstock-own-kinds-").expect("a directory");
+    let file = folder.path().join("it.yaml");
+    let path = file.to_str().expect("a path of plain characters");
+    for Spec { kind, spec, says } in &specs {
+        let head =
+            format!("apiVersion: penstock.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: it}}\n");
+        fs::write(&file, format!("{head}spec: {spec}\n")).expect("write");
+        let judge = ["kubectl", "apply", "--dry-run=server", "--validate=strict", "-f", path];
+        let is_well = lab.try_on("client1", &judge).is_some();
+        assert_eq!(is_well, says.is_empty(), "{kind} {spec}: a file is told {says:?}");
+    }
+    eprintln!("  {} specs", specs.len());
+
+    apply(&lab, GATEWAY);
+    apply(&lab, OWN);
+    wait_for("the policy is accepted", LIMIT, || {
+        is_accepted(&lab, "l4policy", "web").then_some(())
+    });
+    wait_for("the Backend is accepted", LIMIT, || is_accepted(&lab, "backend", "db").then_some(()));
+}

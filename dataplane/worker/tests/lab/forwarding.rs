@@ -64,8 +64,8 @@ fn site() -> Site {
         ("silent", "UDP", 5399),
     ];
     site.gateway("web", FULL_NAT_VIP, "full-nat", &listeners);
-    let icmp = [("mode", "dnat"), ("on-exhaustion", "icmp")];
-    site.annotated("direct", DNAT_VIP, &icmp, &[("http", "TCP", 80), ("told", "UDP", 5399)]);
+    let icmp = "mode: dnat, onExhaustion: icmp";
+    site.governed("direct", DNAT_VIP, icmp, &[("http", "TCP", 80), ("told", "UDP", 5399)]);
     let all = BACKENDS.map(Ready);
     site.service("blue", "TCP", 80, &all[..2]);
     site.service("green", "TCP", 80, &all[2..]);

@@ -11,6 +11,7 @@
 //! | `ipv6`        | IPv6 is served as IPv4 is, beside it                                            |
 //! | `kernel_nat`  | the same packets through our NAT and the kernel's give the same packets       |
 //! | `change`      | a drained and an added backend disturb no connection that exists               |
+//! | `checks`      | a backend that is not well gets no new connections, and keeps those it has     |
 //! | `companion`   | a companion that is renamed serves on, one that is deleted comes again         |
 //! | `removal`     | connections of a backend or listener that is removed end as the Gateway says   |
 //! | `restart`     | either process may be killed at any moment                                     |
@@ -26,6 +27,7 @@
 //! `counters` what the programs say about themselves.
 
 mod change;
+mod checks;
 mod churn;
 mod cluster;
 mod companion;

@@ -15,18 +15,18 @@ const GRACE: Duration = Duration::from_secs(4);
 const PROMPTLY: Duration = Duration::from_secs(3);
 /// A VIP for each policy and mode.
 const GATEWAYS: [(&str, &str, &str, &str); 6] = [
-    ("reset-nat", FULL_NAT_VIP, "full-nat", "reset"),
-    ("reset-dnat", DNAT_VIP, "dnat", "reset"),
-    ("expire-nat", "10.10.0.102", "full-nat", "expire/4s"),
-    ("expire-dnat", "10.10.0.103", "dnat", "expire/4s"),
-    ("keep-nat", "10.10.0.104", "full-nat", "keep"),
-    ("keep-dnat", "10.10.0.105", "dnat", "keep"),
+    ("reset-nat", FULL_NAT_VIP, "full-nat", "action: reset"),
+    ("reset-dnat", DNAT_VIP, "dnat", "action: reset"),
+    ("expire-nat", "10.10.0.102", "full-nat", "action: expire, grace: 4s"),
+    ("expire-dnat", "10.10.0.103", "dnat", "action: expire, grace: 4s"),
+    ("keep-nat", "10.10.0.104", "full-nat", "action: keep"),
+    ("keep-dnat", "10.10.0.105", "dnat", "action: keep"),
 ];
 
 fn put(site: &Site, backends: &[&'static str]) {
     for (name, vip, mode, policy) in GATEWAYS {
-        let annotations = [("mode", mode), ("on-removal", policy)];
-        site.annotated(name, vip, &annotations, &[("http", "TCP", 80)]);
+        let policy = format!("mode: {mode}, onRemoval: {{{policy}}}");
+        site.governed(name, vip, &policy, &[("http", "TCP", 80)]);
         site.route("TCP", (name, "http"), 80, &[("web", 1)]);
     }
     let backends: Vec<_> = backends.iter().map(|address| Ready(address)).collect();
@@ -168,8 +168,8 @@ fn clients_of_dsr_are_told_when_they_send_next() {
     const VIP: &str = "10.10.0.111";
     let site = Site::new();
     let put = |backends: &[&'static str]| {
-        let annotations = [("mode", "l2-dsr"), ("on-removal", "reset")];
-        site.annotated("dsr", VIP, &annotations, &[("http", "TCP", 80)]);
+        let policy = "mode: l2-dsr, onRemoval: {action: reset}";
+        site.governed("dsr", VIP, policy, &[("http", "TCP", 80)]);
         site.route("TCP", ("dsr", "http"), 80, &[("web", 1)]);
         let backends: Vec<_> = backends.iter().map(|address| Ready(address)).collect();
         site.service("web", "TCP", 80, &backends);

@@ -72,8 +72,8 @@ fn sent_nothing(now: &Value, before: &Value) {
 fn clients_of_a_killed_data_plane_are_told_to_begin_anew_if_asked_to() {
     let site = site();
     for (name, vip, mode) in [("nat", FULL_NAT_VIP, "full-nat"), ("direct", DNAT_VIP, "dnat")] {
-        let annotations = [("mode", mode), ("on-unknown", "reset")];
-        site.annotated(name, vip, &annotations, &[("http", "TCP", 80)]);
+        let policy = format!("mode: {mode}, onUnknown: reset");
+        site.governed(name, vip, &policy, &[("http", "TCP", 80)]);
         site.route("TCP", (name, "http"), 80, &[("web", 1)]);
     }
     site.remove("web");

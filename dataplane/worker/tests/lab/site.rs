@@ -57,23 +57,23 @@ impl Site {
         mode: &str,
         listeners: &[(&str, &str, u16)],
     ) {
-        self.annotated(name, vip, &[("mode", mode)], listeners);
+        self.governed(name, vip, &format!("mode: {mode}"), listeners);
     }
 
-    /// As [`Self::gateway`], with any of our annotations.
-    pub(crate) fn annotated(
+    /// A Gateway and its L4Policy; `policy` is what that says of listeners, as fields of YAML.
+    pub(crate) fn governed(
         &self,
         name: &str,
         vip: &str,
-        annotations: &[(&str, &str)],
+        policy: &str,
         listeners: &[(&str, &str, u16)],
     ) {
-        let annotations =
-            annotations.iter().map(|(key, value)| format!("penstock.dev/{key}: {value}"));
-        let annotations = annotations.collect::<Vec<_>>().join(", ");
         let mut yaml = format!(
-            "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata:\n  name: {name}\n  \
-             annotations: {{{annotations}}}\nspec:\n  gatewayClassName: penstock\n  \
+            "apiVersion: penstock.dev/v1alpha1\nkind: L4Policy\nmetadata: {{name: {name}}}\nspec:\n  \
+             targetRefs: [{{group: gateway.networking.k8s.io, kind: Gateway, name: {name}}}]\n  \
+             listener: {{{policy}}}\n---\n\
+             apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: {name}}}\n\
+             spec:\n  gatewayClassName: penstock\n  \
              addresses: [{{type: IPAddress, value: \"{vip}\"}}]\n  listeners:\n"
         );
         for (listener, protocol, port) in listeners {
