@@ -9,6 +9,7 @@
 //! | `each`      | [`each`]     | routes made one after the other: from the answer of the create to the first connection served |
 //! | `together`  | [`together`] | many routes at once, a listener each: when all serve and are counted, how many status writes |
 //! | `crowd`     | [`crowd`]    | many routes on one listener: is `attachedRoutes` exact, how many status writes |
+//! | `churn`     | [`churn`]    | endpoints that change all the time, among many: how long until a change is served, and the control process's memory |
 //! | `swap`      | [`swap`]     | a route goes from one backend to another and back, under load: what fails  |
 //!
 //! [`site`] makes the objects, [`ask`] is one connection, [`writes`] counts what is written to status. In the
@@ -23,8 +24,10 @@
 //! its work, whatever it saw; 2 if it could not.
 
 mod ask;
+mod churn;
 mod crowd;
 mod each;
+mod memory;
 mod site;
 mod spread;
 mod swap;
@@ -85,6 +88,8 @@ enum Command {
         #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..=10_000))]
         routes: u16,
     },
+    /// Endpoints that change all the time.
+    Churn(churn::Churn),
     /// A route whose backend is swapped under load.
     Swap {
         /// How often.
@@ -115,6 +120,7 @@ async fn run(arguments: Arguments) -> Result<Value, Fault> {
         Command::Each { routes } => each::run(&site, routes).await,
         Command::Together { routes } => together::run(&site, routes).await,
         Command::Crowd { routes } => crowd::run(&site, routes).await,
+        Command::Churn(churn) => churn::run(&site, &churn).await,
         Command::Swap { swaps } => swap::run(&site, swaps).await,
     };
     site.end().await?;

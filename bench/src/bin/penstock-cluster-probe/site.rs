@@ -26,14 +26,14 @@ const FIRST_PORT: u16 = 20_000;
 /// Requests to the API server under way at once.
 const AT_ONCE: usize = 16;
 /// What anything may take that is not measured.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A server that answers with its name.
 #[derive(Clone, Debug)]
 pub(crate) struct Backend {
     pub(crate) name: String,
-    at: SocketAddr,
+    pub(crate) at: SocketAddr,
 }
 
 impl FromStr for Backend {
@@ -114,6 +114,20 @@ impl Site {
         Ok(())
     }
 
+    /// Objects of a kind, some at once.
+    pub(crate) async fn create_all(
+        &self,
+        of: &str,
+        objects: impl Iterator<Item = Value>,
+    ) -> Result<(), Fault> {
+        let creates = objects.map(|object| self.create(of, object));
+        let mut done = stream::iter(creates).buffer_unordered(AT_ONCE);
+        while let Some(done) = done.next().await {
+            done?;
+        }
+        Ok(())
+    }
+
     /// A Gateway, and ListenerSets for what it has no room for, with a TCP listener on each of `count` ports.
     /// Returns the places when all of them are programmed.
     pub(crate) async fn listeners(&self, count: u16) -> Result<Vec<SocketAddr>, Fault> {
@@ -160,12 +174,9 @@ impl Site {
         &self,
         ports: impl Iterator<Item = (usize, u16)>,
     ) -> Result<(), Fault> {
-        let creates = ports.map(|(number, port)| self.create_route(number, port));
-        let mut done = stream::iter(creates).buffer_unordered(AT_ONCE);
-        while let Some(done) = done.next().await {
-            done?;
-        }
-        Ok(())
+        let routes =
+            ports.map(|(number, port)| tcp_route(number, port, &self.backend_of(number).name));
+        self.create_all("TCPRoute", routes).await
     }
 
     /// Removes all routes. Returns when the API server has answered.
@@ -260,7 +271,7 @@ fn listeners(ports: &[u16]) -> Value {
         .collect()
 }
 
-fn tcp_route(number: usize, port: u16, backend: &str) -> Value {
+pub(crate) fn tcp_route(number: usize, port: u16, backend: &str) -> Value {
     let section = format!("port-{port}");
     let parent = match usize::from(port - FIRST_PORT) / usize::from(LISTENERS) {
         0 => json!({"name": GATEWAY, "sectionName": section}),
