@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use api_server::{ApiServer, Rights};
+use api_server::{ApiServer, Rights, Seen};
 use appliance::Appliance;
 use data_plane::DataPlane;
 use penstock_controlplane::controller::{self, Cluster, ServeBoxes};
@@ -72,6 +72,30 @@ async fn a_server_that_asks_for_a_pause_has_it_and_is_a_warning() {
                 );
             }
             until("and it is over", || appliance.report()["warnings"] == 0).await;
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn whoever_writes_waits_as_he_is_asked() {
+    let (appliance, server) = (Appliance::new(), cluster());
+    server.retry_after(2);
+    server.fail_patches("gateways", &[429]);
+    let plane = DataPlane::start(&appliance.paths);
+    appliance
+        .while_running(&server, async {
+            until("served", || plane.listeners() == 1 && programmed(&server, "web")).await;
+            let of_status = |seen: &Seen| seen.method == "PATCH" && seen.path.ends_with("/status");
+            let statuses = ["gatewayclasses", "gateways", "tcproutes"]
+                .iter()
+                .flat_map(|plural| server.asked(plural))
+                .filter(of_status);
+            let mut at: Vec<_> = statuses.map(|seen| (seen.at, seen.path)).collect();
+            at.sort();
+            let refused = at.iter().position(|(_, path)| path.contains("gateways/")).unwrap();
+            // Others may have been under way with it.
+            let longest = at[refused..].windows(2).map(|pair| pair[1].0 - pair[0].0).max().unwrap();
+            assert!(longest >= Duration::from_millis(1900), "{at:?}");
         })
         .await;
 }

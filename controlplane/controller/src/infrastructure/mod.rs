@@ -23,6 +23,7 @@ use crate::backoff::Backoff;
 use crate::lease::Leads;
 use crate::metrics::Metrics;
 use crate::object::NamespacedName;
+use crate::source::cluster::Courtesy;
 use crate::source::cluster::raw::{Made, is_as_new};
 use crate::writer::{Work, Writer};
 use request::Outcome;
@@ -64,6 +65,7 @@ impl Keeper {
     /// Starts it.
     #[must_use]
     pub fn start(client: Client, leads: watch::Receiver<Leads>, metrics: Arc<Metrics>) -> Self {
+        let client = Courtesy::new("Service", &metrics).client(&client);
         Self::run(leads, |tell| Desk::new(client, tell, metrics))
     }
 }

@@ -1,8 +1,8 @@
 //! What a server may expect of who asks it for ever: a pause where it asks for one, and no haste.
 //!
-//! A layer below one kind's list and watch, where `kube`'s watcher cannot see: a `Retry-After` is waited for, and a watch that
-//! is closed at once is opened again five times at once and then every two seconds, since the watcher opens it
-//! without a pause.
+//! A layer below what lists and watches one kind, where `kube`'s watcher cannot see, and below what writes: a
+//! `Retry-After` is waited for, and a watch that is closed at once is opened again five times at once and then every two
+//! seconds, since the watcher opens it without a pause.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,7 +23,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 /// What one kind's requests have to wait for.
 #[derive(Debug)]
-pub(super) struct Courtesy {
+pub(crate) struct Courtesy {
     kind: &'static str,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
@@ -42,14 +42,14 @@ struct State {
 }
 
 impl Courtesy {
-    pub(super) fn new(kind: &'static str, metrics: &Arc<Metrics>) -> Arc<Self> {
+    pub(crate) fn new(kind: &'static str, metrics: &Arc<Metrics>) -> Arc<Self> {
         let now = Instant::now();
         let state = State { has_watched: false, full_at: now, was_told: false, not_before: now };
         Arc::new(Self { kind, metrics: Arc::clone(metrics), state: Mutex::new(state) })
     }
 
     /// `client`, with this courtesy.
-    pub(super) fn client(self: &Arc<Self>, client: &Client) -> Client {
+    pub(crate) fn client(self: &Arc<Self>, client: &Client) -> Client {
         let (inner, courtesy) = (client.clone(), Arc::clone(self));
         let service = tower::service_fn(move |request: http::Request<Body>| {
             let (client, courtesy) = (inner.clone(), Arc::clone(&courtesy));
@@ -66,7 +66,7 @@ impl Courtesy {
     }
 
     /// For how long the server wants to be left alone.
-    pub(super) fn held_for(&self) -> Duration {
+    pub(crate) fn held_for(&self) -> Duration {
         self.state().not_before.saturating_duration_since(Instant::now())
     }
 

@@ -25,7 +25,7 @@ pub use connect::{Access, AccessError, connect};
 pub use raw::{Observed, Seen};
 pub(crate) use watch::words;
 
-use courtesy::Courtesy;
+pub(crate) use courtesy::Courtesy;
 
 use crate::finding::Severity;
 use crate::metrics::Metrics;

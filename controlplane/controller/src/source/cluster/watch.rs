@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use kube::api::Api;
+use kube::core::Status;
 use kube::runtime::watcher::{self, Config, Error, Event, watcher};
 use kube::{Client, Error as ClientError, Resource};
 use tokio::sync::mpsc::Sender;
@@ -253,9 +254,18 @@ pub(super) fn told_by(error: &Error) -> String {
     }
 }
 
+/// Whether it is no want of rights that forbids to make something.
+fn is_of_a_namespace_that_goes(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 403 && causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+}
+
 /// What the API server, or the way to it, said.
 pub(crate) fn words(error: &ClientError) -> String {
     match error {
+        ClientError::Api(status) if is_of_a_namespace_that_goes(status) => {
+            format!("403 {}: nothing is made there any more", status.message)
+        }
         ClientError::Api(status) if status.code == 403 => format!(
             "403 {}: give our user the rights of deploy/kubernetes/rbac.yaml",
             status.message
@@ -265,5 +275,26 @@ pub(crate) fn words(error: &ClientError) -> String {
         }
         ClientError::Api(status) => format!("{} {}", status.code, status.message),
         other => chain(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_done_about_a_refusal_is_said() {
+        let goes = r#"{"code": 403, "message": "no", "reason": "Forbidden",
+            "details": {"causes": [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]}}"#;
+        for (status, says) in [
+            (r#"{"code": 403, "message": "no"}"#, "403 no: give our user the rights"),
+            (goes, "403 no: nothing is made there any more"),
+            (r#"{"code": 401, "message": "no"}"#, "401 no: renew the credentials"),
+            (r#"{"code": 500, "message": "no"}"#, "500 no"),
+        ] {
+            let status: Status = serde_json::from_str(status).unwrap();
+            let said = words(&ClientError::Api(status.boxed()));
+            assert!(said.starts_with(says), "{said}");
+        }
     }
 }

@@ -32,8 +32,8 @@ use crate::backoff::Backoff;
 use crate::lease::Leads;
 use crate::metrics::Metrics;
 use crate::object::{Kind, Object, ObjectKey};
-use crate::source::cluster::Observed;
 use crate::source::cluster::raw::is_as_new;
+use crate::source::cluster::{Courtesy, Observed};
 use crate::writer::{Work, Writer};
 use difference::Wanted;
 pub(crate) use difference::is_covered;
@@ -97,6 +97,7 @@ impl StatusWriter {
     /// Starts it.
     #[must_use]
     pub fn start(client: Client, leads: watch::Receiver<Leads>, metrics: Arc<Metrics>) -> Self {
+        let client = Courtesy::new("status", &metrics).client(&client);
         Self::run(leads, |tell| Desk::new(client, tell, metrics))
     }
 }
