@@ -209,7 +209,7 @@ impl Dial {
                 return Err(End::Refused(format!("it answered with a {}", other.name())));
             }
             Ok(Err(error)) => return Err(error.into()),
-            Err(_) => return Err(LinkError::Silent.into()),
+            Err(_) => return Err(LinkError::Silent(PATIENCE).into()),
         };
         let (ours, theirs) = (Release::ours(), welcome.release);
         if !ours.talks_to(theirs) {

@@ -309,11 +309,12 @@ impl Fleet {
                 }
                 member.hear(report);
             }
-            LinkEvent::Closed { link, name, .. } => {
+            LinkEvent::Closed { link, name, silence, .. } => {
                 let Some(member) = self.members.get_mut(&name) else { return };
                 if member.link.as_ref().is_some_and(|it| it.id == link) {
                     member.link = None;
-                    member.away_since = Some(Instant::now());
+                    let gone = Instant::now();
+                    member.away_since = Some(gone.checked_sub(silence).unwrap_or(gone));
                     member.last_seen = Some(now);
                 }
             }

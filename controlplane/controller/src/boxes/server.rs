@@ -70,6 +70,8 @@ pub enum LinkEvent {
         name: String,
         /// Why, in words.
         reason: String,
+        /// For how long the box had said nothing, if that is why.
+        silence: Duration,
     },
 }
 

@@ -78,6 +78,10 @@ pub(super) async fn run(
         end = cut(&card, epoch, &until, shared) => end,
         end = session.talk(reader, &mut writer, wanted, &whole) => end,
     };
+    let silence = match &end {
+        End::Link(LinkError::Silent(time)) => *time,
+        _ => Duration::ZERO,
+    };
     let reason = match end {
         End::Link(error) => error.to_string(),
         End::Refused(refused) => {
@@ -92,7 +96,7 @@ pub(super) async fn run(
         }
     };
     warn!(box_name = name, %from, reason, "link to a box ended");
-    let closed = LinkEvent::Closed { link, name, reason };
+    let closed = LinkEvent::Closed { link, name, reason, silence };
     let _ = shared.events.send(FleetEvent::Link(Box::new(closed))).await;
 }
 

@@ -1,7 +1,8 @@
 //! Messages over a socket, with patience.
 //!
 //! A frame that has begun must go on: each 64 KiB of it are waited for [`PATIENCE`], in either direction, so that
-//! a slow link carries a large bundle and a dead one is noticed.
+//! a slow link carries a large bundle and a dead one is noticed. Between frames the other end may be silent for
+//! [`SILENCE`]: two of its pings are lost then, or it is.
 
 use std::io;
 use std::time::Duration;
@@ -15,7 +16,9 @@ use super::message::Malformed;
 
 /// Each end says something at least this often.
 pub const PING: Duration = Duration::from_secs(5);
-/// Who is silent for so long is gone.
+/// Whose next frame does not begin within this time is gone.
+pub const SILENCE: Duration = Duration::from_secs(12);
+/// How long a frame that has begun may pause.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 /// The bytes that may take [`PATIENCE`].
 const PIECE: usize = 64 << 10;
@@ -27,8 +30,8 @@ pub enum LinkError {
     #[error("closed by the other end")]
     Closed,
     /// The other end is silent.
-    #[error("silent for {} s", PATIENCE.as_secs())]
-    Silent,
+    #[error("silent for {} s", .0.as_secs())]
+    Silent(Duration),
     /// The kernel, or TLS, says so.
     #[error("{0}")]
     Io(io::Error),
@@ -62,13 +65,13 @@ pub async fn receive(
 ) -> Result<Message, LinkError> {
     loop {
         let mut head = [0; HEAD];
-        patiently(from.read_exact(&mut head)).await?;
+        within(SILENCE, from.read_exact(&mut head)).await?;
         let head = Head::read(head, most)?;
         let mut payload = Vec::new();
         while payload.len() < head.payload_bytes {
             let piece = (head.payload_bytes - payload.len()).min(PIECE);
             let mut piece = from.take(piece as u64);
-            if patiently(piece.read_to_end(&mut payload)).await? == 0 {
+            if within(PATIENCE, piece.read_to_end(&mut payload)).await? == 0 {
                 return Err(LinkError::Closed);
             }
         }
@@ -88,15 +91,18 @@ pub async fn send(to: &mut (impl AsyncWrite + Unpin), message: &Message) -> Resu
     // Small messages in one write, so in one TLS record.
     let first = [&head[..], &payload].concat();
     for piece in first.chunks(PIECE).chain(tail.chunks(PIECE)) {
-        patiently(to.write_all(piece)).await?;
+        within(PATIENCE, to.write_all(piece)).await?;
     }
-    patiently(to.flush()).await
+    within(PATIENCE, to.flush()).await
 }
 
-async fn patiently<T>(doing: impl Future<Output = io::Result<T>>) -> Result<T, LinkError> {
-    match timeout(PATIENCE, doing).await {
+async fn within<T>(
+    time: Duration,
+    doing: impl Future<Output = io::Result<T>>,
+) -> Result<T, LinkError> {
+    match timeout(time, doing).await {
         Ok(done) => Ok(done?),
-        Err(_) => Err(LinkError::Silent),
+        Err(_) => Err(LinkError::Silent(time)),
     }
 }
 
@@ -151,9 +157,13 @@ mod tests {
         let (mut one, mut other) = tokio::io::duplex(1000);
         one.write_all(&[0, 0, 0, 9, 1, b'{']).await.unwrap();
         let error = receive(&mut other, MOST).await.unwrap_err();
-        assert!(matches!(error, LinkError::Silent), "{error}");
+        assert!(matches!(error, LinkError::Silent(PATIENCE)), "{error}");
         let (mut full, _reader) = tokio::io::duplex(2);
         let error = send(&mut full, &Message::Ping).await.unwrap_err();
-        assert!(matches!(error, LinkError::Silent), "{error}");
+        assert!(matches!(error, LinkError::Silent(PATIENCE)), "{error}");
+        let (_quiet, mut other) = tokio::io::duplex(1000);
+        let error = receive(&mut other, MOST).await.unwrap_err();
+        assert!(matches!(error, LinkError::Silent(SILENCE)), "{error}");
+        assert!(2 * PING < SILENCE, "a ping that is late is no silence");
     }
 }
