@@ -1,19 +1,16 @@
 //! The beginning of a connection: who is there, and what may it have?
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, info};
 
 use super::server::Shared;
-use super::session;
 use crate::link::message::{Hello, Issued, Join, Message, Reason, Refused, Welcome};
 use crate::link::stream::{receive, send};
 use crate::link::{Release, frame};
@@ -27,77 +24,86 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 type Stream = TlsStream<TcpStream>;
 
-/// Serves one connection to its end.
-pub(super) async fn serve(
+/// Who connected, by what he says first, and his certificate.
+pub(super) struct Caller {
+    stream: Stream,
+    first: Message,
+    certificate: Option<CertificateDer<'static>>,
+}
+
+/// Hears who is there; `None` if that was nothing.
+pub(super) async fn hear(
     stream: TcpStream,
     from: SocketAddr,
     acceptor: &TlsAcceptor,
-    shared: &Arc<Shared>,
-    at_the_door: OwnedSemaphorePermit,
-) {
-    let from_text = from.to_string();
-    let stream = match timeout(PATIENCE, acceptor.accept(stream)).await {
+    shared: &Shared,
+) -> Option<Caller> {
+    let refuse = |reason, message: &str| {
+        shared.counts.refuse(reason, &from.to_string(), message);
+        None
+    };
+    let mut stream = match timeout(PATIENCE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return shared.counts.refuse("tls", &from_text, &error.to_string()),
-        Err(_) => return shared.counts.refuse("silent", &from_text, "no handshake"),
+        Ok(Err(error)) => return refuse("tls", &error.to_string()),
+        Err(_) => return refuse("silent", "no handshake"),
     };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let certificate = certificate.map(|certificate| certificate.clone().into_owned());
-    let mut stream = stream;
-    let first = match timeout(PATIENCE, receive(&mut stream, frame::MOST_OF_A_STRANGER)).await {
-        Ok(Ok(message)) => message,
-        Ok(Err(error)) => return shared.counts.refuse("protocol", &from_text, &error.to_string()),
-        Err(_) => return shared.counts.refuse("silent", &from_text, "no word after the handshake"),
-    };
-    let greeted = match (first, certificate) {
-        (Message::Join(join), _) => joined(&join, shared).await.map(Greeted::Joined),
-        (Message::Hello(hello), Some(certificate)) => greet(hello, &certificate, shared),
-        (Message::Hello(_), None) => {
-            let message = "a box without a certificate may only join: use `penstock join`";
-            Err(Refused::new(Reason::NoCertificate, message))
-        }
-        (other, _) => {
-            let message = format!("a connection does not begin with a {}", other.name());
-            Err(Refused::new(Reason::Protocol, message))
-        }
-    };
-    match greeted {
-        Ok(Greeted::Member { card, hello, epoch }) => {
-            drop(at_the_door);
-            session::run(stream, from, card, hello, epoch, shared).await;
-        }
-        Ok(Greeted::Joined(issued)) => {
-            let _ = timeout(FAREWELL, send(&mut stream, &Message::Joined(issued))).await;
-            farewell(stream).await;
-        }
-        Err(refused) => {
-            // That another leads is no one's fault, and boxes look for the leader all the time.
-            match refused.reason {
-                Reason::NotTheLeader => debug!(from = from_text, "sent on: we do not lead"),
-                reason => shared.counts.refuse(word(reason), &from_text, &refused.message),
-            }
-            let _ = timeout(FAREWELL, send(&mut stream, &Message::Refused(refused))).await;
-            farewell(stream).await;
-        }
+    match timeout(PATIENCE, receive(&mut stream, frame::MOST_OF_A_STRANGER)).await {
+        Ok(Ok(first)) => Some(Caller { stream, first, certificate }),
+        Ok(Err(error)) => refuse("protocol", &error.to_string()),
+        Err(_) => refuse("silent", "no word after the handshake"),
     }
 }
 
-/// Closes, and waits for the other end to do so: a reset would overtake what it has not read yet.
-async fn farewell(mut stream: Stream) {
+/// What becomes of a caller.
+pub(super) enum Greeted {
+    /// A box that is let in.
+    Member { stream: Stream, card: Card, hello: Hello, epoch: u64 },
+    /// One that has a certificate now: it is told, and connects again.
+    Joined(Stream, Message),
+    /// One that is told why not.
+    Refused(Stream, Message),
+}
+
+/// Decides that.
+pub(super) async fn greet(caller: Caller, from: SocketAddr, shared: &Shared) -> Greeted {
+    let Caller { stream, first, certificate } = caller;
+    let refused = match (first, certificate) {
+        (Message::Join(join), _) => match joined(&join, shared).await {
+            Ok(issued) => return Greeted::Joined(stream, Message::Joined(issued)),
+            Err(refused) => refused,
+        },
+        (Message::Hello(hello), Some(certificate)) => match admit(&hello, &certificate, shared) {
+            Ok((card, epoch)) => return Greeted::Member { stream, card, hello, epoch },
+            Err(refused) => refused,
+        },
+        (Message::Hello(_), None) => {
+            let message = "a box without a certificate may only join: use `penstock join`";
+            Refused::new(Reason::NoCertificate, message)
+        }
+        (other, _) => {
+            let message = format!("a connection does not begin with a {}", other.name());
+            Refused::new(Reason::Protocol, message)
+        }
+    };
+    // That another leads is no one's fault, and boxes look for the leader all the time.
+    match refused.reason {
+        Reason::NotTheLeader => debug!(%from, "sent on: we do not lead"),
+        reason => shared.counts.refuse(word(reason), &from.to_string(), &refused.message),
+    }
+    Greeted::Refused(stream, Message::Refused(refused))
+}
+
+/// Says the last word, closes, and waits for the other end to do so: a reset would overtake what it has not read yet.
+pub(super) async fn dismiss(mut stream: Stream, last: &Message) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let _ = timeout(FAREWELL, send(&mut stream, last)).await;
     let closing = async {
         let _ = stream.shutdown().await;
         let _ = stream.read(&mut [0; 64]).await;
     };
     let _ = timeout(FAREWELL, closing).await;
-}
-
-/// What came of the first words.
-enum Greeted {
-    /// A box that was let in.
-    Member { card: Card, hello: Hello, epoch: u64 },
-    /// One that has its certificate now.
-    Joined(Issued),
 }
 
 /// What reasons are called in counters.
@@ -118,11 +124,11 @@ pub(super) fn word(reason: Reason) -> &'static str {
 }
 
 /// Whether a box is let in, and in which epoch we lead it.
-fn greet(
-    hello: Hello,
+fn admit(
+    hello: &Hello,
     certificate: &CertificateDer<'_>,
     shared: &Shared,
-) -> Result<Greeted, Refused> {
+) -> Result<(Card, u64), Refused> {
     let card = Card::of(certificate).map_err(|fault| Refused::new(Reason::UnknownBox, fault.0))?;
     check_release(hello.release)?;
     let epoch = epoch(shared)?;
@@ -135,7 +141,7 @@ fn greet(
         );
         return Err(Refused::new(Reason::Epoch, message));
     }
-    Ok(Greeted::Member { card, hello, epoch })
+    Ok((card, epoch))
 }
 
 fn check_release(theirs: Release) -> Result<(), Refused> {

@@ -17,6 +17,7 @@ pub mod admission;
 mod build;
 pub mod carries;
 pub mod desk;
+mod door;
 pub mod fleet;
 mod greeting;
 mod member;

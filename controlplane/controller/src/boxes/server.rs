@@ -1,7 +1,7 @@
 //! Where boxes come in: a port, and a thread of its own for all that happens behind it.
 //!
-//! A handshake costs a signature and a stranger costs nothing: so many may be at the door at once, each for so long,
-//! and who proves nothing is turned away with a counter and, once a second at most, a log line.
+//! A handshake costs a signature and a stranger costs nothing: so many may be at the door (`door.rs`) at once, each
+//! for so long, and who proves nothing is turned away with a counter and, once a second at most, a log line.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,16 +18,16 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 use super::admission::Admission;
+use super::door::{Door, Place};
 use super::fleet::FleetEvent;
-use super::greeting;
+use super::greeting::{self, Greeted};
+use super::session;
 use crate::lease::Leads;
 use crate::link::Bundle;
 use crate::link::message::{Hello, Report};
 use crate::pki::keeper::{Keeper, Record};
 use crate::pki::{Authority, Identity, Unusable, tls};
 
-/// So many may be at the door at once.
-const MOST_AT_THE_DOOR: usize = 64;
 /// So many links there may be.
 const MOST_LINKS: usize = 4096;
 /// How often one reason is logged.
@@ -255,7 +255,7 @@ async fn listen(listener: std::net::TcpListener, acceptor: TlsAcceptor, shared: 
         Ok(listener) => listener,
         Err(error) => return warn!(%error, "boxes are not served"),
     };
-    let door = Arc::new(Semaphore::new(MOST_AT_THE_DOOR));
+    let door = Arc::new(Door::default());
     let links = Arc::new(Semaphore::new(MOST_LINKS));
     loop {
         let (stream, from) = match listener.accept().await {
@@ -266,18 +266,47 @@ async fn listen(listener: std::net::TcpListener, acceptor: TlsAcceptor, shared: 
                 continue;
             }
         };
-        let at_the_door = Arc::clone(&door).try_acquire_owned();
-        let place = Arc::clone(&links).try_acquire_owned();
-        let (Ok(at_the_door), Ok(place)) = (at_the_door, place) else {
+        let Ok(link) = Arc::clone(&links).try_acquire_owned() else {
             shared.counts.refuse("busy", &from.to_string(), "too many at once");
             continue; // dropping it closes it
         };
         prepare(&stream);
+        let place = door.enter(from.ip());
         let (acceptor, shared) = (acceptor.clone(), Arc::clone(shared));
         tokio::task::spawn_local(async move {
-            greeting::serve(stream, from, &acceptor, &shared, at_the_door).await;
-            drop(place);
+            serve(stream, from, &acceptor, &shared, place).await;
+            drop(link);
         });
+    }
+}
+
+/// Serves one connection to its end.
+async fn serve(
+    stream: TcpStream,
+    from: SocketAddr,
+    acceptor: &TlsAcceptor,
+    shared: &Arc<Shared>,
+    mut place: Place,
+) {
+    let heard = tokio::select! {
+        heard = greeting::hear(stream, from, acceptor, shared) => heard,
+        () = place.lost() => {
+            let message = "made room for others: too many at once have not said who they are";
+            return shared.counts.refuse("crowded-out", &from.to_string(), message);
+        }
+    };
+    let Some(caller) = heard else { return };
+    // Whoever has a token is not sent away in the middle: it would be used up for nothing.
+    match greeting::greet(caller, from, shared).await {
+        Greeted::Member { stream, card, hello, epoch } => {
+            drop(place);
+            session::run(stream, from, card, hello, epoch, shared).await;
+        }
+        Greeted::Joined(stream, last) => greeting::dismiss(stream, &last).await,
+        Greeted::Refused(stream, last) => tokio::select! {
+            () = greeting::dismiss(stream, &last) => {}
+            () = place.lost() => {}
+        },
     }
 }
 

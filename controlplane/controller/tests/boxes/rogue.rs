@@ -1,8 +1,9 @@
 //! What those who do not belong get: at the controller's port, and at the box.
 
+use std::cell::RefCell;
 use std::fs;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use penstock_controlplane::agent::join::join;
 use penstock_controlplane::boxes::desk::{Answer, Ask};
@@ -16,7 +17,7 @@ use penstock_controlplane::pki::keeper::Record;
 use penstock_controlplane::pki::{Authority, Credentials, Identity, Token, tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::site::{Controller, Edge, box_object, gateway, run, until};
@@ -148,6 +149,43 @@ fn who_does_not_belong_is_refused_and_counted() {
     });
 }
 
+/// Connections to the boxes' port that begin a handshake and never go on, one each 5 ms.
+async fn never_finish(controller: &Controller, held: &RefCell<Vec<TcpStream>>) {
+    loop {
+        let mut stream = TcpStream::connect(controller.address).await.unwrap();
+        stream.write_all(&[22, 3, 1, 1, 0]).await.unwrap(); // of a record of 256 bytes, the head
+        held.borrow_mut().push(stream);
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[test]
+fn strangers_who_never_say_who_they_are_delay_no_box() {
+    run(async {
+        let controller = Controller::new(&(box_object("edge-1", "") + &gateway("web", 80)));
+        controller.start();
+        let token = controller.token("edge-1").await;
+        let held = RefCell::new(Vec::new());
+        let boxes = async {
+            until("all places are taken", || held.borrow().len() > 100).await;
+            let mut edge = Edge::strange();
+            let begin = Instant::now();
+            join(&token, &edge.appliance.paths.state_dir).await.unwrap();
+            edge.start();
+            until("it is in sync", || controller.boxes()["in_sync"] == 1).await;
+            let took = begin.elapsed();
+            assert!(took < Duration::from_secs(3), "{took:?}"); // before a stranger's time is over
+            until("they made room", || controller.refused("crowded-out") > 30).await;
+            assert_eq!((controller.refused("busy"), controller.refused("silent")), (0, 0));
+            assert!(edge.is_linked());
+        };
+        tokio::select! {
+            () = never_finish(&controller, &held) => {}
+            () = boxes => {}
+        }
+    });
+}
+
 #[test]
 fn one_that_is_revoked_is_cut_at_once_and_stays_out() {
     run(async {
@@ -175,7 +213,7 @@ fn one_that_is_revoked_is_cut_at_once_and_stays_out() {
         controller.write("boxes", &box_object("edge-2", ""));
         until("a Box that is deleted is none", || !edge.is_linked()).await;
         until("and says so", || edge.tells("no Box edge-1")).await;
-        tokio::time::sleep(Duration::from_millis(1100)).await; // made in another second: another Box
+        sleep(Duration::from_millis(1100)).await; // made in another second: another Box
         controller.write("boxes", &both(""));
         until("one that is made anew is another", || edge.tells("was deleted")).await;
         assert!(!edge.is_linked());
