@@ -243,6 +243,7 @@ impl Fleet {
             match bundle {
                 Some(Ok(mut bundle)) => {
                     bundle.version = self.numbers.of(digest);
+                    self.server.counts.count(|counted| counted.bundles_built += 1);
                     self.bundles.insert(Arc::clone(&selection), Arc::new(bundle));
                 }
                 Some(Err(fault)) => {

@@ -119,6 +119,8 @@ pub struct Counted {
     pub joined: u64,
     /// Certificates that were renewed.
     pub renewed: u64,
+    /// Bundles that were made, each with another digest than the last.
+    pub bundles_built: u64,
     /// Bundles that were sent.
     pub bundles_sent: u64,
     /// Their bytes, packed.

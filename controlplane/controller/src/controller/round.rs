@@ -546,7 +546,7 @@ impl Round {
     pub(super) fn beat(&mut self) -> Vec<ObjectKey> {
         if let Consumers::Boxes(fleet) = &mut self.consumers {
             fleet.beat();
-            self.telling.report.boxes = Some(boxed::told(fleet));
+            self.tell_of_boxes();
             self.tell_report();
         }
         self.telling.beat();

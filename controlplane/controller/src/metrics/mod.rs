@@ -4,6 +4,7 @@
 //! results: how many series there are does not depend on how many objects there are. The names begin with
 //! `penstock_controlplane_`; [`serve`] hands them out.
 
+mod boxes;
 pub mod serve;
 
 use std::fmt;
@@ -22,6 +23,7 @@ use prometheus_client::registry::{Registry, Unit};
 pub use serve::Address;
 
 use crate::health::Counters;
+use crate::report::Boxes;
 
 /// A series has one label, or two.
 type Labels<const N: usize> = [(&'static str, &'static str); N];
@@ -95,6 +97,7 @@ pub struct Metrics {
     pub checks: Counters,
     backends_asked: Gauge,
     backends_unhealthy: Gauge,
+    boxes: boxes::Numbers,
 }
 
 impl fmt::Debug for Metrics {
@@ -143,6 +146,7 @@ impl Metrics {
             checks: Counters::default(),
             backends_asked: Gauge::default(),
             backends_unhealthy: Gauge::default(),
+            boxes: boxes::Numbers::default(),
         }
     }
 
@@ -156,6 +160,7 @@ impl Metrics {
         self.name_work(&mut names);
         self.name_cluster(&mut names);
         self.name_checks(&mut names);
+        self.boxes.name(&mut names);
         self.registry = names;
         self
     }
@@ -401,6 +406,11 @@ impl Metrics {
         Err(missing.to_owned())
     }
 
+    /// How boxes elsewhere are.
+    pub fn boxes(&self, told: &Boxes) {
+        self.boxes.tell(told);
+    }
+
     /// Every number, as OpenMetrics text.
     #[must_use]
     pub fn text(&self) -> String {
@@ -465,6 +475,29 @@ mod tests {
             line.strip_prefix("penstock_controlplane_resident_memory_bytes ")?.parse::<i64>().ok()
         });
         assert!(memory.is_some_and(|bytes| bytes > 1 << 20), "{memory:?}");
+    }
+
+    #[test]
+    fn boxes_are_counted() {
+        let metrics = Metrics::default();
+        let mut told = Boxes { boxes: 3, connected: 2, in_sync: 1, ..Boxes::default() };
+        told.counted.bundles_built = 4;
+        told.counted.bundle_bytes_sent = 5000;
+        told.counted.refused.insert("tls", 6);
+        metrics.boxes(&told);
+        metrics.boxes(&told);
+        let text = metrics.text();
+        for line in [
+            "penstock_controlplane_boxes 3",
+            "penstock_controlplane_boxes_connected 2",
+            "penstock_controlplane_boxes_in_sync 1",
+            "penstock_controlplane_box_bundles_built_total 4",
+            "penstock_controlplane_box_bundles_sent_total 0",
+            "penstock_controlplane_box_bundles_sent_bytes_total 5000",
+            "penstock_controlplane_box_connections_refused_total{reason=\"tls\"} 6",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
     }
 
     #[test]

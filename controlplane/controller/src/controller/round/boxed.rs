@@ -34,7 +34,15 @@ impl Round {
             self.progress.boxes = Some(Arc::new(boxes));
             self.ledger.note_all(true);
         }
-        self.telling.report.boxes = Some(told(fleet));
+        self.tell_of_boxes();
+    }
+
+    /// How many boxes there are and what was counted, for the report and the metrics.
+    pub(super) fn tell_of_boxes(&mut self) {
+        let Consumers::Boxes(fleet) = &self.consumers else { return };
+        let told = told(fleet);
+        self.metrics.boxes(&told);
+        self.telling.report.boxes = Some(told);
     }
 
     /// What is told of the controller of this box.
@@ -99,7 +107,7 @@ fn faults(errors: &[ObjectError]) -> Vec<Fault> {
 }
 
 /// What is told of boxes.
-pub(super) fn told(fleet: &Fleet) -> Boxes {
+fn told(fleet: &Fleet) -> Boxes {
     let (boxes, connected, in_sync) = fleet.census();
     Boxes {
         address: fleet.address().to_string(),
