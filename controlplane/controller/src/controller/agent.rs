@@ -15,7 +15,7 @@ use super::round::Round;
 use super::{Desk, Paths, StartError, beat, here, take};
 use crate::agent::kept::{Epochs, Kept};
 use crate::agent::{Dial, Heard};
-use crate::link::message::{Delivery, RefusedBundle, Report};
+use crate::link::message::{Delivery, Fault, RefusedBundle, Report};
 use crate::link::{Bundle, Contents, Digest};
 use crate::pki::Credentials;
 use crate::report;
@@ -94,6 +94,8 @@ struct Work {
     in_force: Option<(u64, Digest)>,
     /// Objects of it that we do not know.
     unread: usize,
+    /// Listeners of it that come to nothing here.
+    not_served: Vec<Fault>,
     refused: Option<RefusedBundle>,
     /// The bundle that is read now.
     next: Option<Arc<Delivery>>,
@@ -119,6 +121,7 @@ impl Work {
             kept: Kept::open(&paths.state_dir),
             in_force: None,
             unread: 0,
+            not_served: Vec::new(),
             refused: None,
             next: None,
             reading: None,
@@ -158,6 +161,7 @@ impl Work {
         }
         info!(version = bundle.version, digest = ?bundle.digest, "bundle in force");
         self.round.translate();
+        self.not_served = self.round.not_served();
     }
 
     fn hear(&mut self, heard: Heard) {
@@ -201,7 +205,7 @@ impl Work {
 
     /// Says what we do, to the controller and to `penstock status`.
     fn report(&mut self) {
-        let (dataplane, l7) = self.round.consumers();
+        let (dataplane, l7) = self.round.consumers(&self.not_served);
         let (version, digest) = self.in_force.unzip();
         let (version, epoch) = (version.unwrap_or_default(), self.heard.epoch);
         let (refused, unread) = (self.refused.clone(), self.unread);

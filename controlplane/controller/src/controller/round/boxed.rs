@@ -51,12 +51,12 @@ impl Round {
         self.telling.report.config_dir = std::path::PathBuf::new(); // it is not read
     }
 
-    /// What the data plane and the L7 tier here say of what is wanted.
-    pub(in super::super) fn consumers(&self) -> (Consumer, Consumer) {
+    /// What the data plane and the L7 tier here say of what is wanted, and [`Self::not_served`].
+    pub(in super::super) fn consumers(&self, not_served: &[Fault]) -> (Consumer, Consumer) {
         let acknowledged = self.translated && self.is_forwarded();
         let refused = self.progress.refused.as_ref();
         let mut faults = faults(refused.map(|it| &it.errors).unwrap_or(&self.progress.errors));
-        faults.extend(self.not_served());
+        faults.extend_from_slice(not_served);
         faults.truncate(MOST_FAULTS);
         let dataplane = Consumer {
             connected: self.telling.report.connected,
@@ -77,8 +77,8 @@ impl Round {
         (dataplane, l7)
     }
 
-    /// The listeners that we are to serve, and that come to nothing here.
-    fn not_served(&self) -> impl Iterator<Item = Fault> {
+    /// The listeners that we are to serve, and that come to nothing here. O(listeners): asked for once a translation.
+    pub(in super::super) fn not_served(&self) -> Vec<Fault> {
         let (state, l7) = (&self.translation().state, &self.translation().l7);
         let read: BTreeSet<&Name> = l7.places.values().flat_map(|it| it.keys()).collect();
         let is_missing = move |name: &&String| {
@@ -86,14 +86,15 @@ impl Round {
             !name.is_some_and(|name| state.listeners.contains_key(&name) || read.contains(&name))
         };
         let missing = self.only.iter().flat_map(|only| only.iter()).filter(is_missing);
-        missing.take(MOST_FAULTS).map(|name| Fault {
+        let fault = |name: &String| Fault {
             kind: "listener".to_owned(),
             name: name.clone(),
             message: format!(
                 "Penstock {} on this box does not serve it: look at the box's `penstock status`",
                 env!("CARGO_PKG_VERSION")
             ),
-        })
+        };
+        missing.take(MOST_FAULTS).map(fault).collect()
     }
 }
 
