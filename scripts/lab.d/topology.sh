@@ -19,16 +19,36 @@
 #
 # Replies of full NAT go to the SNAT address on the LAN; those of DNAT go to the client, and so take
 # the backends' default route, which is the box.
+#
+# With several boxes (`lab up --boxes N`) these are box1, box2 …, the last number of each its own plus one, and of
+# its SNAT address plus 200. The VIPs are routed, and clientN's way to them is boxN, as a router's ECMP might have it.
+# They reach controller, .1 of the management network, where stranger is, too.
 
 CLIENTS=(client1 client2)
 BACKENDS=(backend1 backend2 backend3 backend4)
 HOSTS=(box fabric router "${CLIENTS[@]}" "${BACKENDS[@]}")
-BOX_ADDRESS=10.10.0.2
 LAN6=2001:db8:10:: CLIENTS6=2001:db8:11::
 NODE_ADDRESS=10.10.0.20 NODE_ADDRESS6=2001:db8:10::20
 PODS=10.10.2.0/24 PODS6=2001:db8:12::
 API_ADDRESS=10.10.3.1
 POOL=10.10.4.0/24
+CONTROLLER_ADDRESS=$API_ADDRESS
+
+# select_box HOST: which box is meant from here on. `box` is the only one, `box2` the second of several.
+select_box() {
+  local number=${1#box}
+  BOX=$1
+  number=${number:-1}
+  # shellcheck disable=SC2034  # for those who source this
+  PORT=lan$((number - 1)) SNAT_HOST=$((number + 199)) MAC_END=$number
+  BOX_HOST=$((number + 1))
+  BOX_ADDRESS=10.10.0.$BOX_HOST
+  # Its sockets, configuration and state; and what follows the names of its processes.
+  FILES=$DIR/$1 SUFFIX=-$1
+  # shellcheck disable=SC2034
+  [[ $1 != box ]] || FILES=$DIR SUFFIX=''
+}
+select_box box
 
 in_host() {
   local host=$1
@@ -93,7 +113,7 @@ build_topology() {
   local host number
   for host in "${HOSTS[@]}"; do add_host "$host"; done
   forwards router
-  forwards box
+  [[ " ${HOSTS[*]} " != *" box "* ]] || forwards box
   bridge fabric lan
   wire router fabric lan lan
   address router lan 10.10.0.1/24
@@ -158,6 +178,35 @@ build_cluster_topology() {
   ip -n "$LAB-router" route add "$POOL" via "$BOX_ADDRESS"
 }
 
+# Instead of box there are so many. Before the topology is built.
+name_boxes() {
+  local number
+  BOXES=() CLIENTS=()
+  for ((number = 1; number <= $1; number++)); do
+    BOXES+=("box$number")
+    CLIENTS+=("client$number")
+  done
+  HOSTS=("${BOXES[@]}" fabric router "${CLIENTS[@]}" "${BACKENDS[@]}" controller stranger)
+}
+
+# The management network of boxes, and the clients' ways to the VIPs.
+build_boxes_topology() {
+  local host number
+  bridge controller management
+  address controller management "$CONTROLLER_ADDRESS/24"
+  wire stranger controller management management
+  address stranger management 10.10.3.99/24
+  for host in "${BOXES[@]}"; do
+    select_box "$host"
+    number=${host#box}
+    forwards "$host"
+    wire "$host" controller management management
+    address "$host" management "10.10.3.$BOX_HOST/24"
+    ip -n "$LAB-router" rule add from "10.10.1.1$number" lookup "10$number"
+    ip -n "$LAB-router" route add "$POOL" via "$BOX_ADDRESS" table "10$number"
+  done
+}
+
 # The box's way to pods, if there is a cluster. Its interface to the LAN must be there.
 route_to_pods() {
   [[ -e /run/netns/$LAB-node ]] || return 0
@@ -166,7 +215,7 @@ route_to_pods() {
 }
 
 is_host() {
-  [[ " ${HOSTS[*]} node " == *" $1 "* || $1 =~ ^pod-[0-9]+$ ]]
+  [[ " ${HOSTS[*]} node controller stranger " == *" $1 "* || $1 =~ ^(pod-[0-9]+|box[1-9]|client[1-9])$ ]]
 }
 
 # Those hosts that there are, pods among them.

@@ -21,11 +21,13 @@
 //! | `odd`         | packets that no host sends, built by Scapy, end as promised                     |
 //! | `pmtu`        | what a router says of packets that do not fit reaches their sender             |
 //! | `l7`          | HTTP and HTTPS end on the VIP; the L7 tier may be killed, and no L4 flow notices |
+//! | `boxes`       | three boxes told what to do by a controller elsewhere serve alike, and outlive it |
 //! | `cluster`     | objects from an API server and real pods; `scripts/test cluster` alone runs it  |
 //!
 //! `network` is the lab as a value, `site` the Gateway API objects that a test puts in the folder,
 //! `counters` what the programs say about themselves.
 
+mod boxes;
 mod change;
 mod checks;
 mod churn;

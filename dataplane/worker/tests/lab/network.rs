@@ -103,8 +103,13 @@ impl Lab {
 
     /// Starts `penstock-lab-peer` on a host, to run beside what the test does meanwhile.
     pub(crate) fn start_peer(&self, host: &str, arguments: &[&str]) -> Running {
+        self.start(host, &[&["penstock-lab-peer"], arguments].concat())
+    }
+
+    /// Starts a command on a host, to run beside what the test does meanwhile.
+    pub(crate) fn start(&self, host: &str, command_line: &[&str]) -> Running {
         let mut command = Command::new(lab_script());
-        command.args(["exec", host, "penstock-lab-peer"]).args(arguments);
+        command.args(["exec", host]).args(command_line);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("scripts/lab starts");
         let said = BufReader::new(child.stdout.take().expect("it was asked for"));
         Running { child, said }
@@ -126,8 +131,14 @@ impl Lab {
     /// The end of the programs' logs, for the message of a test that fails.
     fn logs(&self) -> String {
         let mut logs = String::new();
-        for name in ["penstock-dataplane", "penstock-controlplane", "penstock-l7"] {
-            let path = self.directory.join("log").join(format!("{name}.log"));
+        let entries = std::fs::read_dir(self.directory.join("log")).into_iter().flatten().flatten();
+        let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
+        let is_ours = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("penstock-"))
+        };
+        paths.retain(is_ours);
+        paths.sort();
+        for path in paths {
             let log = std::fs::read_to_string(&path).unwrap_or_default();
             let lines: Vec<_> = log.lines().collect();
             let end = lines[lines.len().saturating_sub(25)..].join("\n");
