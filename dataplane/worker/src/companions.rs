@@ -1,12 +1,13 @@
 //! The companion interfaces seen together: which stands beside which port, which of our addresses
-//! each holds, and whom the kernel shall ask for a MAC.
+//! each holds and tells its link of, and whom the kernel shall ask for a MAC.
 
+mod announcer;
 mod plan;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use penstock_dpdk::{Mbuf, Mempool};
@@ -15,13 +16,15 @@ use penstock_forward::{Fib, NextHopKey};
 use rtrb::Producer;
 use tracing::{info, warn};
 
-use self::plan::{Ground, Plan};
+pub use self::announcer::Announced;
+use self::{
+    announcer::Announcer,
+    plan::{Ground, Plan},
+};
 use crate::{
     hosts::Hosts,
     in_use::InUse,
-    kernel::{
-        Addresses, KernelError, KernelView, Link, MacAddr, Mirror, Reconciled, announcements,
-    },
+    kernel::{Addresses, KernelError, KernelView, Link, MacAddr, Mirror, Reconciled, announcement},
     snapshot::{AddressSet, Translator},
 };
 
@@ -33,9 +36,20 @@ pub struct CompanionFacts {
     pub to_port: Producer<Mbuf>,
 }
 
+impl CompanionFacts {
+    /// Announces an address out of the port; whether there was room for that.
+    fn send(&mut self, address: IpAddr, mempool: &Mempool) -> bool {
+        let mbuf = mempool.alloc().filter(|_| !self.to_port.is_full());
+        mbuf.is_some_and(|mut mbuf| {
+            mbuf.append(&announcement(address, self.mac)).is_ok() && self.to_port.push(mbuf).is_ok()
+        })
+    }
+}
+
 /// All companions, and what we keep on them.
 pub struct Companions {
     companions: Vec<CompanionFacts>,
+    announcers: Vec<Announcer>,
     addresses: Addresses,
     mempool: Mempool,
     /// What was there besides when all addresses were last kept.
@@ -43,7 +57,6 @@ pub struct Companions {
     /// Addresses that are wanted or kept otherwise than when they were last looked at.
     touched: BTreeSet<IpAddr>,
     refused: BTreeMap<IpAddr, String>,
-    unannounced: Vec<(usize, Vec<IpAddr>)>,
     just_started: bool,
     started: Instant,
     in_use: InUse,
@@ -56,13 +69,13 @@ impl Companions {
     /// If netlink cannot be used.
     pub fn new(companions: Vec<CompanionFacts>, mempool: Mempool) -> Result<Self, KernelError> {
         Ok(Self {
+            announcers: companions.iter().map(|_| Announcer::new()).collect(),
             companions,
             addresses: Addresses::open()?,
             mempool,
             ground: None,
             touched: BTreeSet::new(),
             refused: BTreeMap::new(),
-            unannounced: Vec::new(),
             just_started: true,
             started: Instant::now(),
             in_use: InUse::default(),
@@ -102,8 +115,8 @@ impl Companions {
             let link = view.links.iter().find(|link| usize::from(link.port) == at);
             let Some(link) = link else { continue };
             let done = self.addresses.change(link.index, &link.name, &wanted, &unwanted);
-            let (new, refused) = told(link, done);
-            self.announce_later(at, new);
+            self.announce_from_now(at, &done.added, &done.removed);
+            let refused = told(link, done);
             warn_of_new(&refused, known);
             self.refused.extend(refused);
         }
@@ -119,7 +132,10 @@ impl Companions {
         for at in 0..self.companions.len() {
             // One that was deleted comes back with another index, and is seen to then.
             let link = view.links.iter().find(|link| usize::from(link.port) == at);
-            let Some(link) = link else { continue };
+            let Some(link) = link else {
+                self.announcers[at].forget_all();
+                continue;
+            };
             let none = BTreeSet::new();
             refused.extend(self.reconcile(at, link, by_companion.get(&at).unwrap_or(&none)));
         }
@@ -161,40 +177,50 @@ impl Companions {
                 return wanted.iter().map(|address| (*address, error.to_string())).collect();
             }
         };
-        let (new, refused) = told(link, done);
-        // A box that has just started may have taken over from another: it announces all.
-        let new = if self.just_started { wanted.iter().copied().collect() } else { new };
-        self.announce_later(at, new);
-        refused
+        self.announce_from_now(at, &done.added, &done.removed);
+        if self.just_started {
+            // It may have taken over from another box, or be another: it announces all that it has.
+            let others = |address: &&IpAddr| {
+                done.foreign.iter().map(|(foreign, _)| foreign).any(|foreign| foreign == *address)
+                    || done.failed.iter().map(|(failed, _)| failed).any(|failed| failed == *address)
+            };
+            let ours: Vec<_> = wanted.iter().filter(|address| !others(address)).copied().collect();
+            self.announce_from_now(at, &ours, &[]);
+        }
+        self.say_if_up_again(at, |announcer, now| announcer.companion_is(link.up, now));
+        told(link, done)
     }
 
-    fn announce_later(&mut self, at: usize, new: Vec<IpAddr>) {
-        if !new.is_empty() {
-            self.unannounced.push((at, new));
+    fn announce_from_now(&mut self, at: usize, added: &[IpAddr], removed: &[IpAddr]) {
+        let (now, announcer) = (self.started.elapsed(), &mut self.announcers[at]);
+        removed.iter().for_each(|address| announcer.forget(*address));
+        added.iter().for_each(|address| announcer.begin(*address, now));
+    }
+
+    /// What is known of the link of a port now: when it has come up again, who is there is told anew.
+    pub fn link_is(&mut self, port: usize, up: Option<bool>) {
+        self.say_if_up_again(port, |announcer, now| announcer.link_is(up, now));
+    }
+
+    fn say_if_up_again(&mut self, at: usize, look: impl FnOnce(&mut Announcer, Duration) -> usize) {
+        let addresses = look(&mut self.announcers[at], self.started.elapsed());
+        if addresses > 0 {
+            info!(port = at, addresses, "up again: addresses are announced anew");
         }
     }
 
-    /// Tells the links of addresses that are new here, once the workers serve them. What finds no
-    /// room now is told at the next call.
+    /// What the link of a port was told of our addresses.
+    pub fn announced(&self, port: usize) -> Announced {
+        self.announcers[port].announced()
+    }
+
+    /// Tells the links of addresses that are new here, or were told too seldom; once the workers serve them.
+    /// What finds no room now is told at a later call.
     pub fn announce(&mut self) {
-        for (at, addresses) in std::mem::take(&mut self.unannounced) {
-            let told =
-                addresses.iter().take_while(|address| self.announce_one(at, **address)).count();
-            if told < addresses.len() {
-                self.unannounced.push((at, addresses[told..].to_vec()));
-            }
+        let (now, mempool) = (self.started.elapsed(), &self.mempool);
+        for (companion, announcer) in self.companions.iter_mut().zip(&mut self.announcers) {
+            announcer.tell(now, |address| companion.send(address, mempool));
         }
-    }
-
-    /// Whether there was room for the announcement.
-    fn announce_one(&mut self, at: usize, address: IpAddr) -> bool {
-        let companion = &mut self.companions[at];
-        announcements([&address], companion.mac).iter().all(|frame| {
-            let mbuf = self.mempool.alloc().filter(|_| !companion.to_port.is_full());
-            mbuf.is_some_and(|mut mbuf| {
-                mbuf.append(frame).is_ok() && companion.to_port.push(mbuf).is_ok()
-            })
-        })
     }
 
     /// Has the kernel ask for a next hop that a packet waits for.
@@ -238,12 +264,12 @@ fn warn_if_refused(asked: Result<usize, KernelError>) {
     }
 }
 
-/// What was added to a companion, and what the kernel refused and why. That the companion has just gone
+/// Says what was done to a companion; what the kernel refused and why. That the companion has just gone
 /// is no refusal: whoever holds it says so and opens it anew.
-fn told(link: &Link, done: Reconciled) -> (Vec<IpAddr>, BTreeMap<IpAddr, String>) {
+fn told(link: &Link, done: Reconciled) -> BTreeMap<IpAddr, String> {
     if !(done.added.is_empty() && done.removed.is_empty()) {
         info!(companion = link.name, added = ?done.added, removed = ?done.removed, "addresses");
     }
     let refused = done.failed.into_iter().filter(|(_, error)| !error.says_gone());
-    (done.added, refused.map(|(address, error)| (address, error.to_string())).collect())
+    refused.map(|(address, error)| (address, error.to_string())).collect()
 }

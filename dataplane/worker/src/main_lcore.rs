@@ -29,7 +29,7 @@ use crate::{
     published::Publisher,
     receive::{self, Reception},
     snapshot::{AddressSet, Translator},
-    statistics::{Arrived, Statistics},
+    statistics::{Arrived, Statistics, known_link},
     watch::{Found, Watch},
 };
 
@@ -307,7 +307,10 @@ impl MainLcore {
     fn update_statistics(&mut self) -> bool {
         let workers = self.workers.len();
         for (at, port) in self.ports.iter_mut().enumerate() {
-            self.statistics.set_port(workers, at, &port.port, &self.mempool);
+            let link_up = known_link(&port.port);
+            self.companions.link_is(at, link_up);
+            let announced = self.companions.announced(at);
+            self.statistics.set_port(workers, at, &port.port, link_up, announced, &self.mempool);
             port.watch_rss(at, workers, &mut self.statistics);
         }
         let turns = (0..self.workers.len()).map(|worker| self.statistics.turns(worker));

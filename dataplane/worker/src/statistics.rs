@@ -24,7 +24,7 @@ use penstock_forward::{
 };
 use tracing::warn;
 
-use crate::config::Config;
+use crate::{companions::Announced, config::Config};
 
 /// Listeners that can be counted at once: twice what a state may hold, since those that have gone are
 /// counted while flows name them.
@@ -92,7 +92,7 @@ const ARRIVED_COLUMNS: [Column; 3] = [
 /// Columns of the table `ports`.
 const PORT_ROW: usize = PORT_COLUMNS.len() + ARRIVED_COLUMNS.len();
 
-const PORT_COLUMNS: [Column; 11] = [
+const PORT_COLUMNS: [Column; 14] = [
     Column::gauge("link_up", ""),
     Column::counter("received_packets", "packets"),
     Column::counter("received_bytes", "bytes"),
@@ -104,19 +104,23 @@ const PORT_COLUMNS: [Column; 11] = [
     Column::counter("no_mbuf", "packets"),
     Column::gauge("mbufs_free", ""),
     Column::gauge("mbufs_in_use", ""),
+    Column::counter("announced_arp", "packets"),
+    Column::counter("announced_nd", "packets"),
+    Column::gauge("announcing", "addresses"),
 ];
 
 /// What `link_up` says if nobody knows: neither 0 for down nor 1 for up.
 const LINK_UNKNOWN: u64 = 2;
 
-/// The value of `link_up`. The TAP PMD looks for its interface in our network namespace, and takes
-/// one that was moved to another for down.
-fn link_up(driver: &str, up: Option<bool>) -> u64 {
-    match up {
-        None => LINK_UNKNOWN,
-        Some(false) if driver == "net_tap" => LINK_UNKNOWN,
-        Some(up) => u64::from(up),
-    }
+/// Whether a port's link is up, as far as its driver can know.
+pub fn known_link(port: &Port) -> Option<bool> {
+    believed(port.driver(), port.link().ok().map(|link| link.up))
+}
+
+/// The TAP PMD looks for its interface in our network namespace, and takes one that was moved to another for
+/// down.
+fn believed(driver: &str, up: Option<bool>) -> Option<bool> {
+    up.filter(|up| *up || driver != "net_tap")
 }
 
 const DROP_COLUMNS: [Column; 1] = [Column::counter("packets", "packets")];
@@ -294,12 +298,20 @@ impl Statistics {
         Box::leak(Box::new(self.writer.cells(table, thread)))
     }
 
-    /// Puts down what a port says of itself, and how full the pool is that feeds it: in the block behind the
-    /// workers'.
-    pub fn set_port(&self, workers: usize, at: usize, port: &Port, mempool: &Mempool) {
+    /// Puts down what a port says of itself, what its link was told of our addresses, and how full the pool is
+    /// that feeds it: in the block behind the workers'.
+    pub fn set_port(
+        &self,
+        workers: usize,
+        at: usize,
+        port: &Port,
+        link_up: Option<bool>,
+        announced: Announced,
+        mempool: &Mempool,
+    ) {
         let stats = port.stats().unwrap_or_default();
         let values: [u64; PORT_COLUMNS.len()] = [
-            link_up(port.driver(), port.link().ok().map(|link| link.up)),
+            link_up.map_or(LINK_UNKNOWN, u64::from),
             stats.ipackets,
             stats.ibytes,
             stats.opackets,
@@ -310,6 +322,9 @@ impl Statistics {
             stats.rx_nombuf,
             u64::from(mempool.available()),
             u64::from(mempool.in_use()),
+            announced.arp,
+            announced.nd,
+            announced.announcing,
         ];
         let row = self.writer.cells("ports", workers);
         for (cell, value) in row[at * PORT_ROW..].iter().zip(values) {
@@ -434,13 +449,13 @@ mod tests {
     #[test]
     fn a_link_is_down_only_if_its_driver_can_know() {
         for (driver, up, expected) in [
-            ("net_ixgbe", Some(true), 1),
-            ("net_ixgbe", Some(false), 0),
-            ("net_ixgbe", None, LINK_UNKNOWN),
-            ("net_tap", Some(true), 1),
-            ("net_tap", Some(false), LINK_UNKNOWN),
+            ("net_ixgbe", Some(true), Some(true)),
+            ("net_ixgbe", Some(false), Some(false)),
+            ("net_ixgbe", None, None),
+            ("net_tap", Some(true), Some(true)),
+            ("net_tap", Some(false), None),
         ] {
-            assert_eq!(link_up(driver, up), expected, "{driver} says {up:?}");
+            assert_eq!(believed(driver, up), expected, "{driver} says {up:?}");
         }
     }
 

@@ -57,7 +57,7 @@ pub mod view;
 use std::fmt;
 
 pub use addresses::{Addresses, Reconciled};
-pub use announce::announcements;
+pub use announce::announcement;
 pub use attachment::{Attachment, Written};
 pub use error::KernelError;
 pub use mirror::Mirror;

@@ -184,6 +184,32 @@ fn an_address_is_ready_at_once_and_disturbs_nobody() {
 }
 
 #[test]
+fn an_address_is_never_tentative_though_the_companion_be_down() {
+    in_namespace("an_address_is_never_tentative_though_the_companion_be_down", || {
+        let tap = box_with_management();
+        let mut addresses = Addresses::open().unwrap();
+        let vip: IpAddr = "2001:db8::100".parse().unwrap();
+        let is_ready = |when: &str| {
+            let shown = ip_says("-6 -o address show dev pst0 to 2001:db8::100/128");
+            assert!(shown.contains("2001:db8::100/128"), "{when}: {shown}");
+            assert!(!shown.contains("tentative"), "{when}: {shown}");
+        };
+        let put_on = |addresses: &mut Addresses| {
+            let done = addresses.change(tap.index(), COMPANION, &[vip], &[]);
+            assert_eq!(said(&done), "+[2001:db8::100] -[] =");
+        };
+        sysctl("net/ipv6/conf/pst0/accept_dad", "1");
+        put_on(&mut addresses);
+        is_ready("on a companion that is up");
+        ip("link set pst0 down"); // with which IPv6 addresses go
+        put_on(&mut addresses);
+        is_ready("on one that is down");
+        ip("link set pst0 up");
+        is_ready("when that comes up");
+    });
+}
+
+#[test]
 fn a_refused_address_is_named_and_the_others_are_done() {
     in_namespace("a_refused_address_is_named_and_the_others_are_done", || {
         let name = "fifteen-bytes-x";

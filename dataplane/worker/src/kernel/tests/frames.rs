@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::kernel::{MacAddr, announcements};
+use crate::kernel::{MacAddr, announcement};
 
 /// An ARP packet in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,21 +60,28 @@ pub(super) fn solicits(frame: &[u8], address: IpAddr) -> Option<()> {
 #[test]
 fn an_announcement_is_the_frame_of_the_rfc() {
     let mac = MacAddr([2, 0, 0, 0, 0, 0xaa]);
-    let addresses: [IpAddr; 2] = ["192.0.2.10".parse().unwrap(), "2001:db8::10".parse().unwrap()];
-    let frames = announcements(&addresses, mac);
-    assert_eq!(frames.len(), 2);
-
-    let vip = Ipv4Addr::new(192, 0, 2, 10);
-    let to = MacAddr([0xff; 6]);
-    let told = Arp { to, operation: REQUEST, sender: (mac, vip), target: vip };
-    assert_eq!(arp(&frames[0]), Some(told), "sender and target are the VIP, to everyone");
-    assert_eq!(frames[0].len(), 60, "padded to the shortest frame");
-
-    let advertisement = &frames[1];
-    assert_eq!(advertisement.len(), 14 + 40 + 32);
-    assert_eq!(advertisement[..14], [0x33, 0x33, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0xaa, 0x86, 0xdd]);
-    assert_eq!(advertisement[21], 255, "hop limit");
-    assert_eq!(advertisement[54..56], [136, 0]);
-    assert_eq!(advertisement[58], 0x20, "override, not solicited, not a router");
-    assert_eq!(advertisement[78..], [2, 1, 2, 0, 0, 0, 0, 0xaa]);
+    #[rustfmt::skip]
+    let rows: [(&str, &str, &[&[u8]]); 2] = [
+        ("who has it, asks who has it, of everyone", "192.0.2.10", &[
+            &[0xff; 6], &[2, 0, 0, 0, 0, 0xaa], &[0x08, 0x06],
+            &[0, 1, 0x08, 0x00, 6, 4, 0, 1], // Ethernet, IPv4, a request
+            &[2, 0, 0, 0, 0, 0xaa], &[192, 0, 2, 10],
+            &[0; 6], &[192, 0, 2, 10],
+            &[0; 18], // the shortest frame is of 60 bytes
+        ]),
+        ("all nodes are told, over what they know", "2001:db8::10", &[
+            &[0x33, 0x33, 0, 0, 0, 1], &[2, 0, 0, 0, 0, 0xaa], &[0x86, 0xdd],
+            &[0x60, 0, 0, 0, 0, 32, 58, 255], // ICMPv6, hop limit 255
+            &[0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10],
+            &[0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+            &[136, 0, 0xf8, 0x63], // an advertisement, its checksum
+            &[0x20, 0, 0, 0], // override, not solicited, not a router
+            &[0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10],
+            &[2, 1, 2, 0, 0, 0, 0, 0xaa], // the target's link-layer address
+        ]),
+    ];
+    for (promise, address, expected) in rows {
+        let frame = announcement(address.parse().unwrap(), mac);
+        assert_eq!(frame, expected.concat(), "{promise}");
+    }
 }

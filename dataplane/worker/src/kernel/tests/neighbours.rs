@@ -10,7 +10,7 @@ use super::namespace::{
     COMPANION, MAC, box_with_management, discard_frames, frame, in_namespace, ip, mirror, sysctl,
     until, until_is,
 };
-use crate::kernel::{Asked, MacAddr, Mirror, Neighbour, announcements};
+use crate::kernel::{Asked, MacAddr, Mirror, Neighbour, announcement};
 
 const US: Ipv4Addr = Ipv4Addr::new(10, 10, 0, 2);
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 10, 0, 11);
@@ -48,9 +48,9 @@ fn a_neighbour_is_asked_for_and_comes_and_goes() {
         });
         assert_eq!(mirror.resolve(0, HOST.into(), seconds(60)).unwrap(), Asked::Known);
 
-        let moved = announcements(&[HOST.into()], OTHER_MAC);
+        let moved = announcement(HOST.into(), OTHER_MAC);
         ip("neigh change 10.10.0.11 dev pst0 lladdr 02:00:00:00:00:77 nud stale");
-        tap.write_frame(&moved[0]).unwrap();
+        tap.write_frame(&moved).unwrap();
         until(&mut mirror, "who moves is seen by its gratuitous ARP", |mirror| {
             mac(mirror, HOST.into()) == Some(OTHER_MAC)
         });
@@ -120,9 +120,9 @@ fn ipv6_neighbours_are_asked_for_and_told_by_advertisements() {
         assert_eq!(mirror.resolve(0, host, seconds(1)).unwrap(), Asked::Now);
         frame(&tap, "the kernel solicits", |frame| solicits(frame, host));
         // The kernel takes our own unsolicited advertisement for an answer, so it is well made.
-        tap.write_frame(&announcements(&[host], HOST_MAC)[0]).unwrap();
+        tap.write_frame(&announcement(host, HOST_MAC)).unwrap();
         until(&mut mirror, "who answers is there", |mirror| mac(mirror, host) == Some(HOST_MAC));
-        tap.write_frame(&announcements(&[host], OTHER_MAC)[0]).unwrap();
+        tap.write_frame(&announcement(host, OTHER_MAC)).unwrap();
         until(&mut mirror, "who moves says so", |mirror| mac(mirror, host) == Some(OTHER_MAC));
     });
 }
