@@ -115,7 +115,7 @@ impl Companions {
             let link = view.links.iter().find(|link| usize::from(link.port) == at);
             let Some(link) = link else { continue };
             let done = self.addresses.change(link.index, &link.name, &wanted, &unwanted);
-            self.announce_from_now(at, &done.added, &done.removed);
+            self.announce_from_now(at, done.added.iter().copied(), done.removed.iter().copied());
             let refused = told(link, done);
             warn_of_new(&refused, known);
             self.refused.extend(refused);
@@ -177,24 +177,29 @@ impl Companions {
                 return wanted.iter().map(|address| (*address, error.to_string())).collect();
             }
         };
-        self.announce_from_now(at, &done.added, &done.removed);
-        if self.just_started {
-            // It may have taken over from another box, or be another: it announces all that it has.
-            let others = |address: &&IpAddr| {
-                done.foreign.iter().map(|(foreign, _)| foreign).any(|foreign| foreign == *address)
-                    || done.failed.iter().map(|(failed, _)| failed).any(|failed| failed == *address)
-            };
-            let ours: Vec<_> = wanted.iter().filter(|address| !others(address)).copied().collect();
-            self.announce_from_now(at, &ours, &[]);
-        }
+        let foreign = done.foreign.iter().map(|(address, _)| *address);
+        let failed = done.failed.iter().map(|(address, _)| *address);
+        let not_ours: BTreeSet<_> =
+            foreign.chain(failed).chain(done.removed.iter().copied()).collect();
+        // It may have taken over from another box, or be another: at a start it announces all that it has.
+        let new: Vec<_> = match self.just_started {
+            true => wanted.difference(&not_ours).copied().collect(),
+            false => done.added.clone(),
+        };
+        self.announce_from_now(at, new, not_ours);
         self.say_if_up_again(at, |announcer, now| announcer.companion_is(link.up, now));
         told(link, done)
     }
 
-    fn announce_from_now(&mut self, at: usize, added: &[IpAddr], removed: &[IpAddr]) {
+    fn announce_from_now(
+        &mut self,
+        at: usize,
+        new: impl IntoIterator<Item = IpAddr>,
+        gone: impl IntoIterator<Item = IpAddr>,
+    ) {
         let (now, announcer) = (self.started.elapsed(), &mut self.announcers[at]);
-        removed.iter().for_each(|address| announcer.forget(*address));
-        added.iter().for_each(|address| announcer.begin(*address, now));
+        gone.into_iter().for_each(|address| announcer.forget(address));
+        new.into_iter().for_each(|address| announcer.begin(address, now));
     }
 
     /// What is known of the link of a port now: when it has come up again, who is there is told anew.
