@@ -9,6 +9,7 @@
 //! |---------------|-------------------------------------------------------------------------------|
 //! | `forwarding`  | what goes through, in which shares, and what is refused and counted            |
 //! | `announce`    | neighbours are told whose a VIP is now, before they ask                         |
+//! | `addresses`   | 128 Gateways, a VIP each: all answer, and keep theirs over restarts             |
 //! | `ipv6`        | IPv6 is served as IPv4 is, beside it                                            |
 //! | `kernel_nat`  | the same packets through our NAT and the kernel's give the same packets       |
 //! | `change`      | a drained and an added backend disturb no connection that exists               |
@@ -28,6 +29,7 @@
 //! `network` is the lab as a value, `site` the Gateway API objects that a test puts in the folder,
 //! `counters` what the programs say about themselves.
 
+mod addresses;
 mod announce;
 mod boxes;
 mod change;
