@@ -25,6 +25,12 @@ pub struct GatewayParametersSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
     pub address_pools: Vec<String>,
+    /// Gateways that say the same here share the addresses that they leave to us, each its L4 ports of them; the
+    /// oldest has a port that two want. Those of one namespace, by parameters of their own; of any, by parameters of
+    /// their class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub address_sharing_key: Option<String>,
     /// What listeners do: an L4Policy's `listener`, where none says more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listener: Option<ListenerPolicy>,

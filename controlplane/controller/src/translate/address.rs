@@ -2,10 +2,13 @@
 //!
 //! The oldest Gateway chooses first, and what a Gateway has stays its own for as long as a pool holds it: what
 //! it had before is an input, like its creation time. So every box, and a process that starts anew, comes to the
-//! same, and of several controllers all to what a Gateway's status says. Two Gateways share an address if both ask for it by value; else each has its own.
+//! same, and of several controllers all to what a Gateway's status says. Two Gateways share an address if both ask for
+//! it by value, or have the same sharing key by their parameters; else each has its own. Who has which L4 port of it is
+//! decided elsewhere, by age.
 //!
 //! Without any pool every address may be asked for by value, and none is given.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -15,6 +18,7 @@ use super::Note;
 use super::gateway::{Accepted, Plan as GatewayPlan};
 use super::look::View;
 use super::namespace::AllowedNamespaces;
+use super::parameters::{Parameters, SharingKey};
 use super::verdict::Refusal;
 use crate::object::{Kind, NamespacedName, ObjectKey};
 
@@ -93,7 +97,7 @@ pub(super) fn assign(
     for (((gateway, accepted), mut kept), mut has) in by_age.into_iter().zip(kept).zip(all) {
         let name = &gateway.name;
         for _ in kept.len()..accepted.any() {
-            match pools.take(name, &accepted.parameters.pools) {
+            match pools.take(name, &accepted.parameters, &kept) {
                 Some(address) => kept.push(address),
                 None => has.unassigned = Some(pools.nothing_left(name, &accepted.parameters.pools)),
             }
@@ -131,11 +135,28 @@ struct Range {
     end: u128,
 }
 
+/// Who was given an address, the first of them if several share it.
+#[derive(Clone, Copy)]
+struct Holder<'a> {
+    gateway: &'a NamespacedName,
+    sharing: Option<&'a SharingKey>,
+}
+
+impl<'a> Holder<'a> {
+    fn of(gateway: &'a NamespacedName, parameters: &'a Parameters) -> Self {
+        Self { gateway, sharing: parameters.sharing.as_ref() }
+    }
+
+    fn shares_with(&self, other: &Self) -> bool {
+        self.sharing.is_some() && self.sharing == other.sharing
+    }
+}
+
 struct Pools<'a> {
     view: View<'a>,
     pools: Vec<Pool<'a>>,
     /// What Gateways were given that left the choice to us.
-    given: BTreeSet<IpAddr>,
+    given: BTreeMap<IpAddr, Holder<'a>>,
     /// What Gateways have that ask for it by value.
     asked: BTreeSet<IpAddr>,
     /// Whether there is any AddressPool, usable or not.
@@ -157,15 +178,16 @@ impl<'a> Pools<'a> {
                 }
             }
         }
-        let (given, asked) = (BTreeSet::new(), BTreeSet::new());
+        let (given, asked) = (BTreeMap::new(), BTreeSet::new());
         Self { view, pools, given, asked, any }
     }
 
     /// What a Gateway has of what it asks for by value.
-    fn by_value(&mut self, name: &NamespacedName, accepted: &Accepted) -> Given {
-        let mut has = Given::default();
+    fn by_value(&mut self, name: &'a NamespacedName, accepted: &'a Accepted) -> Given {
+        let (mut has, us) = (Given::default(), Holder::of(name, &accepted.parameters));
         for asked in &accepted.asked {
             let Asked::Value(address) = *asked else { continue };
+            let other = self.given.get(&address).filter(|holder| !holder.shares_with(&us));
             let fault = match not_a_vip(address) {
                 Some(fault) => Some(format!("address {address} {fault}: choose another")),
                 None if self.any && !self.holds(address, name) => Some(format!(
@@ -173,10 +195,13 @@ impl<'a> Pools<'a> {
                      add it to a pool",
                     name.namespace
                 )),
-                None if self.given.contains(&address) => Some(format!(
-                    "address {address} was given to another Gateway: choose another, or let both ask for it"
-                )),
-                None => None,
+                None => other.map(|holder| {
+                    format!(
+                        "address {address} was given to Gateway {}: choose another, or let both ask for it, or share it \
+                         by an addressSharingKey of their parameters",
+                        holder.gateway
+                    )
+                }),
             };
             match fault {
                 Some(fault) => has.unusable.push(fault),
@@ -190,20 +215,22 @@ impl<'a> Pools<'a> {
     }
 
     /// What a Gateway keeps of what it had before: as much as it leaves to us, of what a pool holds and no older
-    /// Gateway keeps.
+    /// Gateway keeps that does not share with it.
     fn keep(
         &mut self,
-        name: &NamespacedName,
-        accepted: &Accepted,
+        name: &'a NamespacedName,
+        accepted: &'a Accepted,
         before: Vec<IpAddr>,
     ) -> Vec<IpAddr> {
-        let mut kept = Vec::new();
+        let (mut kept, us) = (Vec::new(), Holder::of(name, &accepted.parameters));
         for address in before {
-            let free = !self.given.contains(&address)
+            let others = self.given.get(&address).is_some_and(|holder| !holder.shares_with(&us));
+            let free = !others
+                && !kept.contains(&address)
                 && !accepted.asked.contains(&Asked::Value(address))
                 && not_a_vip(address).is_none();
             if kept.len() < accepted.any() && free && self.holds(address, name) {
-                self.given.insert(address);
+                self.given.entry(address).or_insert(us);
                 kept.push(address);
             }
         }
@@ -212,34 +239,55 @@ impl<'a> Pools<'a> {
 
     fn holds(&self, address: IpAddr, gateway: &NamespacedName) -> bool {
         let view = self.view;
-        let open = self.pools.iter().filter(|pool| pool.allowed.allow(&gateway.namespace, view));
-        open.flat_map(|pool| &pool.ranges).any(|range| range.holds(address))
+        let mut open =
+            self.pools.iter().filter(|pool| pool.allowed.allow(&gateway.namespace, view));
+        open.any(|pool| pool.holds(address))
     }
 
-    /// The first free address of the first pool that has one, in the order of `wanted` if some are named. Costs no
-    /// more than what was taken since.
-    fn take(&mut self, gateway: &NamespacedName, wanted: &[String]) -> Option<IpAddr> {
-        let (view, given, asked) = (self.view, &mut self.given, &self.asked);
-        let place = |name: &str| wanted.iter().position(|wanted| wanted == name);
-        let mut pools: Vec<_> = self.pools.iter_mut().collect();
-        if !wanted.is_empty() {
-            pools.retain(|pool| place(pool.name).is_some());
-            pools.sort_by_key(|pool| place(pool.name));
-        }
-        for pool in pools {
-            if !pool.allowed.allow(&gateway.namespace, view) {
-                continue;
+    /// An address for a Gateway that has `kept` already: one of those that it shares, or else the first free one of the
+    /// first pool that has one, in the order in which its parameters name them if they do. Costs no more than
+    /// what was taken since; a look at all that is given if it shares.
+    fn take(
+        &mut self,
+        gateway: &'a NamespacedName,
+        parameters: &'a Parameters,
+        kept: &[IpAddr],
+    ) -> Option<IpAddr> {
+        let us = Holder::of(gateway, parameters);
+        let open = self.open_to(gateway, &parameters.pools);
+        if us.sharing.is_some() {
+            let mut shared = self.given.iter().filter(|(_, holder)| holder.shares_with(&us));
+            let held = |address: IpAddr| open.iter().any(|pool| self.pools[*pool].holds(address));
+            let shared = shared.find(|(address, _)| !kept.contains(address) && held(**address));
+            if let Some((address, _)) = shared {
+                return Some(*address);
             }
-            for range in &mut pool.ranges {
+        }
+        let (given, asked) = (&mut self.given, &self.asked);
+        for pool in open {
+            for range in &mut self.pools[pool].ranges {
                 while let Some(address) = range.pop() {
                     let free = not_a_vip(address).is_none() && !asked.contains(&address);
-                    if free && given.insert(address) {
+                    if free && let Entry::Vacant(vacant) = given.entry(address) {
+                        vacant.insert(us);
                         return Some(address);
                     }
                 }
             }
         }
         None
+    }
+
+    /// The pools that a Gateway may take from, in the order of `wanted` if some are named.
+    fn open_to(&self, gateway: &NamespacedName, wanted: &[String]) -> Vec<usize> {
+        let place = |pool: &Pool<'_>| wanted.iter().position(|name| name == pool.name);
+        let may = |pool: &(usize, &Pool<'a>)| {
+            (wanted.is_empty() || place(pool.1).is_some())
+                && pool.1.allowed.allow(&gateway.namespace, self.view)
+        };
+        let mut open: Vec<_> = self.pools.iter().enumerate().filter(may).collect();
+        open.sort_by_key(|(_, pool)| place(pool));
+        open.into_iter().map(|(index, _)| index).collect()
     }
 
     fn nothing_left(&self, gateway: &NamespacedName, wanted: &[String]) -> String {
@@ -267,6 +315,10 @@ impl<'a> Pools<'a> {
 }
 
 impl<'a> Pool<'a> {
+    fn holds(&self, address: IpAddr) -> bool {
+        self.ranges.iter().any(|range| range.holds(address))
+    }
+
     fn of(name: &'a str, pool: &'a AddressPool, notes: &mut Vec<Note>) -> Result<Self, Refusal> {
         let allowed = AllowedNamespaces::of_pool(pool.spec.gateway_namespaces.as_ref())?;
         let mut ranges = Vec::new();

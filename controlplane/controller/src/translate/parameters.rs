@@ -19,7 +19,16 @@ pub(super) struct Parameters {
     pub(super) check: Option<Arc<Check>>,
     /// The pools to take addresses from, in this order; any if none.
     pub(super) pools: Vec<String>,
+    pub(super) sharing: Option<SharingKey>,
     pub(super) infrastructure: ParametersInfrastructure,
+}
+
+/// Gateways that say the same share addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SharingKey {
+    /// Of Gateways that say it themselves. A class says it for those of every namespace.
+    namespace: Option<String>,
+    key: String,
 }
 
 /// What a class says of its Gateways.
@@ -35,7 +44,11 @@ pub(super) fn of_class(class: &GatewayClass, view: View<'_>) -> Result<Parameter
         return Err(Refusal::new("InvalidParameters", message));
     };
     let name = NamespacedName::new(namespace, &reference.name);
-    find(path, &reference.group, &reference.kind, &name, view)
+    let mut parameters = find(path, &reference.group, &reference.kind, &name, view)?;
+    if let Some(sharing) = &mut parameters.sharing {
+        sharing.namespace = None;
+    }
+    Ok(parameters)
 }
 
 /// What a Gateway says, and where it says nothing, its class.
@@ -69,6 +82,7 @@ impl Parameters {
             listener: self.listener.or(class.listener),
             check: self.check.or_else(|| class.check.clone()),
             pools: if self.pools.is_empty() { class.pools.clone() } else { self.pools },
+            sharing: self.sharing.or_else(|| class.sharing.clone()),
             infrastructure: self.infrastructure,
         }
     }
@@ -103,11 +117,14 @@ fn find(
     };
     let spec = &parameters.spec;
     let listener = spec.listener.as_ref().map(|policy| Settings::read("spec.listener", policy));
+    let sharing = spec.address_sharing_key.clone();
+    let namespace = Some(name.namespace.clone());
     let check = spec.backend.as_ref().map(|policy| l4_policy::check("spec.backend", policy));
     Ok(Parameters {
         listener: listener.transpose().map_err(named)?.unwrap_or_default(),
         check: check.transpose().map_err(named)?.flatten(),
         pools: spec.address_pools.clone(),
+        sharing: sharing.map(|key| SharingKey { namespace, key }),
         infrastructure: spec.infrastructure.clone().unwrap_or_default(),
     })
 }

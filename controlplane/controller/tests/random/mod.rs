@@ -178,10 +178,12 @@ fn l4_policy() -> impl Strategy<Value = String> {
 
 fn parameters() -> impl Strategy<Value = String> {
     let pools = field("addressPools", vec!["[a]", "[b, a]"]);
-    (name(), namespace(), settings(), pools).prop_map(|(name, namespace, settings, pools)| {
+    let sharing = field("addressSharingKey", vec!["x", "y"]);
+    let all = (name(), namespace(), settings(), pools, sharing);
+    all.prop_map(|(name, namespace, settings, pools, sharing)| {
         format!(
             "apiVersion: penstock.dev/v1alpha1\nkind: GatewayParameters\n\
-             metadata: {{name: {name}, namespace: {namespace}}}\nspec: {{{settings}{pools}}}\n"
+             metadata: {{name: {name}, namespace: {namespace}}}\nspec: {{{settings}{pools}{sharing}}}\n"
         )
     })
 }

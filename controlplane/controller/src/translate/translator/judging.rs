@@ -13,6 +13,7 @@ use crate::translate::listener::Plan as ListenerPlan;
 use crate::translate::listener_set::{self, Plan as SetPlan};
 use crate::translate::look::{Judgement, usual_check_of};
 use crate::translate::note::Source;
+use crate::translate::parameters::Parameters;
 use crate::translate::verdict::Refusal;
 use crate::translate::{CONTROLLER_NAME, Note, address, class, infrastructure};
 
@@ -230,7 +231,8 @@ impl Translator {
 fn asks(plan: &GatewayPlan) -> Option<impl PartialEq> {
     plan.accepted().map(|accepted| {
         let Accepted { asked, parameters } = accepted;
-        (&plan.age, asked.as_slice(), parameters.pools.as_slice(), said(plan))
+        let Parameters { pools, sharing, .. } = parameters;
+        (&plan.age, asked.as_slice(), pools.as_slice(), sharing.as_ref(), said(plan))
     })
 }
 
