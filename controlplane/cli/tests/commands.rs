@@ -22,7 +22,7 @@ fn check_names_file_line_object_and_the_next_move() {
 #[test]
 fn flows_and_explain_ask_the_data_plane() {
     let run = RunDir::serving();
-    let answering = run.answer(18);
+    let answering = run.answer(19);
     read_as(&run, "tests/inspect/answered.trycmd");
     answering.join().unwrap();
 }

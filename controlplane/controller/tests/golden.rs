@@ -158,7 +158,12 @@ fn state(state: &State) -> String {
                 Affinity::Source { bits } => format!(" by source/{bits}"),
             };
             let policies = policies(&listener.policies);
-            let serves = format!("{vip} {protocol} {ports} {mode}{by}{policies}");
+            let from = listener.source_ranges.as_ref().map(|ranges| {
+                let ranges: Vec<_> = ranges.iter().map(|range| range.to_string()).collect();
+                format!(" from [{}]", ranges.join(", "))
+            });
+            let from = from.unwrap_or_default();
+            let serves = format!("{vip} {protocol} {ports} {mode}{by}{policies}{from}");
             (name.to_string(), format!("{serves} to {}", listener.group))
         })
         .collect();

@@ -108,7 +108,9 @@ pub struct ListenerPolicy {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub timeouts: BTreeMap<String, Duration>,
-    /// The networks whose clients are let in. Not served by this version.
+    /// The networks whose clients are let in, of both families; of a family that has none here, nobody. Everyone is let in
+    /// if nobody says. Connections of clients that are shut out later go on, unless `onRemoval` ends them. Listeners of
+    /// HTTP and HTTPS are not served with it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "networks")]
     pub source_ranges: Vec<String>,

@@ -9,22 +9,22 @@ use zerocopy::little_endian::{U16, U64};
 
 use crate::digest::Digest;
 use crate::encode::{
-    CLIENTS_INSECURE_FALLBACK, CLIENTS_REQUIRED, CLIENTS_UNKNOWN, IPPROTO_TCP, IPPROTO_UDP,
-    MODE_DNAT, MODE_FULL_NAT, MODE_GUE, MODE_GUE_VARIANT_0, MODE_IPIP, MODE_L2_DSR, MSS_CLAMP_AUTO,
-    MSS_CLAMP_OFF, ON_EXHAUSTION_DROP, ON_EXHAUSTION_ICMP, ON_EXHAUSTION_RESET, ON_REMOVAL_EXPIRE,
-    ON_REMOVAL_KEEP, ON_REMOVAL_RESET, ON_UNKNOWN_DROP, ON_UNKNOWN_RESET, SPEAKS_HTTP,
-    SPEAKS_HTTPS,
+    ALL_SOURCES, CLIENTS_INSECURE_FALLBACK, CLIENTS_REQUIRED, CLIENTS_UNKNOWN, IPPROTO_TCP,
+    IPPROTO_UDP, MODE_DNAT, MODE_FULL_NAT, MODE_GUE, MODE_GUE_VARIANT_0, MODE_IPIP, MODE_L2_DSR,
+    MSS_CLAMP_AUTO, MSS_CLAMP_OFF, ON_EXHAUSTION_DROP, ON_EXHAUSTION_ICMP, ON_EXHAUSTION_RESET,
+    ON_REMOVAL_EXPIRE, ON_REMOVAL_KEEP, ON_REMOVAL_RESET, ON_UNKNOWN_DROP, ON_UNKNOWN_RESET,
+    SPEAKS_HTTP, SPEAKS_HTTPS,
 };
 use crate::model::{
     Affinity, Change, ClientMode, Clients, Hostname, L7Listener, Listener, Member, Mode, MssClamp,
     Name, NextHop, ObjectError, ObjectId, ObjectKind, OnExhaustion, OnRemoval, OnUnknown, Pem,
-    PemId, Policies, PortRange, Protocol, Secret, Speaks, Tls, limits,
+    PemId, Policies, PortRange, Prefix, Protocol, Secret, SourceRanges, Speaks, Tls, limits,
 };
 use crate::record::{
     AckBody, AckErrorBody, AckRecord, Address, Begin, BeginBody, Commit, CommitBody, FEED_VERSION,
     Fixed, GroupBody, HEADER_BYTES, Header, Kind, L7ListenerBody, ListenerBody, MAX_MESSAGE_BYTES,
-    MAX_RECORD_BYTES, MemberBody, NextHopBody, PemBody, PemPartBody, Record, RemoveMemberBody,
-    RemoveNextHopBody, SnatAddressBody, VipBody,
+    MAX_RECORD_BYTES, MemberBody, NextHopBody, PemBody, PemPartBody, PrefixBody, Record,
+    RemoveMemberBody, RemoveNextHopBody, SnatAddressBody, VipBody,
 };
 
 /// Why bytes are no record of this version.
@@ -248,9 +248,43 @@ impl<'a> Body<'a> {
             U16::ZERO => None,
             length => Some(self.name_of(length)?),
         };
-        Ok(Change::PutListener {
-            name,
-            listener: Listener { vip, protocol, ports, mode, affinity, policies, group, snat_pool },
+        let source_ranges = match part.source_ranges {
+            ALL_SOURCES => None,
+            count => Some(self.source_ranges(count.get())?),
+        };
+        let listener = Listener {
+            vip,
+            protocol,
+            ports,
+            mode,
+            affinity,
+            policies,
+            source_ranges,
+            group,
+            snat_pool,
+        };
+        Ok(Change::PutListener { name, listener })
+    }
+
+    fn source_ranges(&mut self, count: u16) -> Result<SourceRanges, DecodeError> {
+        if usize::from(count) > SourceRanges::MOST {
+            return Err(self.value("source_ranges", &count));
+        }
+        let prefixes = (0..count).map(|_| self.prefix()).collect::<Result<Vec<_>, _>>()?;
+        let ranges = SourceRanges::new(prefixes.iter().copied());
+        let ranges = ranges.map_err(|bad| self.value("source_ranges", &bad))?;
+        if !ranges.iter().eq(prefixes) {
+            return Err(self.value("source_ranges", &"networks out of order, or within others"));
+        }
+        Ok(ranges)
+    }
+
+    fn prefix(&mut self) -> Result<Prefix, DecodeError> {
+        let part: PrefixBody = self.fixed()?;
+        let address = self.address(part.address)?;
+        let prefix = Prefix::new(address, part.length);
+        prefix.filter(|prefix| prefix.address() == address).ok_or_else(|| {
+            self.value("source_ranges", &format!("{address}/{}, which is no network", part.length))
         })
     }
 

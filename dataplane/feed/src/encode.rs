@@ -11,13 +11,13 @@ use zerocopy::little_endian::{U16, U32, U64, U128};
 use crate::model::{
     Affinity, Change, ClientMode, Hostname, L7Listener, Listener, Member, Mode, MssClamp, Name,
     NextHop, ObjectError, ObjectId, ObjectKind, OnExhaustion, OnRemoval, OnUnknown, PemId,
-    Protocol, Secret, Speaks, limits,
+    Protocol, Secret, SourceRanges, Speaks, limits,
 };
 use crate::record::{
     AckBody, AckErrorBody, AckRecord, Address, BeginBody, CommitBody, FEED_VERSION, Fixed,
     GroupBody, HEADER_BYTES, Header, Kind, L7ListenerBody, ListenerBody, MAX_MESSAGE_BYTES,
-    MemberBody, NextHopBody, PemBody, PemPartBody, Record, RemoveMemberBody, RemoveNextHopBody,
-    SnatAddressBody, VipBody,
+    MemberBody, NextHopBody, PemBody, PemPartBody, PrefixBody, Record, RemoveMemberBody,
+    RemoveNextHopBody, SnatAddressBody, VipBody,
 };
 
 /// Appends `record` with header and padding.
@@ -174,6 +174,7 @@ pub(crate) fn listener_body(name: &Name, listener: &Listener, out: &mut Vec<u8>)
             name_length: name_length(name),
             group_length: name_length(&listener.group),
             pool_length: listener.snat_pool.as_ref().map_or(U16::ZERO, name_length),
+            source_ranges: listener.source_ranges.as_ref().map_or(ALL_SOURCES, ranges_length),
         },
     );
     text(out, name);
@@ -181,7 +182,15 @@ pub(crate) fn listener_body(name: &Name, listener: &Listener, out: &mut Vec<u8>)
     if let Some(pool) = &listener.snat_pool {
         text(out, pool);
     }
+    for prefix in listener.source_ranges.iter().flat_map(SourceRanges::iter) {
+        let (address, length) = (Address::from(prefix.address()), prefix.length());
+        fixed(out, &PrefixBody { address, length });
+    }
     Kind::Listener
+}
+
+fn ranges_length(ranges: &SourceRanges) -> U16 {
+    U16::new(ranges.iter().len() as u16) // at most 256
 }
 
 pub(crate) fn group_body(name: &Name, refused_weight: u32, out: &mut Vec<u8>) -> Kind {
@@ -335,6 +344,8 @@ pub(crate) const ON_UNKNOWN_RESET: u8 = 1;
 /// Anything else is a number of bytes.
 pub(crate) const MSS_CLAMP_AUTO: u16 = 0;
 pub(crate) const MSS_CLAMP_OFF: u16 = u16::MAX;
+/// Anything else is a number of networks.
+pub(crate) const ALL_SOURCES: U16 = U16::MAX_VALUE;
 
 impl From<IpAddr> for Address {
     fn from(address: IpAddr) -> Self {

@@ -146,6 +146,11 @@ pub enum Fate {
         /// The row of its listener in the statistics.
         listener: u32,
     },
+    /// It has no flow and gets none: its client is in none of the listener's source ranges.
+    ShutOut {
+        /// The row of its listener in the statistics.
+        listener: u32,
+    },
     /// The kernel gets it.
     Punted {
         /// By this queue, for instance `control`.

@@ -17,6 +17,7 @@ mod join;
 mod l7;
 mod name;
 mod policy;
+mod source_ranges;
 mod touched;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,11 +38,13 @@ pub use l7::{
 };
 pub use name::{BadName, Name};
 pub use policy::{MssClamp, OnExhaustion, OnRemoval, OnUnknown, Policies};
+pub use source_ranges::{Prefix, SourceRanges, TooManyRanges};
 pub use touched::Touched;
 
 /// How many objects of each kind a state may hold: what bounds a data plane's memory.
 pub mod limits {
-    /// Listeners in a state.
+    /// Listeners in a state. Each has [`SourceRanges::MOST`](super::SourceRanges::MOST) source ranges at most, and all of
+    /// them together some 75 MB.
     pub const LISTENERS: usize = 16_384;
     /// Backend groups in a state.
     pub const GROUPS: usize = 16_384;
@@ -311,6 +314,8 @@ pub struct Listener {
     pub affinity: Affinity,
     /// What it does where it cannot do what is asked, and what SYNs may offer.
     pub policies: Policies,
+    /// The clients that are let in, by their addresses; `None` lets all in.
+    pub source_ranges: Option<SourceRanges>,
     /// The [`Group`] that serves; it must exist in the same state.
     pub group: Name,
     /// The [`SnatPool`] for full NAT; `None` means the box's own SNAT addresses.

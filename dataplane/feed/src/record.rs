@@ -18,10 +18,11 @@ use crate::digest::Digest;
 use crate::model::{Change, ObjectError};
 
 /// The version of the encoding and of the hand-shake. Both ends must speak the same.
-pub const FEED_VERSION: u8 = 4;
+pub const FEED_VERSION: u8 = 5;
 
-/// The largest record with its header and padding: a listener with three of the longest names fits.
-pub const MAX_RECORD_BYTES: usize = 2048;
+/// The largest record with its header and padding: a listener with three of the longest names and as many source ranges
+/// as it may have fits.
+pub const MAX_RECORD_BYTES: usize = 8192;
 
 /// The longest text in a record, in bytes; longer ones are cut at a character.
 pub const MAX_MESSAGE_BYTES: usize = 1024;
@@ -139,12 +140,15 @@ fixed_parts! {
     Address { family: u8, bytes: [u8; 16] }
     BeginBody { epoch: U64, generation: U64, base_generation: U64, base_digest: U128, snapshot: u8 }
     CommitBody { generation: U64, digest: U128, changes: U64 }
-    /// Followed by the names of the listener, its group and (unless its length is 0) its SNAT pool.
+    /// Followed by the names of the listener, its group and (unless its length is 0) its SNAT pool, and by so many
+    /// [`PrefixBody`]s as `source_ranges` says, or by none if it lets all in.
     ListenerBody {
         vip: Address, protocol: u8, mode: u8, affinity: u8, on_removal: u8, grace_ms: U32,
         on_exhaustion: u8, on_unknown: u8, mss_clamp: U16, first: U16, last: U16,
-        name_length: U16, group_length: U16, pool_length: U16,
+        name_length: U16, group_length: U16, pool_length: U16, source_ranges: U16,
     }
+    /// A network of clients.
+    PrefixBody { address: Address, length: u8 }
     /// Followed by the group's name.
     GroupBody { refused_weight: U32 }
     /// Followed by the group's name.
@@ -179,7 +183,10 @@ fixed_parts! {
 pub(crate) const HEADER_BYTES: usize = size_of::<Header>();
 const _: () = assert!(HEADER_BYTES == 8);
 const _: () = assert!(
-    HEADER_BYTES + size_of::<ListenerBody>() + 3 * crate::model::Name::MAX_BYTES
+    HEADER_BYTES
+        + size_of::<ListenerBody>()
+        + 3 * crate::model::Name::MAX_BYTES
+        + crate::model::SourceRanges::MOST * size_of::<PrefixBody>()
         <= MAX_RECORD_BYTES
 );
 const _: () = assert!(

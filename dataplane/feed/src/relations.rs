@@ -65,10 +65,11 @@ impl Relations {
     }
 
     fn holds(&self, state: &State, name: &Name, listener: &Listener) -> bool {
-        let pool = listener.snat_pool.as_ref();
+        let (pool, ranges) = (listener.snat_pool.as_ref(), listener.source_ranges.as_ref());
         state.groups.contains_key(&listener.group)
             && pool.is_none_or(|pool| state.snat_pools.contains_key(pool))
             && faults::of(listener.vip).is_none()
+            && ranges.is_none_or(|ranges| ranges.foreign_to(listener.vip).is_none())
             && !self.shares_a_port(name, listener)
     }
 

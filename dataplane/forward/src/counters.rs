@@ -29,7 +29,7 @@ columns! {
         BytesIn "bytes_in" "Bytes of those, from the Ethernet header on, without FCS."
         PacketsOut "packets_out" "Packets to clients that were forwarded."
         BytesOut "bytes_out" "Bytes of those, from the Ethernet header on, without FCS."
-        Refused "refused" "Connections and datagrams that got no flow: no backend was to take them, no SNAT port was free, or the flow table had no room."
+        Refused "refused" "Connections and datagrams that got no flow: no backend was to take them, no SNAT port was free, the flow table had no room, or the client was in none of its source ranges."
         FlowsReset "flows_reset" "Flows ended because nobody serves them any more: TCP by RST to both ends."
     }
 }

@@ -94,6 +94,8 @@ drop_reasons! {
         "The packet is for nobody we know: not an address of the box, no listener, no reply to a flow."
     NoFlow "no_flow" Forwarder
         "A packet from the middle of a connection that the flow table does not hold."
+    SourceRange "source_range" Forwarder
+        "A packet of a client whose address is in none of the listener's source ranges, and that has no flow."
     NoBackend "no_backend" Forwarder
         "A UDP datagram for a listener whose group has no backend to take it, or whose share is to be refused."
     NoSnatAddress "no_snat_address" Forwarder

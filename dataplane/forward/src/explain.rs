@@ -46,6 +46,11 @@ pub enum Explanation {
         /// The listener it is for.
         listener: ListenerSlot,
     },
+    /// It has no flow, and its client is in none of the listener's source ranges: it is lost.
+    ShutOut {
+        /// The listener it is for.
+        listener: ListenerSlot,
+    },
     /// Another worker's flow, or one it would have: ask that worker.
     Elsewhere(WorkerIdx),
     /// It has no flow, and the kernel gets it.
@@ -86,6 +91,9 @@ impl Forwarder<'_> {
         match class {
             Class::Listener(_) if is_nobodys(key, snapshot) => {
                 Explanation::Dropped(DropReason::Martian)
+            }
+            Class::Listener(listener) if !listener.admits(key) => {
+                Explanation::ShutOut { listener: listener.slot }
             }
             Class::Listener(listener) => new_flow(key, listener, snapshot),
             Class::FullNatReply => Explanation::Dropped(DropReason::NoFlow),

@@ -23,6 +23,16 @@ pub struct Prefix {
     pub len: u8,
 }
 
+impl Prefix {
+    /// Its first and its last address, as numbers.
+    pub(crate) fn span(self) -> (u128, u128) {
+        let (address, width) = bits(self.address);
+        let host_bits = width - u32::from(self.len).min(width);
+        let host_mask = if host_bits == 128 { u128::MAX } else { (1 << host_bits) - 1 };
+        (address & !host_mask, address | host_mask)
+    }
+}
+
 /// One of a route's next hops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouteHop {
@@ -188,7 +198,7 @@ impl Fib {
         for (index, route) in (0_u32..).zip(routes) {
             let shares = fib.shares(ports, route, &known);
             fib.routes.push(shares);
-            let (first, last) = span(route.prefix);
+            let (first, last) = route.prefix.span();
             spans[usize::from(route.prefix.address.is_ipv6())].push(Span {
                 first,
                 last,
@@ -354,15 +364,8 @@ fn bits(address: IpAddr) -> (u128, u32) {
     }
 }
 
-fn span(prefix: Prefix) -> (u128, u128) {
-    let (address, width) = bits(prefix.address);
-    let host_bits = width - u32::from(prefix.len).min(width);
-    let host_mask = if host_bits == 128 { u128::MAX } else { (1 << host_bits) - 1 };
-    (address & !host_mask, address | host_mask)
-}
-
 fn contains(prefix: Prefix, address: IpAddr) -> bool {
-    let (first, last) = span(prefix);
+    let (first, last) = prefix.span();
     prefix.address.is_ipv4() == address.is_ipv4() && (first..=last).contains(&bits(address).0)
 }
 

@@ -12,6 +12,7 @@
 //!      ╲ no flow
 //!       classify   its listener; a reply whose flow is elsewhere; the kernel's; nobody's
 //!       owner      another worker's flow: hand over (of a port that does not spread, before look_up)
+//!       admit      whether the client is in one of the listener's source ranges
 //!       pin        Maglev to a backend, the mode to the reply's tuple; both keys into the table
 //!      ╱
 //!  mss        SYNs are made to offer what fits their connection, both ways
@@ -28,7 +29,7 @@
 //! * `express`: the way of nearly every packet
 //! * [`flow`]: the flow table, its memory, states, timeouts and sweep
 //! * `classify`, [`snapshot`] of `shared` maps, [`owner`], [`spread`]: whose packet it is, and where RSS would bring it
-//! * `pin`, [`group`], [`maglev`]: a backend for a new flow; `policy`, [`removal`]: who gets none, and who has none any more
+//! * `admit`, `pin`, [`group`], [`maglev`]: a backend for a new flow; `policy`, [`removal`]: who gets none, and who has none any more
 //! * `rewrite`: `full_nat`, `dnat`, their `port_walk`, the `mss` of a connection, and the `reset` that refuses or ends one
 //! * `next_hop`, [`fib`]: where it leaves; `icmp`: errors about it, to the end that sent it; `answer`: errors of ours
 //! * [`exit`](Exit), [`drop`](DropReason), [`counters`]: what became of it
@@ -37,6 +38,7 @@
 //! Times are [`Tick`]s and randomness comes from the secret given at start, so the same packets with
 //! the same arguments leave the same way.
 
+mod admit;
 mod answer;
 mod burst;
 mod classify;
@@ -73,6 +75,7 @@ mod traced;
 pub mod vlan;
 pub mod wire;
 
+pub use admit::SourceRanges;
 pub use burst::{BURST, Burst, CameBy, Checked, HEADROOM, Packet, RxChecks};
 pub use counters::{BACKEND_COLUMNS, Counters, LISTENER_COLUMNS, WORKER_COLUMNS};
 pub use drop::{DropReason, RaisedBy};

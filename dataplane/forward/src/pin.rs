@@ -78,6 +78,10 @@ impl Pinning<'_, '_> {
         }
         let protocol = key.protocol().ok_or(DropReason::NoFlow)?;
         let opens = opens(headers, protocol);
+        if let Some(reason) = listener.shuts_out(key, self.snapshot) {
+            self.counters.listener(listener.slot, ListenerColumn::Refused, opens.into());
+            return Err(reason.into());
+        }
         if !opens && !listener.mode.is_dsr() {
             return Err(Refusal::Unknown(listener.on_unknown));
         }
@@ -119,7 +123,7 @@ impl Pinning<'_, '_> {
         others: usize,
     ) -> Option<NewFlow> {
         let protocol = key.protocol().filter(|protocol| opens(headers, *protocol))?;
-        if headers.ttl <= 1 || is_nobodys(key, self.snapshot) {
+        if headers.ttl <= 1 || is_nobodys(key, self.snapshot) || !listener.admits(key) {
             return None;
         }
         let Pick::Backend(member) = listener.pick(key) else { return None };

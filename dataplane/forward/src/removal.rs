@@ -1,5 +1,5 @@
 //! What becomes of flows that nobody serves any more: their backend left its group, their listener was given another
-//! group, or was removed.
+//! group, or was removed; or it lets their client in no more.
 //!
 //! They are kept, unless their listener says otherwise: then they end when their grace is over, each TCP connection by
 //! a RST to both ends (`flow::cut`). The sweep finds them as it passes, within about a second, and asks once a
@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 
 use crate::flow::{Direction, Flow, FlowKey, FlowRecord};
 use crate::shared::SharedMap;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Listener, Snapshot};
 use crate::{BackendId, ListenerSlot, Tick};
 
 /// What a listener says of its flows that nobody serves.
@@ -20,6 +20,8 @@ use crate::{BackendId, ListenerSlot, Tick};
 pub struct Removal {
     /// When it was given its group, or was removed.
     pub since: Tick,
+    /// When it was given its source ranges.
+    pub ranges_since: Tick,
     /// How long flows may go on, in milliseconds; at most 24 days.
     pub grace_ms: u32,
 }
@@ -79,26 +81,44 @@ impl Removals {
     /// concerns them. Nothing if they are kept.
     #[must_use]
     pub fn end(&self, listener: ListenerSlot, backend: BackendId) -> Option<Tick> {
-        let Removal { since, grace_ms } = *self.listeners.get(&listener)?;
+        let Removal { since, grace_ms, .. } = *self.listeners.get(&listener)?;
         let left = self.left.get(&backend).copied().unwrap_or(since);
-        let last = if left.since(since) > 0 { left } else { since };
-        Some(last.plus_ms(grace_ms))
+        Some(later(left, since).plus_ms(grace_ms))
     }
+
+    /// The same of flows of a client that is let in no more.
+    #[must_use]
+    pub fn end_of_shut_out(&self, listener: ListenerSlot) -> Option<Tick> {
+        let Removal { since, ranges_since, grace_ms } = *self.listeners.get(&listener)?;
+        Some(later(ranges_since, since).plus_ms(grace_ms))
+    }
+}
+
+fn later(one: Tick, other: Tick) -> Tick {
+    if one.since(other) > 0 { one } else { other }
 }
 
 impl Snapshot {
     /// Whether packets of a client may go to a backend: it is a member of the group that serves their destination,
-    /// draining or not.
+    /// draining or not, and the client is let in.
     pub(crate) fn serves(&self, client: &FlowKey, backend: SocketAddr) -> bool {
-        let listener =
-            client.protocol().and_then(|protocol| self.listener_of(client.destination(), protocol));
-        listener.is_some_and(|listener| listener.group.has(backend))
+        let listener = self.listener_for(client);
+        listener.is_some_and(|listener| listener.group.has(backend) && listener.admits(client))
+    }
+
+    fn listener_for(&self, client: &FlowKey) -> Option<&Listener> {
+        self.listener_of(client.destination(), client.protocol()?)
     }
 
     /// When a flow ends, because nobody serves it; nothing if somebody does, or it is kept.
     pub(crate) fn end_of(&self, flow: Flow) -> Option<Tick> {
-        let end = self.removals()?.end(flow.listener(), BackendId(flow.backend))?;
+        let removals = self.removals()?;
         let (client, backend) = (flow.key(Direction::Forward), flow.key(Direction::Reply).source());
-        (!self.serves(&client, backend)).then_some(end)
+        let listener = self.listener_for(&client);
+        match listener.filter(|listener| listener.group.has(backend)) {
+            None => removals.end(flow.listener(), BackendId(flow.backend)),
+            Some(listener) if listener.admits(&client) => None,
+            Some(_) => removals.end_of_shut_out(flow.listener()),
+        }
     }
 }

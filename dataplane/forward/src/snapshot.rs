@@ -16,7 +16,9 @@ use crate::flow::{FlowKey, Timeouts};
 use crate::group::{Affinity, Group, Pick, source_key};
 use crate::removal::Removals;
 use crate::shared::SharedMap;
-use crate::{ListenerSlot, MacAddr, Mode, MssClamp, OnExhaustion, OnUnknown, PortIdx, Protocol};
+use crate::{
+    ListenerSlot, MacAddr, Mode, MssClamp, OnExhaustion, OnUnknown, PortIdx, Protocol, SourceRanges,
+};
 
 pub use builder::SnapshotBuilder;
 use key::Key;
@@ -77,6 +79,8 @@ pub struct Listener {
     pub on_unknown: OnUnknown,
     /// How far the MSS option of SYNs is lowered.
     pub mss_clamp: MssClamp,
+    /// The clients that are let in, by their addresses; all if there is no list.
+    pub source_ranges: Option<Arc<SourceRanges>>,
     /// Who serves. A backend's own L4 port is used, whatever port of the range was asked; but with DSR that port
     /// stays, and the backend serves on it.
     pub group: Arc<Group>,

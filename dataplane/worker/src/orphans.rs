@@ -1,11 +1,12 @@
-//! When flows lost those who served them: since when a backend is in no group, and a listener has its group or none.
+//! When flows lost those who served them: since when a backend is in no group, and a listener has its group or none, and
+//! its source ranges.
 //!
 //! Noted as it happens, and counted from when some listener first did not keep such flows: what happened before counts
 //! from there. The flows themselves are the workers' to find.
 
 use std::collections::HashMap;
 
-use penstock_feed::{Name, OnRemoval};
+use penstock_feed::{Name, OnRemoval, SourceRanges};
 use penstock_forward::{BackendId, ListenerSlot, Removal, Removals, Tick};
 
 /// A listener that workers may have flows of.
@@ -15,6 +16,10 @@ struct Known {
     group: Option<Name>,
     /// Since when.
     since_ms: u64,
+    /// Whom it lets in.
+    ranges: Option<SourceRanges>,
+    /// Since when.
+    ranges_since_ms: u64,
     /// What becomes of its flows, by its last configuration.
     on_removal: OnRemoval,
 }
@@ -56,13 +61,23 @@ impl Orphans {
         }
     }
 
-    /// A listener has this group, or none any more, and this policy.
-    pub fn note(&mut self, slot: u32, group: Option<&Name>, on_removal: OnRemoval) {
+    /// A listener has this group, or none any more, lets these clients in, and has this policy.
+    pub fn note(
+        &mut self,
+        slot: u32,
+        group: Option<&Name>,
+        ranges: Option<&SourceRanges>,
+        on_removal: OnRemoval,
+    ) {
         let before = self.listeners.remove(&slot);
         self.ending -= usize::from(before.as_ref().is_some_and(Known::ends));
-        let same = before.filter(|before| before.group.as_ref() == group);
-        let since_ms = same.map_or(self.clock.ms, |before| before.since_ms);
-        let known = Known { group: group.cloned(), since_ms, on_removal };
+        let before = before.as_ref();
+        let same_group = before.filter(|before| before.group.as_ref() == group);
+        let since_ms = same_group.map_or(self.clock.ms, |before| before.since_ms);
+        let same_ranges = before.filter(|before| before.ranges.as_ref() == ranges);
+        let ranges_since_ms = same_ranges.map_or(self.clock.ms, |before| before.ranges_since_ms);
+        let (group, ranges) = (group.cloned(), ranges.cloned());
+        let known = Known { group, since_ms, ranges, ranges_since_ms, on_removal };
         if known.ends() {
             self.ending += 1;
             self.ending_since_ms.get_or_insert(self.clock.ms);
@@ -101,8 +116,10 @@ impl Orphans {
             OnRemoval::Reset => 0,
             OnRemoval::Expire { grace_ms } => grace_ms,
         };
-        let since_ms = known.since_ms.max(self.ending_since_ms.unwrap_or(0));
-        Some(Removal { since: self.clock.at(since_ms), grace_ms })
+        let first_ms = self.ending_since_ms.unwrap_or(0);
+        let [since, ranges_since] = [known.since_ms, known.ranges_since_ms]
+            .map(|since_ms| self.clock.at(since_ms.max(first_ms)));
+        Some(Removal { since, ranges_since, grace_ms })
     }
 
     fn write_anew(&mut self) {
@@ -132,56 +149,97 @@ impl Clock {
 
 #[cfg(test)]
 mod tests {
+    use penstock_feed::Prefix;
+
     use super::*;
 
     const EXPIRE: OnRemoval = OnRemoval::Expire { grace_ms: 500 };
 
+    /// Listeners by slot, since when they have their group and their ranges, and grace.
     fn removals(
         version: u32,
-        listeners: &[(u32, u32, u32)],
+        listeners: &[(u32, [u32; 2], u32)],
         left: &[(u32, u32)],
     ) -> Option<Removals> {
-        let listener = |(slot, since, grace_ms): &(u32, u32, u32)| {
-            (ListenerSlot(*slot), Removal { since: Tick(*since), grace_ms: *grace_ms })
+        let listener = |(slot, since, grace_ms): &(u32, [u32; 2], u32)| {
+            let [since, ranges_since] = since.map(Tick);
+            (ListenerSlot(*slot), Removal { since, ranges_since, grace_ms: *grace_ms })
         };
         let left = left.iter().map(|(id, since)| (BackendId(*id), Tick(*since)));
         Removals::new(version, listeners.iter().map(listener), left)
     }
 
-    /// A story, a change a row: listeners by slot, group and policy; backends that are gone; what workers are told.
+    /// A story, a change a row: listeners by slot, group, length of their one source range and policy; backends that are gone; what workers are told.
     #[test]
     fn moments_stay_until_what_they_are_about_changes() {
-        type Listeners = &'static [(u32, &'static str, OnRemoval)];
-        type Told = Option<(&'static [(u32, u32, u32)], &'static [(u32, u32)])>;
+        type Listeners = &'static [(u32, &'static str, u8, OnRemoval)];
+        type Told = Option<(&'static [(u32, [u32; 2], u32)], &'static [(u32, u32)])>;
         type Row = (&'static str, u32, Listeners, &'static [u32], Told);
-        let rows: [Row; 10] = [
-            ("nothing to tell", 10, &[(0, "g", OnRemoval::Keep)], &[7], None),
-            ("a policy", 20, &[(0, "g", EXPIRE)], &[7], Some((&[(0, 20, 500)], &[(7, 10)]))),
-            ("the same again", 30, &[(0, "g", EXPIRE)], &[7], Some((&[(0, 20, 500)], &[(7, 10)]))),
+        let rows: [Row; 11] = [
+            ("nothing to tell", 10, &[(0, "g", 0, OnRemoval::Keep)], &[7], None),
+            (
+                "a policy",
+                20,
+                &[(0, "g", 0, EXPIRE)],
+                &[7],
+                Some((&[(0, [20, 20], 500)], &[(7, 10)])),
+            ),
+            (
+                "the same again",
+                30,
+                &[(0, "g", 0, EXPIRE)],
+                &[7],
+                Some((&[(0, [20, 20], 500)], &[(7, 10)])),
+            ),
             (
                 "another left",
                 40,
-                &[(0, "g", EXPIRE)],
+                &[(0, "g", 0, EXPIRE)],
                 &[7, 8],
-                Some((&[(0, 20, 500)], &[(7, 10), (8, 40)])),
+                Some((&[(0, [20, 20], 500)], &[(7, 10), (8, 40)])),
             ),
-            ("one is back", 50, &[(0, "g", EXPIRE)], &[8], Some((&[(0, 20, 500)], &[(8, 40)]))),
+            (
+                "one is back",
+                50,
+                &[(0, "g", 0, EXPIRE)],
+                &[8],
+                Some((&[(0, [20, 20], 500)], &[(8, 40)])),
+            ),
             (
                 "and leaves again",
                 60,
-                &[(0, "g", EXPIRE)],
+                &[(0, "g", 0, EXPIRE)],
                 &[7, 8],
-                Some((&[(0, 20, 500)], &[(7, 60), (8, 40)])),
+                Some((&[(0, [20, 20], 500)], &[(7, 60), (8, 40)])),
+            ),
+            (
+                "other ranges",
+                65,
+                &[(0, "g", 8, EXPIRE)],
+                &[7, 8],
+                Some((&[(0, [20, 65], 500)], &[(7, 60), (8, 40)])),
             ),
             (
                 "another group, beside one that keeps",
                 70,
-                &[(0, "h", EXPIRE), (1, "g", OnRemoval::Keep)],
+                &[(0, "h", 8, EXPIRE), (1, "g", 0, OnRemoval::Keep)],
                 &[],
-                Some((&[(0, 70, 500)], &[])),
+                Some((&[(0, [70, 65], 500)], &[])),
             ),
-            ("it is removed", 80, &[(0, "", OnRemoval::Reset)], &[], Some((&[(0, 80, 0)], &[]))),
-            ("and stays so", 90, &[(0, "", OnRemoval::Reset)], &[], Some((&[(0, 80, 0)], &[]))),
+            (
+                "it is removed",
+                80,
+                &[(0, "", 8, OnRemoval::Reset)],
+                &[],
+                Some((&[(0, [80, 65], 0)], &[])),
+            ),
+            (
+                "and stays so",
+                90,
+                &[(0, "", 8, OnRemoval::Reset)],
+                &[],
+                Some((&[(0, [80, 65], 0)], &[])),
+            ),
             ("it is no more", 99, &[], &[], None),
         ];
         let mut orphans = Orphans::default();
@@ -190,8 +248,11 @@ mod tests {
             for slot in (0..2).filter(|slot| listeners.iter().all(|(known, ..)| known != slot)) {
                 orphans.forget(slot);
             }
-            for (slot, group, on_removal) in listeners {
-                orphans.note(*slot, Name::new(group).ok().as_ref(), *on_removal);
+            for (slot, group, length, on_removal) in listeners {
+                let range = Prefix::new([10, 0, 0, 0].into(), *length).filter(|_| *length > 0);
+                let ranges = range.map(|range| SourceRanges::new([range]).unwrap());
+                let group = Name::new(group).ok();
+                orphans.note(*slot, group.as_ref(), ranges.as_ref(), *on_removal);
             }
             (7..9).for_each(|id| orphans.note_backend(id, gone.contains(&id)));
             let expected = told.and_then(|(listeners, left)| removals(version, listeners, left));
@@ -204,7 +265,7 @@ mod tests {
     fn what_is_long_ago_stays_long_ago() {
         let mut orphans = Orphans::default();
         let mut now = Tick(0);
-        orphans.note(0, Some(&Name::new("g").unwrap()), EXPIRE);
+        orphans.note(0, Some(&Name::new("g").unwrap()), None, EXPIRE);
         orphans.note_backend(7, true);
         for days in 0..100 {
             orphans.turn(now);
@@ -212,7 +273,7 @@ mod tests {
             let since = now.0.wrapping_sub(age);
             assert_eq!(
                 orphans.removals(1),
-                removals(1, &[(0, since, 500)], &[(7, since)]),
+                removals(1, &[(0, [since, since], 500)], &[(7, since)]),
                 "{days} days"
             );
             now = now.plus_ms(24 * 3600 * 1000);

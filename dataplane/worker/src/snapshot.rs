@@ -33,7 +33,7 @@ use std::{
 use penstock_feed::{self as feed, Name, ObjectError, ObjectId, ObjectKind, State, Touched};
 use penstock_forward::{
     Affinity, Group, L4Ports, Listener, ListenerSlot, Mode, MssClamp, OnExhaustion, OnUnknown,
-    PortConfig, Protocol, Snapshot, SnapshotBuilder, SnapshotError, Tick, Timeouts,
+    PortConfig, Protocol, Snapshot, SnapshotBuilder, SnapshotError, SourceRanges, Tick, Timeouts,
 };
 use tracing::warn;
 
@@ -422,7 +422,8 @@ impl Translator {
             statistics.label_listener(listener.slot.0, &name, source, &listener.group, false);
             self.groups.hold(&listener.group);
             let on_removal = source.policies.on_removal;
-            self.orphans.note(listener.slot.0, Some(&source.group), on_removal);
+            let ranges = source.source_ranges.as_ref();
+            self.orphans.note(listener.slot.0, Some(&source.group), ranges, on_removal);
             self.note_dnat(listener);
             if !stays {
                 self.listeners.hold(listener.slot.0);
@@ -436,7 +437,8 @@ impl Translator {
                 let Listener { slot, vip, protocol, ports, mode, snat, group, .. } = listener;
                 statistics.label_listener(slot.0, &name, &source, &group, true);
                 self.listeners.let_go(slot.0);
-                self.orphans.note(slot.0, None, source.policies.on_removal);
+                let ranges = source.source_ranges.as_ref();
+                self.orphans.note(slot.0, None, ranges, source.policies.on_removal);
                 self.builder.add_departed(vip, protocol, ports, mode);
                 self.departed.insert(slot.0, Departed { vip, protocol, ports, mode, snat });
             }
@@ -493,6 +495,7 @@ impl Translator {
         let protocol = protocol(listener.protocol);
         let ports = L4Ports { first: listener.ports.first(), last: listener.ports.last() };
         let is_dnat = listener.mode == feed::Mode::Dnat;
+        let source_ranges = self.source_ranges(name, listener);
         let (name, snat_key) = (name.clone(), Arc::clone(&snat));
         let key = ListenerKey { name, vip, protocol, ports, snat: snat_key, is_dnat };
         let slot = self.listeners.of(&key).ok_or_else(|| {
@@ -510,9 +513,19 @@ impl Translator {
             on_exhaustion: on_exhaustion(listener.policies.on_exhaustion),
             on_unknown: on_unknown(listener.policies.on_unknown),
             mss_clamp: mss_clamp(listener.policies.mss_clamp),
+            source_ranges,
             group,
             snat,
         })
+    }
+
+    /// The clients that a listener lets in, as workers look for them; those of before if they are the same.
+    fn source_ranges(&self, name: &Name, listener: &feed::Listener) -> Option<Arc<SourceRanges>> {
+        let wanted = listener.source_ranges.as_ref()?;
+        let before =
+            self.served.get(name).filter(|it| it.source.source_ranges.as_ref() == Some(wanted));
+        let built = before.and_then(|before| before.listener.source_ranges.clone());
+        built.or_else(|| Some(source_ranges(wanted)))
     }
 
     /// Why an address can be no VIP.
@@ -646,6 +659,14 @@ fn mss_clamp(policy: feed::MssClamp) -> MssClamp {
         feed::MssClamp::Off => MssClamp::Off,
         feed::MssClamp::Most { bytes } => MssClamp::Most(bytes),
     }
+}
+
+fn source_ranges(ranges: &feed::SourceRanges) -> Arc<SourceRanges> {
+    let prefix = |it: feed::Prefix| penstock_forward::fib::Prefix {
+        address: it.address(),
+        len: it.length(),
+    };
+    Arc::new(SourceRanges::new(&ranges.iter().map(prefix).collect::<Vec<_>>()))
 }
 
 fn affinity(affinity: feed::Affinity) -> Affinity {

@@ -15,7 +15,7 @@ use std::{
 use penstock_dpdk::{Mempool, Port};
 use penstock_feed::{
     Listener, Member, Name,
-    model::limits,
+    model::{SourceRanges, limits},
     stats::{Column, ProcessInfo, StatsError, StatsWriter, TableSpec},
 };
 use penstock_forward::{
@@ -355,6 +355,9 @@ impl Statistics {
         group: &Group,
         departed: bool,
     ) {
+        let ranges = listener.source_ranges.as_ref().map(SourceRanges::iter);
+        let source_ranges =
+            ranges.map_or_else(|| "all".to_owned(), |ranges| ranges.len().to_string());
         let label = [
             ("name", name.as_str()),
             ("vip", &listener.vip.to_string()),
@@ -365,6 +368,7 @@ impl Statistics {
             ("on_exhaustion", listener.policies.on_exhaustion.name()),
             ("on_unknown", listener.policies.on_unknown.name()),
             ("mss_clamp", &listener.policies.mss_clamp.to_string()),
+            ("source_ranges", &source_ranges),
             ("group", listener.group.as_str()),
             ("maglev_slots", &group.table_size().to_string()),
             ("maglev_digest", &format!("{:016x}", group.digest())),

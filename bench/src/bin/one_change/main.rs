@@ -113,6 +113,7 @@ fn a_listener(n: u32) -> Outcome<Listener> {
         mode: if n.is_multiple_of(2) { Mode::FullNat } else { Mode::Dnat },
         affinity: Affinity::Tuple,
         policies: Policies::default(),
+        source_ranges: None,
         group: group(n)?,
         snat_pool: None,
     })

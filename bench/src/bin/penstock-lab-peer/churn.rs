@@ -121,6 +121,7 @@ fn state(
             mode: Mode::FullNat,
             affinity: Affinity::Tuple,
             policies: Policies::default(),
+            source_ranges: None,
             group: name.clone(),
             snat_pool: None,
         };

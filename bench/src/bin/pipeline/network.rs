@@ -72,6 +72,7 @@ pub(crate) fn snapshot(family: Family, mode: Mode) -> Snapshot {
         on_exhaustion: OnExhaustion::Reset,
         on_unknown: OnUnknown::Drop,
         mss_clamp: MssClamp::Auto,
+        source_ranges: None,
         group: group.unwrap_or_else(|error| panic!("sixteen backends make a table: {error}")),
         snat: snat.clone(),
     };

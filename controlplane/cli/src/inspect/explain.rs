@@ -82,7 +82,7 @@ fn is_forwarded(fate: &Fate) -> bool {
             *next_hop != NextHop::Unreachable
         }
         Fate::Punted { .. } => true,
-        Fate::NoBackend { .. } | Fate::Dropped { .. } => false,
+        Fate::NoBackend { .. } | Fate::ShutOut { .. } | Fate::Dropped { .. } => false,
     }
 }
 
@@ -126,6 +126,12 @@ fn words(fate: &Fate, worker: usize, names: &Names) -> Vec<String> {
                 }
             ),
         ],
+        Fate::ShutOut { listener } => vec![
+            format!("It is for listener {}, and has no flow.", names.listener(*listener)),
+            "It is dropped: source_range. Its client is in none of the networks that the listener lets in \
+             (sourceRanges of its L4Policy, loadBalancerSourceRanges of its Service)."
+                .to_owned(),
+        ],
         Fate::Punted { class } => {
             vec![format!("It is for the box itself: the kernel gets it, by the queue {class}.")]
         }
@@ -166,7 +172,7 @@ fn ending(policy: &str, ms: u32) -> String {
         _ => format!("in {}", Span(Duration::from_millis(ms.into()))),
     };
     format!(
-        "Its backend or listener was removed ({}): it ends {when}.",
+        "Its backend or listener was removed, or its client is shut out ({}): it ends {when}.",
         if policy.is_empty() { "on-removal".to_owned() } else { format!("on-removal {policy}") }
     )
 }

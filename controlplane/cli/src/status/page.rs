@@ -406,6 +406,7 @@ fn policies(labels: &Labels) -> String {
         ("on_exhaustion", "reset"),
         ("on_unknown", "drop"),
         ("mss_clamp", "auto"),
+        ("source_ranges", "all"),
     ];
     let said = usual.into_iter().map(|(key, usual)| (key, usual, labels.get(key)));
     let other = said.filter(|(_, usual, said)| !said.is_empty() && said != usual);

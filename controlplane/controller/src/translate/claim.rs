@@ -470,7 +470,18 @@ fn forwarding(
     let notes = messages.into_iter().flatten().map(note).collect();
     let (protocol, ports) = (serves.protocol, serves.ports);
     let (policies, snat_pool) = (listener.settings.policies(), None);
-    let record = Listener { vip, protocol, ports, mode, affinity, policies, group, snat_pool };
+    let source_ranges = listener.settings.source_ranges(vip);
+    let record = Listener {
+        vip,
+        protocol,
+        ports,
+        mode,
+        affinity,
+        policies,
+        source_ranges,
+        group,
+        snat_pool,
+    };
     (Ok((record, members)), notes)
 }
 

@@ -68,10 +68,11 @@ impl Plan {
             specs.map(|spec| ListenerPlan::of(spec, &owner, &frontend, certificates)).collect();
         conflict::mark_own(&mut listeners);
         let accepted = class.and_then(|class| accept(name, gateway, &class, view));
-        let usual = accepted.as_ref().map(|it| it.parameters.listener).unwrap_or_default();
+        let usual = accepted.as_ref().map(|it| it.parameters.listener.clone()).unwrap_or_default();
         let usual = view.settings(&owner, None).or(usual);
         for listener in &mut listeners {
-            listener.settings = view.settings(&owner, Some(&listener.spec.name)).or(usual);
+            let own = view.settings(&owner, Some(&listener.spec.name));
+            listener.settle(own.or(usual.clone()));
         }
         let resolved = frontend::backend(name, gateway, certificates);
         let conditions = resolved.into_iter().chain(frontend.insecure()).collect();

@@ -168,12 +168,12 @@ impl L4Policies {
         let service = service::subject(&object);
         if service != object && listener.is_some() {
             let target = Target { object: service, section: None };
-            let said = self.in_force(&target).map(|(_, asks)| asks.listener);
+            let said = self.in_force(&target).map(|(_, asks)| asks.listener.clone());
             return said.unwrap_or_default().or(self.listener(owner, None));
         }
         let of = |section: Option<&str>| {
             let target = Target { object: object.clone(), section: section.map(str::to_owned) };
-            self.in_force(&target).map(|(_, asks)| asks.listener).unwrap_or_default()
+            self.in_force(&target).map(|(_, asks)| asks.listener.clone()).unwrap_or_default()
         };
         match listener {
             Some(_) => of(listener).or(of(None)),

@@ -107,6 +107,10 @@ pub(super) struct Plan {
     pub(super) kinds: Vec<Kind>,
 }
 
+/// Why a listener of the L7 tier with source ranges is not served.
+const SHUTS_OUT: &str = "sourceRanges are not kept by this version for HTTP and HTTPS, and nobody is let in whom they shut \
+                         out: use TCP, or let the L4Policy name the other listeners alone";
+
 /// A protocol and a port.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Serves {
@@ -148,6 +152,15 @@ impl Plan {
         let (owner, settings, conflict, overlap) =
             (Arc::clone(owner), Settings::default(), None, None);
         Self { spec, owner, serves, references, blocked, settings, waits, conflict, overlap, kinds }
+    }
+
+    /// Has it do so. The L7 tier lets everyone in: a listener of it that is to shut out some is not served.
+    pub(super) fn settle(&mut self, settings: Settings) {
+        let is_l7 = self.serves.as_ref().is_ok_and(|serves| serves.l7.is_some());
+        if is_l7 && settings.shuts_out() {
+            self.blocked.get_or_insert_with(|| SHUTS_OUT.to_owned());
+        }
+        self.settings = settings;
     }
 
     /// What is written about it and does nothing, for who wrote it.

@@ -43,7 +43,8 @@ impl Plan {
         let mut listeners: Vec<_> =
             specs.map(|spec| ListenerPlan::of(spec, &owner, &frontend, certificates)).collect();
         for listener in &mut listeners {
-            listener.settings = view.settings(&owner, Some(&listener.spec.name)).or(gateway.usual);
+            let own = view.settings(&owner, Some(&listener.spec.name));
+            listener.settle(own.or(gateway.usual.clone()));
         }
         let age = Age::of(set.metadata.creation_timestamp.as_ref(), name);
         Self { name: name.clone(), age, gateway: gateway.name.clone(), allowed, listeners }

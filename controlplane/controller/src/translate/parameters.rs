@@ -79,7 +79,7 @@ impl Parameters {
         self.infrastructure.labels.extend(own.labels);
         self.infrastructure.annotations.extend(own.annotations);
         Self {
-            listener: self.listener.or(class.listener),
+            listener: self.listener.or(class.listener.clone()),
             check: self.check.or_else(|| class.check.clone()),
             pools: if self.pools.is_empty() { class.pools.clone() } else { self.pools },
             sharing: self.sharing.or_else(|| class.sharing.clone()),

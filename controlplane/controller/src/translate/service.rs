@@ -13,8 +13,8 @@
 //!
 //! What is served and what is told: packets go to endpoints and never to node ports, so `allocateLoadBalancerNodePorts`
 //! and `healthCheckNodePort` mean nothing here; `externalTrafficPolicy` has one meaning left, that the backend sees the
-//! client's address, which is the mode's to keep. Whom a Service shuts out (`loadBalancerSourceRanges`), nobody does: it
-//! is refused.
+//! client's address, which is the mode's to keep. Whom a Service lets in (`loadBalancerSourceRanges`) and how its
+//! backends are chosen (`sessionAffinity`) is a policy of the Gateway that stands in.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -32,6 +32,7 @@ use penstock_gateway_types::{
 };
 
 use super::class::CONTROLLER_NAME;
+use super::settings::networks;
 use super::verdict::Refusal;
 use crate::object::{Kind, NamespacedName, Object, ObjectKey, Objects};
 
@@ -141,22 +142,26 @@ pub fn subject(key: &ObjectKey) -> ObjectKey {
 /// Why a Service of ours is not served, though everything about it is known.
 ///
 /// # Errors
-/// `Unsupported`, for whom it wants shut out.
+/// `Unsupported`, for whom it wants let in: nobody is served rather than those whom that shuts out.
 pub fn accept(service: &Service) -> Result<(), Refusal> {
+    let (field, ranges) = source_ranges(service);
+    match networks(&ranges) {
+        Ok(_) => Ok(()),
+        Err(fault) => Err(Refusal::new("Unsupported", format!("{field}: {fault}"))),
+    }
+}
+
+/// The networks whose clients a Service lets in, as they are written, and where; none if it lets all in. As with
+/// others, the annotation counts where the field says nothing.
+fn source_ranges(service: &Service) -> (&'static str, Vec<String>) {
     let spec = service.spec.as_ref();
     let ranges = spec.and_then(|spec| spec.load_balancer_source_ranges.as_deref());
-    let annotated =
-        annotation(service, RANGES_ANNOTATION).filter(|ranges| !ranges.trim().is_empty());
-    let field = match (ranges.is_some_and(|ranges| !ranges.is_empty()), annotated) {
-        (true, _) => "spec.loadBalancerSourceRanges",
-        (false, Some(_)) => RANGES_ANNOTATION,
-        (false, None) => return Ok(()),
-    };
-    let message = format!(
-        "{field}: clients are not told apart by their address yet, and nobody is served whom that would shut out: \
-         remove it, or let something before the box or a NetworkPolicy do it"
-    );
-    Err(Refusal::new("Unsupported", message))
+    if let Some(ranges) = ranges.filter(|ranges| !ranges.is_empty()) {
+        return ("spec.loadBalancerSourceRanges", ranges.to_vec());
+    }
+    let annotated = annotation(service, RANGES_ANNOTATION).unwrap_or_default().trim();
+    let ranges = annotated.split(',').filter(|_| !annotated.is_empty());
+    (RANGES_ANNOTATION, ranges.map(|range| range.trim().to_owned()).collect())
 }
 
 /// What a Service of ours asks for and does not get, though it is served: if one of its listeners is of mode full-nat.
@@ -209,29 +214,30 @@ fn stand_ins(name: &NamespacedName, service: &Service) -> Vec<Object> {
     };
     let status = GatewayStatus { addresses: held(service), ..GatewayStatus::default() };
     let metadata = metadata(&stand_in_of(name), service);
-    all.extend(affinity(name, service, &metadata));
+    all.extend(usual(name, service, &metadata));
     all.push(Object::Gateway(Arc::new(Gateway { metadata, spec, status: Some(status) })));
     all
 }
 
-/// By what of a packet a backend is chosen, as the policy of the Gateway that stands in: what is written about the Service
+/// What a Service says of its listeners, as the policy of the Gateway that stands in: an L4Policy about the Service
 /// itself is more specific, and goes first.
-fn affinity(name: &NamespacedName, service: &Service, metadata: &ObjectMeta) -> Option<Object> {
-    let affinity = service.spec.as_ref()?.session_affinity.as_deref()?;
+fn usual(name: &NamespacedName, service: &Service, metadata: &ObjectMeta) -> Option<Object> {
+    let affinity = service.spec.as_ref()?.session_affinity.as_deref() == Some("ClientIP");
     // Maglev chooses by the address alone, and remembers no longer than the connection: no timeout to keep.
     let (by, ipv4_prefix_length, ipv6_prefix_length) = (AffinityBy::Source, None, None);
-    let affinity = (affinity == "ClientIP").then_some(AffinityPolicy {
-        by,
-        ipv4_prefix_length,
-        ipv6_prefix_length,
-    })?;
+    let affinity =
+        affinity.then_some(AffinityPolicy { by, ipv4_prefix_length, ipv6_prefix_length });
+    let (_, source_ranges) = source_ranges(service);
+    let listener = ListenerPolicy { affinity, source_ranges, ..ListenerPolicy::default() };
+    if listener == ListenerPolicy::default() {
+        return None;
+    }
     let target = L4PolicyTarget {
         group: GROUP.to_owned(),
         kind: "Gateway".to_owned(),
         name: stand_in_of(name).name,
         section_name: None,
     };
-    let listener = ListenerPolicy { affinity: Some(affinity), ..ListenerPolicy::default() };
     let spec = L4PolicySpec { target_refs: vec![target], listener: Some(listener), backend: None };
     let metadata = metadata.clone();
     Some(Object::L4Policy(Arc::new(L4Policy { metadata, spec, status: None })))

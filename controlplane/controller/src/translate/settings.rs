@@ -1,9 +1,10 @@
-//! What a listener does: mode, affinity and policies, as far as an L4Policy or GatewayParameters says.
+//! What a listener does: mode, affinity, policies and whom it lets in, as far as an L4Policy or GatewayParameters says.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use penstock_feed::model::{
-    Affinity, Mode, MssClamp, OnExhaustion, OnRemoval, OnUnknown, Policies,
+    Affinity, Mode, MssClamp, OnExhaustion, OnRemoval, OnUnknown, Policies, Prefix, SourceRanges,
 };
 use penstock_gateway_types::l4_policy::{
     AffinityPolicy, ListenerPolicy, MssClampPolicy, RemovalPolicy,
@@ -18,7 +19,7 @@ use super::verdict::Refusal;
 const GRACE_MS: u32 = 30_000;
 
 /// What a listener does; what nobody said is left to who is asked next.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Settings {
     mode: Option<Mode>,
     affinity: Option<SourceBits>,
@@ -26,6 +27,7 @@ pub(super) struct Settings {
     on_exhaustion: Option<OnExhaustion>,
     on_unknown: Option<OnUnknown>,
     mss_clamp: Option<MssClamp>,
+    source_ranges: Option<Arc<[Prefix]>>,
 }
 
 impl Settings {
@@ -52,6 +54,8 @@ impl Settings {
             let fault = format!("write action auto, never, or limit with {least} to {most} bytes");
             clamp(policy).ok_or_else(|| unfit("mssClamp", &fault))
         });
+        let source_ranges = Some(&policy.source_ranges).filter(|ranges| !ranges.is_empty());
+        let source_ranges = source_ranges.map(|ranges| networks(ranges));
         let mode = policy.mode.as_ref().map(ForwardingMode::as_str);
         let on_exhaustion = policy.on_exhaustion.as_ref().map(value::OnExhaustion::as_str);
         let on_unknown = policy.on_unknown.as_ref().map(value::OnUnknown::as_str);
@@ -65,6 +69,10 @@ impl Settings {
             affinity: affinity.transpose()?,
             on_removal: on_removal.transpose()?,
             mss_clamp: mss_clamp.transpose()?,
+            source_ranges: source_ranges
+                .transpose()
+                .map_err(|it| unfit("sourceRanges", &it))?
+                .map(Arc::from),
         })
     }
 
@@ -78,6 +86,7 @@ impl Settings {
             on_exhaustion: self.on_exhaustion.or(others.on_exhaustion),
             on_unknown: self.on_unknown.or(others.on_unknown),
             mss_clamp: self.mss_clamp.or(others.mss_clamp),
+            source_ranges: self.source_ranges.or(others.source_ranges),
         }
     }
 
@@ -96,6 +105,20 @@ impl Settings {
             on_unknown: self.on_unknown.unwrap_or_default(),
             mss_clamp: self.mss_clamp.unwrap_or_default(),
         }
+    }
+
+    /// The clients that are let in at `vip`, all if nobody says otherwise; of a list without networks of its family, none.
+    pub(super) fn source_ranges(&self, vip: IpAddr) -> Option<SourceRanges> {
+        let of_family = |prefix: &&Prefix| prefix.address().is_ipv4() == vip.is_ipv4();
+        let ranges = self.source_ranges.as_ref()?.iter().filter(of_family).copied();
+        let has_all = ranges.clone().any(|prefix| prefix.length() == 0);
+        (!has_all).then(|| SourceRanges::new(ranges).unwrap_or_default()) // of so many nobody, but no more are read
+    }
+
+    /// Whether there is anyone who is not let in.
+    pub(super) fn shuts_out(&self) -> bool {
+        let all = [IpAddr::from([0; 4]), IpAddr::from([0; 16])];
+        all.into_iter().any(|any| self.source_ranges(any).is_some())
     }
 
     /// What the operator should know who wrote what does nothing in a mode.
@@ -126,7 +149,6 @@ fn unserved(path: &str, policy: &ListenerPolicy) -> Result<(), Refusal> {
             !policy.timeouts.is_empty(),
             "they are the box's, in /etc/penstock/dataplane.yaml",
         ),
-        ("sourceRanges", !policy.source_ranges.is_empty(), "let backends refuse clients"),
         ("rateLimit", policy.rate_limit.is_some(), "let backends limit what they take"),
     ];
     let written = rows.into_iter().find(|(_, written, _)| *written);
@@ -147,6 +169,27 @@ fn named<T: Copy>(
         let names: Vec<_> = all.iter().map(|one| name(*one)).collect();
         format!("{written:?} is not known: write one of {}", names.join(", "))
     })
+}
+
+/// The networks that are written, at most as many as a listener can have.
+///
+/// # Errors
+/// Which of them is none, or that they are too many.
+pub(super) fn networks(written: &[String]) -> Result<Vec<Prefix>, String> {
+    let most = SourceRanges::MOST;
+    if written.len() > most {
+        let found = written.len();
+        return Err(format!("{found} networks, where {most} are the most: join some of them"));
+    }
+    let network = |text: &String| {
+        let (address, length) = text.trim().split_once('/')?;
+        Prefix::new(address.parse().ok()?, length.parse().ok()?)
+    };
+    let all = written.iter().map(|text| {
+        let fault = || format!("{text:?} is no network: write one such as 192.0.2.0/24");
+        network(text).ok_or_else(fault)
+    });
+    all.collect()
 }
 
 /// By how many bits of the source address backends are chosen, for IPv4 and for IPv6; by the 5-tuple if none.
@@ -224,13 +267,45 @@ mod tests {
             (r#"{"mssClamp": {"action": "limit"}}"#, "spec.listener.mssClamp: "),
             (r#"{"mssClamp": {"action": "limit", "bytes": 535}}"#, "spec.listener.mssClamp: "),
             (r#"{"timeouts": {"udp": "30s"}}"#, "spec.listener.timeouts is not served"),
-            (r#"{"sourceRanges": ["192.0.2.0/24"]}"#, "spec.listener.sourceRanges is not served"),
+            (
+                r#"{"sourceRanges": ["::/0", "192.0.2.1"]}"#,
+                "spec.listener.sourceRanges: \"192.0.2.1\"",
+            ),
+            (
+                r#"{"sourceRanges": ["192.0.2.0/33"]}"#,
+                "spec.listener.sourceRanges: \"192.0.2.0/33\"",
+            ),
+            (r#"{"sourceRanges": ["/8"]}"#, "spec.listener.sourceRanges: \"/8\""),
             (r#"{"rateLimit": {}}"#, "spec.listener.rateLimit is not served"),
         ] {
             let fault = read(text).unwrap_err();
             assert!(fault.starts_with(field), "{text}: {fault}");
         }
         assert_eq!(read("{}"), Ok(Settings::default()));
+        let many = serde_json::json!({"sourceRanges": vec!["10.0.0.0/8"; 257]});
+        let fault = read(&many.to_string()).unwrap_err();
+        assert!(fault.starts_with("spec.listener.sourceRanges: 257 networks"), "{fault}");
+    }
+
+    /// Whoever writes a list means those in it: of a family that is not in it, nobody.
+    #[test]
+    fn each_family_has_its_own_list() {
+        let (v4, v6) = ("192.0.2.10", "2001:db8::10");
+        for (written, vip, expected) in [
+            ("[]", v4, None),
+            (r#"["10.1.2.3/8", "198.51.100.0/24"]"#, v4, Some("10.0.0.0/8 198.51.100.0/24")),
+            (r#"["10.1.2.3/8", "198.51.100.0/24"]"#, v6, Some("")),
+            (r#"["0.0.0.0/0", "2001:db8::/32"]"#, v4, None),
+            (r#"["0.0.0.0/0", "2001:db8::/32"]"#, v6, Some("2001:db8::/32")),
+            (r#"["0.0.0.0/0", "::/0"]"#, v6, None),
+        ] {
+            let policy = format!(r#"{{"sourceRanges": {written}}}"#);
+            let settings = Settings::read("", &serde_json::from_str(&policy).unwrap()).unwrap();
+            let ranges = settings
+                .source_ranges(vip.parse().unwrap())
+                .map(|ranges| ranges.iter().map(|it| it.to_string()).collect::<Vec<_>>().join(" "));
+            assert_eq!(ranges.as_deref(), expected, "{written} at {vip}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::decode::{decode, record_bytes};
 use crate::digest::Digest;
-use crate::model::{Affinity, Clients, Pem, Policies, PortRange, Tls};
+use crate::model::{Affinity, Clients, Pem, Policies, PortRange, Prefix, Tls};
 use crate::record::{Begin, Commit, MAX_RECORD_BYTES};
 
 fn name(text: &str) -> Name {
@@ -73,25 +73,43 @@ fn any_l7_change() -> impl Strategy<Value = Change> {
     ]
 }
 
+fn any_source_ranges() -> impl Strategy<Value = Option<SourceRanges>> {
+    let prefix = any::<(IpAddr, u8)>();
+    let prefix = prefix.prop_map(|(address, length)| Prefix::new(address, length % 33).unwrap());
+    let ranges = prop::collection::vec(prefix, 0..=SourceRanges::MOST);
+    prop::option::weighted(0.3, ranges.prop_map(|ranges| SourceRanges::new(ranges).unwrap()))
+}
+
 fn any_change() -> impl Strategy<Value = Change> {
     let listener = (
         any_name(),
-        (any::<(IpAddr, u8, bool, usize, u16, u16)>(), any_policies()),
+        (any::<(IpAddr, u8, bool, usize, u16, u16)>(), any_policies(), any_source_ranges()),
         any_name(),
         prop::option::of(any_name()),
     );
-    let listener = listener.prop_map(|(name, (fixed, policies), group, snat_pool)| {
-        let (vip, bits, udp, mode, a, b) = fixed;
-        let (first, last) = (a.min(b).max(1), a.max(b).max(1));
-        let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
-        let mode = Mode::ALL[mode % Mode::ALL.len()];
-        let affinity = Affinity::source(bits, vip).unwrap_or_default();
-        let ports = PortRange::new(first, last).unwrap();
-        Change::PutListener {
-            name,
-            listener: Listener { vip, protocol, ports, mode, affinity, policies, group, snat_pool },
-        }
-    });
+    let listener =
+        listener.prop_map(|(name, (fixed, policies, source_ranges), group, snat_pool)| {
+            let (vip, bits, udp, mode, a, b) = fixed;
+            let (first, last) = (a.min(b).max(1), a.max(b).max(1));
+            let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
+            let mode = Mode::ALL[mode % Mode::ALL.len()];
+            let affinity = Affinity::source(bits, vip).unwrap_or_default();
+            let ports = PortRange::new(first, last).unwrap();
+            Change::PutListener {
+                name,
+                listener: Listener {
+                    vip,
+                    protocol,
+                    ports,
+                    mode,
+                    affinity,
+                    policies,
+                    source_ranges,
+                    group,
+                    snat_pool,
+                },
+            }
+        });
     let address = || any::<(IpAddr, u16)>().prop_map(SocketAddr::from);
     let member = any::<(u32, bool)>().prop_map(|(weight, draining)| Member { weight, draining });
     prop_oneof![
@@ -210,16 +228,16 @@ fn a_wrong_byte_is_named() {
             "another version",
             0,
             9,
-            "a record of version 9, this end speaks feed 4: upgrade the older of the two",
+            "a record of version 9, this end speaks feed 5: upgrade the older of the two",
         ),
-        ("an unknown kind", 1, 200, "kind 200 is no record of feed 4"),
+        ("an unknown kind", 1, 200, "kind 200 is no record of feed 5"),
         (
             "something in the reserved bytes",
             3,
             1,
             "Member: field padding holds bytes other than zero",
         ),
-        ("too long", 6, 1, "a body of 65565 bytes is longer than a record may be (2048 in all)"),
+        ("too long", 6, 1, "a body of 65565 bytes is longer than a record may be (8192 in all)"),
         ("shorter by one", 4, 28, "Member: field padding holds bytes other than zero"),
         ("no room for the name", 4, 20, "Member: field padding holds bytes other than zero"),
         ("a family of five", 8, 5, "Member: field address family holds 5"),
@@ -254,7 +272,7 @@ fn a_wrong_byte_is_named() {
     assert_eq!(truncated.to_string(), "a record of 39 bytes ends early: 40 are needed");
 }
 
-/// Where the policies of a listener lie, and what they cannot be.
+/// Where the policies and source ranges of a listener lie, and what they cannot be.
 #[test]
 fn a_policy_that_nobody_knows_is_named() {
     let listener = Listener {
@@ -269,6 +287,10 @@ fn a_policy_that_nobody_knows_is_named() {
             on_unknown: OnUnknown::Reset,
             mss_clamp: MssClamp::Most { bytes: 1400 },
         },
+        source_ranges: SourceRanges::new(
+            [[10, 0, 0, 0], [11, 0, 0, 0]].map(|at| Prefix::new(at.into(), 8).unwrap()),
+        )
+        .ok(),
         group: name("g"),
         snat_pool: None,
     };
@@ -290,6 +312,32 @@ fn a_policy_that_nobody_knows_is_named() {
             &[(35, 0xfe), (36, 0xff)],
             "Listener: field mss_clamp holds 65534",
         ),
+        ("257 source ranges", &[(48, 1), (47, 1)], "Listener: field source_ranges holds 257"),
+        (
+            "host bits",
+            &[(53, 1)],
+            "Listener: field source_ranges holds 10.1.0.0/8, which is no network",
+        ),
+        (
+            "more bits than an address has",
+            &[(68, 33)],
+            "Listener: field source_ranges holds 10.0.0.0/33, which is no network",
+        ),
+        (
+            "out of order",
+            &[(52, 12)],
+            "Listener: field source_ranges holds networks out of order, or within others",
+        ),
+        (
+            "one network twice",
+            &[(52, 11)],
+            "Listener: field source_ranges holds networks out of order, or within others",
+        ),
+        (
+            "one range less than there are",
+            &[(47, 1)],
+            "Listener: its body has 79 bytes, which its fields do not add up to",
+        ),
     ] {
         let mut bytes = bytes.clone();
         changes.iter().for_each(|(at, byte)| bytes[*at] = *byte);
@@ -308,13 +356,13 @@ fn a_message_too_long_is_cut_between_characters() {
     assert_eq!(error.message, message[..1023]);
 }
 
-/// The bytes of feed version 4, so that no release changes them unawares.
+/// The bytes of feed version 5, so that no release changes them unawares.
 #[test]
 fn the_encoding_is_this() {
     assert_eq!(
         a_member(),
         [
-            &[4, 20, 0, 0, 29, 0, 0, 0][..],
+            &[5, 20, 0, 0, 29, 0, 0, 0][..],
             &[4, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
             &[80, 0, 7, 0, 0, 0, 1],
             b"group\0\0\0",

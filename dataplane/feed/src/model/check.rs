@@ -67,6 +67,14 @@ fn addresses(state: &State, errors: &mut Vec<ObjectError>) {
         if let Some(fault) = faults::of(listener.vip) {
             refuse(errors, ObjectKind::Listener, name, format!("its VIP {} {fault}", listener.vip));
         }
+        let ranges = listener.source_ranges.as_ref();
+        if let Some(foreign) = ranges.and_then(|ranges| ranges.foreign_to(listener.vip)) {
+            let vip = listener.vip;
+            let message = format!(
+                "its source range {foreign} is not of the family of its VIP {vip}: leave it out, no client of it comes"
+            );
+            refuse(errors, ObjectKind::Listener, name, message);
+        }
     }
     for (name, group) in &state.groups {
         for address in group.members.keys() {
@@ -113,7 +121,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::{
-        Affinity, Group, Map, Member, Mode, NextHop, Policies, PortRange, SnatPool,
+        Affinity, Group, Map, Member, Mode, NextHop, Policies, PortRange, Prefix, SnatPool,
+        SourceRanges,
     };
     use super::*;
 
@@ -130,9 +139,14 @@ mod tests {
             group: name("g"),
             affinity: Affinity::Tuple,
             policies: Policies::default(),
+            source_ranges: None,
             snat_pool: None,
         };
         state.listeners.insert_mut(name(at), listener);
+    }
+
+    fn ranges(address: impl Into<IpAddr>) -> SourceRanges {
+        SourceRanges::new(Prefix::new(address.into(), 8)).unwrap()
     }
 
     fn member(state: &mut State, address: &str) {
@@ -178,6 +192,19 @@ mod tests {
                 "a multicast VIP",
                 |s| s.listeners.get_mut("a").unwrap().vip = [224, 0, 0, 1].into(),
                 "listener a: its VIP 224.0.0.1 is no unicast address: a packet could not be sent to one host by it",
+            ),
+            (
+                "source ranges of its family",
+                |s| s.listeners.get_mut("a").unwrap().source_ranges = Some(ranges([10, 0, 0, 0])),
+                "",
+            ),
+            (
+                "source ranges of the other family",
+                |s| {
+                    let ranges = Some(ranges([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0]));
+                    s.listeners.get_mut("a").unwrap().source_ranges = ranges;
+                },
+                "listener a: its source range 2000::/8 is not of the family of its VIP 192.0.2.1: leave it out, no client of it comes",
             ),
             (
                 "a member without a port",

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use penstock_feed::transaction::{Outcome, Transactions};
 use penstock_feed::{
     Affinity, Begin, Change, Commit, Group, L7, Listener, Member, Mode, Name, NextHop, Policies,
-    PortRange, Protocol, Record, SnatPool, State, Touched,
+    PortRange, Prefix, Protocol, Record, SnatPool, SourceRanges, State, Touched,
 };
 use proptest::prelude::*;
 
@@ -96,7 +96,9 @@ prop_compose! {
         (first, more) in (1..12_u16, 0..4_u16),
         group in any_name("group"),
         snat_pool in prop::option::weighted(0.3, any_name("pool")),
+        source_ranges in prop::option::weighted(0.3, prop::collection::vec((any_address(), 0..33_u8), 0..3)),
     ) -> Listener {
+        let prefixes = source_ranges.map(|all| all.into_iter().filter_map(|(at, length)| Prefix::new(at, length)));
         Listener {
             vip,
             protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
@@ -104,6 +106,7 @@ prop_compose! {
             mode: Mode::FullNat,
             affinity: Affinity::Tuple,
             policies: Policies::default(),
+            source_ranges: prefixes.map(|prefixes| SourceRanges::new(prefixes).unwrap()),
             group,
             snat_pool,
         }
@@ -149,6 +152,7 @@ fn a_start() -> Vec<Change> {
         mode: Mode::FullNat,
         affinity: Affinity::Tuple,
         policies: Policies::default(),
+        source_ranges: None,
         group: name(&format!("group/{}", n % 3)),
         snat_pool: n.is_multiple_of(2).then(|| name(&format!("pool/{}", n % 3))),
     };

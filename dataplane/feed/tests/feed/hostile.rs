@@ -64,7 +64,7 @@ fn a_broken_protocol_ends_the_connection_and_leaves_the_state() {
             |p| p.spoil(0, u64::MAX),
             "cannot be: ours is 0, the ring holds 32768 words",
         ),
-        ("zeros as a record", |p| p.spoil(0, 1), "a record of version 0, this end speaks feed 4"),
+        ("zeros as a record", |p| p.spoil(0, 1), "a record of version 0, this end speaks feed 5"),
         (
             "half a record",
             |p| {
@@ -76,7 +76,7 @@ fn a_broken_protocol_ends_the_connection_and_leaves_the_state() {
         (
             "an unknown kind",
             |p| p.push_bytes(&[FEED_VERSION, 99, 0, 0, 0, 0, 0, 0]),
-            "kind 99 is no record of feed 4",
+            "kind 99 is no record of feed 5",
         ),
         (
             "a body of the wrong length",

@@ -136,7 +136,7 @@ fn another_version_is_refused_in_words_and_disturbs_nobody() {
     server.step(0);
     let (message, _) = heard(&socket).unwrap();
     let text = String::from_utf8_lossy(&message[16..]).into_owned();
-    assert_eq!(text, "this end speaks feed 4, the control process 9: upgrade the older of the two");
+    assert_eq!(text, "this end speaks feed 5, the control process 9: upgrade the older of the two");
     assert_eq!(server.epoch(), 1);
     assert!(server.connected_peer().is_some());
 }

@@ -81,6 +81,9 @@ impl Forwarder<'_> {
         if pin::is_nobodys(&error.key, snapshot) {
             return Err(DropReason::Martian.into());
         }
+        if let Some(reason) = listener.shuts_out(&error.key, snapshot) {
+            return Err(reason.into());
+        }
         let hash = self.flows.hash.tuple(&error.key);
         let flow = self.pinning(snapshot, now).without_state(&error.key, hash, listener);
         Ok(flow.map(|flow| (flow.record(now), flow.wide())))

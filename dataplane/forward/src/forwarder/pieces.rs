@@ -83,12 +83,13 @@ impl Forwarder<'_> {
             return;
         }
         let class = classify(&headers, &key, snapshot);
-        // With DSR each finds its backend by Maglev, even when there is no room for their flow.
-        let begins_none =
-            !is_first && matches!(class, Class::Listener(listener) if !listener.mode.is_dsr());
         let next = self.next_worker(&class, &key, snapshot, handed);
-        if begins_none && next.is_none() {
-            return burst.leave(at, DropReason::NoFlow.into());
+        // With DSR each finds its backend by Maglev, even when there is no room for their flow.
+        if let Class::Listener(listener) = class
+            && !(is_first || listener.mode.is_dsr() || next.is_some())
+        {
+            let reason = listener.shuts_out(&key, snapshot).unwrap_or(DropReason::NoFlow);
+            return burst.leave(at, reason.into());
         }
         self.receive_stranger(at, class, next, burst, snapshot, now);
     }

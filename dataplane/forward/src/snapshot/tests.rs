@@ -17,6 +17,7 @@ fn listener(slot: u32, vip: &str, protocol: Protocol, first: u16, last: u16) -> 
         on_exhaustion: crate::OnExhaustion::Reset,
         on_unknown: crate::OnUnknown::Drop,
         mss_clamp: crate::MssClamp::Auto,
+        source_ranges: None,
         group: Arc::new(Group::new(vec![], 0, None).unwrap()),
         snat: Arc::new([]),
     }

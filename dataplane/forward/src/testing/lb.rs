@@ -486,7 +486,7 @@ impl<'m> TestLb<'m> {
 
     /// From now on flows end that nobody serves, those of every listener after the same grace.
     pub fn end_unserved(&mut self, grace_ms: u32) {
-        let removal = Removal { since: self.now, grace_ms };
+        let removal = Removal { since: self.now, ranges_since: self.now, grace_ms };
         let listeners = (0..COUNTER_ROWS as u32).map(|slot| (ListenerSlot(slot), removal));
         let mut builder = self.builder();
         builder.removals(Removals::new(self.snapshot.version() + 1, listeners, []));

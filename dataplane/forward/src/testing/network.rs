@@ -9,6 +9,7 @@ use crate::fib::{Neighbour, Prefix, Route, RouteHop};
 use crate::{
     Affinity, BackendId, Fib, Group, L4Ports, Listener, ListenerSlot, Member, Mode, MssClamp,
     NextHopKey, OnExhaustion, OnUnknown, PortConfig, PortIdx, Protocol, SnapshotBuilder,
+    SourceRanges,
 };
 
 /// Rows of the listener and backend counter tables: more than any test has.
@@ -37,6 +38,7 @@ fn parse_listener(slot: ListenerSlot, line: &str) -> Listener {
     let mut affinity = Affinity::Tuple;
     let (mut on_exhaustion, mut on_unknown) = (OnExhaustion::Reset, OnUnknown::Drop);
     let mut mss_clamp = MssClamp::Auto;
+    let mut sources: Option<Vec<Prefix>> = None;
     for word in words {
         match word.split_once('=').expect("KEY=VALUE") {
             ("mode", "dnat") => mode = Mode::Dnat,
@@ -59,6 +61,8 @@ fn parse_listener(slot: ListenerSlot, line: &str) -> Listener {
             ("on-unknown", "reset") => on_unknown = OnUnknown::Reset,
             ("mss-clamp", "off") => mss_clamp = MssClamp::Off,
             ("mss-clamp", bytes) => mss_clamp = MssClamp::Most(bytes.parse().expect("bytes")),
+            ("source", "none") => sources = Some(Vec::new()),
+            ("source", prefix) => sources.get_or_insert_default().push(parse_prefix(prefix)),
             ("refused", weight) => refused = weight.parse().expect("a weight"),
             other => panic!("{other:?} in {line}"),
         }
@@ -77,9 +81,18 @@ fn parse_listener(slot: ListenerSlot, line: &str) -> Listener {
         on_exhaustion,
         on_unknown,
         mss_clamp,
+        source_ranges: sources.map(|sources| Arc::new(SourceRanges::new(&sources))),
         group: Arc::new(group),
         snat: snat.into(),
     }
+}
+
+/// Of IPv6, the length is that of the IPv4 prefix that it embeds.
+fn parse_prefix(word: &str) -> Prefix {
+    let (address, len) = word.split_once('/').expect("ADDRESS/LENGTH");
+    let address: IpAddr = address.trim_matches(['[', ']']).parse().expect("an address");
+    let len: u8 = len.parse().expect("a prefix length");
+    Prefix { address, len: if address.is_ipv6() { 96 + len } else { len } }
 }
 
 fn parse_member(word: &str) -> Member {

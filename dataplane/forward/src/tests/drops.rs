@@ -153,6 +153,10 @@ const ROWS: &[Row] = &[
         exit(family, family.tcp(CLIENT, "198.51.100.9:80", SYN))
     }),
     (DropReason::NoFlow, BOTH, |family| exit(family, family.tcp(CLIENT, VIP, ACK))),
+    (DropReason::SourceRange, BOTH, |family| {
+        let mut lb = family.lb(&format!("{FULL_NAT} source=198.51.100.0/24"));
+        syn(&mut lb, family, CLIENT, VIP)
+    }),
     (DropReason::NoBackend, BOTH, |family| {
         let mut lb = family.lb("192.0.2.10:53/udp snat=10.0.0.200");
         lb.send_to(WorkerIdx(0), family.udp(CLIENT, "192.0.2.10:53", b"").into()).0

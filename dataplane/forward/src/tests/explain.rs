@@ -14,6 +14,7 @@ const LISTENERS: &str =
      192.0.2.11:80/tcp mode=dnat backend=10.0.0.3:8080 backend=10.0.0.4:8080
      192.0.2.12:80/tcp mode=full-nat backend=10.0.0.3:8080*drain snat=10.0.0.200
      192.0.2.13:80/tcp mode=full-nat backend=10.0.0.99:8080 snat=10.0.0.200
+     192.0.2.14:80/tcp mode=dnat backend=10.0.0.3:8080 source=203.0.113.0/30
      192.0.2.10:53/udp mode=full-nat backend=10.0.0.3:5300 snat=10.0.0.200";
 
 fn key(packet: &TestPacket) -> FlowKey {
@@ -37,6 +38,7 @@ fn explained(lb: &mut TestLb, worker: WorkerIdx, packet: &TestPacket) -> Explana
             let to = if direction == Direction::Forward { flow.backend } else { flow.client };
             same_next_hop(exit, next_hop, &destination(), to.ip());
         }
+        Explanation::ShutOut { .. } => assert_eq!(exit, Exit::Drop(DropReason::SourceRange)),
         Explanation::Refused { .. } => match packet.protocol {
             Protocol::Tcp => assert_eq!(exit, Exit::Send(PortIdx(0)), "an RST"),
             Protocol::Udp => assert_eq!(exit, Exit::Drop(DropReason::NoBackend)),
@@ -68,6 +70,8 @@ fn what_is_explained_is_what_happens() {
             tcp(&client, "192.0.2.11:80", SYN),
             tcp(&client, "192.0.2.12:80", SYN),
             tcp(&client, "192.0.2.13:80", SYN),
+            tcp(&client, "192.0.2.14:80", SYN),
+            tcp(&client, "192.0.2.14:80", ACK),
             tcp(&client, "192.0.2.10:81", SYN),
             tcp(&client, "198.51.100.1:80", SYN),
             udp(&client, "192.0.2.10:53", b"who"),
@@ -81,7 +85,10 @@ fn what_is_explained_is_what_happens() {
             }
         }
     }
-    assert_eq!(Vec::from_iter(seen), ["Dropped", "Elsewhere", "Flow", "New", "Punted", "Refused"]);
+    assert_eq!(
+        Vec::from_iter(seen),
+        ["Dropped", "Elsewhere", "Flow", "New", "Punted", "Refused", "ShutOut"]
+    );
 }
 
 #[test]

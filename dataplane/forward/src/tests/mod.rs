@@ -1,5 +1,6 @@
 //! What the forwarder promises, a row each. A new behaviour starts as a new row.
 
+mod admit;
 mod affinity;
 mod attacks;
 mod dnat;

@@ -315,7 +315,7 @@ fn each_listener_has_its_own_way() {
             lb.send_to(SERVED, family.tcp(CLIENT, vip, ACK).into());
         }
         lb.reconfigure(&spec("10.0.0.4:8080"));
-        let removal = Removal { since: lb.now, grace_ms: 0 };
+        let removal = Removal { since: lb.now, ranges_since: lb.now, grace_ms: 0 };
         let (first, third) = ((ListenerSlot(0), removal), (ListenerSlot(2), removal));
         let mut builder = lb.builder();
         builder.removals(Removals::new(lb.snapshot.version() + 1, [first, third], []));
@@ -344,7 +344,7 @@ fn a_grace_begins_with_the_last_change_that_concerns_the_flow() {
             live(&mut lb, family, &OPEN);
             lb.reconfigure(&family.text(&moved(FULL_NAT)));
             let at = |ms| lb.now.plus_ms(ms);
-            let removal = Removal { since: at(changed), grace_ms: 30_000 };
+            let removal = Removal { since: at(changed), ranges_since: at(0), grace_ms: 30_000 };
             let left = left.map(|left| (BackendId(3), at(left)));
             let version = lb.snapshot.version() + 1;
             let removals = Removals::new(version, [(ListenerSlot(0), removal)], left);

@@ -76,6 +76,7 @@ pub(super) fn fate(explanation: &Explanation, worker: usize, now: Tick) -> Resul
             Fate::New { listener: listener.0, backend: address, next_hop: leaves(next_hop) }
         }
         Explanation::Refused { listener } => Fate::NoBackend { listener: listener.0 },
+        Explanation::ShutOut { listener } => Fate::ShutOut { listener: listener.0 },
         Explanation::Punted(class) => Fate::Punted { class: class.name().to_owned() },
         Explanation::Dropped(reason) => Fate::Dropped { reason: reason.name().to_owned() },
         Explanation::Elsewhere(owner) => return Err(owner),

@@ -94,6 +94,7 @@ fn listener(vip: &str, mode: feed::Mode, group: &str) -> FedListener {
         group: name(group),
         affinity: feed::Affinity::Tuple,
         policies: feed::Policies::default(),
+        source_ranges: None,
         snat_pool: None,
     }
 }

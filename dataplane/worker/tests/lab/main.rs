@@ -12,6 +12,7 @@
 //! | `addresses`   | 128 Gateways, a VIP each: all answer, and keep theirs over restarts             |
 //! | `ipv6`        | IPv6 is served as IPv4 is, beside it                                            |
 //! | `kernel_nat`  | the same packets through our NAT and the kernel's give the same packets       |
+//! | `admit`       | clients outside a listener's source ranges hear nothing of it                  |
 //! | `change`      | a drained and an added backend disturb no connection that exists               |
 //! | `checks`      | a backend that is not well gets no new connections, and keeps those it has     |
 //! | `companion`   | a companion that is renamed serves on, one that is deleted comes again         |
@@ -30,6 +31,7 @@
 //! `counters` what the programs say about themselves.
 
 mod addresses;
+mod admit;
 mod announce;
 mod boxes;
 mod change;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use penstock_feed::{
     Affinity, Group, Listener, Member, Mode, MssClamp, Name, NextHop, OnExhaustion, OnRemoval,
-    OnUnknown, Policies, PortRange, Protocol, SnatPool, State,
+    OnUnknown, Policies, PortRange, Prefix, Protocol, SnatPool, SourceRanges, State,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
@@ -25,6 +25,7 @@ pub(crate) fn a_state(members: u32) -> Arc<State> {
         group: name("default/route/0"),
         affinity: Affinity::Tuple,
         policies: Policies::default(),
+        source_ranges: None,
         snat_pool: None,
     };
     state.listeners.insert_mut(name("default/web/http"), listener);
@@ -49,6 +50,10 @@ prop_compose! {
         let member = |(weight, draining)| Member { weight, draining };
         Group { members: members.into_iter().map(|(address, m)| (address, member(m))).collect(), refused_weight }
     }
+}
+
+fn some_ranges(length: u8) -> SourceRanges {
+    SourceRanges::new(Prefix::new([10, 0, 0, 0].into(), length)).unwrap()
 }
 
 /// A state of few names, so that the next one shares some of them, that passes `State::check`.
@@ -86,6 +91,7 @@ pub(crate) fn any_state() -> impl Strategy<Value = Arc<State>> {
                     on_unknown: OnUnknown::ALL[usize::from(n) % 2],
                     mss_clamp: MssClamp::most(u16::from(n) * 100).unwrap_or_default(),
                 },
+                source_ranges: (n % 3 == 0).then(|| some_ranges(n)),
                 group: group.get(&state.groups.keys().collect::<Vec<_>>()).to_owned().clone(),
                 snat_pool: state.snat_pools.keys().next().filter(|_| pool).cloned(),
             };

@@ -11,8 +11,8 @@ use super::*;
 enum Event {
     /// A transaction. One after which the state would not pass [`State::check`] is not committed.
     Change(Vec<feed::Change>),
-    /// A listener has other policies, and is the same but for that.
-    Policies(u8, feed::Policies),
+    /// A listener has other policies and lets others in, and is the same but for that.
+    Policies(u8, feed::Policies, Option<feed::SourceRanges>),
     /// The kernel has another address of another's, has lost it, or has a router.
     Kernel(u8, u8),
     /// The kernel has, or has lost, an address of ours.
@@ -46,18 +46,28 @@ fn any_listener() -> impl Strategy<Value = FedListener> {
     ];
     let where_to = (0..12_u8, any::<bool>(), ports);
     let pool = prop::option::weighted(0.3, 0..3_u8);
-    (where_to, mode, 0..4_u8, pool, any_policies()).prop_map(
-        |((vip, udp, (first, more)), mode, group, pool, policies)| FedListener {
+    let also = (any_policies(), any_ranges());
+    (where_to, mode, 0..4_u8, pool, also).prop_map(
+        |((vip, udp, (first, more)), mode, group, pool, (policies, ranges))| FedListener {
             vip: address(vip),
             protocol: if udp { feed::Protocol::Udp } else { feed::Protocol::Tcp },
             ports: PortRange::new(first, first + more).unwrap(),
             mode,
             affinity: feed::Affinity::Tuple,
             policies,
+            source_ranges: ranges.filter(|_| address(vip).is_ipv4()),
             group: name(&format!("group/{group}")),
             snat_pool: pool.map(|pool| name(&format!("pool/{pool}"))),
         },
     )
+}
+
+/// Few, so that some stay the same.
+fn any_ranges() -> impl Strategy<Value = Option<feed::SourceRanges>> {
+    let ranges = (0..3_u8).prop_map(|length| {
+        feed::SourceRanges::new(feed::Prefix::new([10, 0, 0, 0].into(), length)).unwrap()
+    });
+    prop::option::of(ranges)
 }
 
 /// Most keep their flows, so that at times all do.
@@ -128,7 +138,8 @@ fn any_change() -> impl Strategy<Value = feed::Change> {
 fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         12 => prop::collection::vec(any_change(), 1..4).prop_map(Event::Change),
-        4 => (0..8_u8, any_policies()).prop_map(|(of, policies)| Event::Policies(of, policies)),
+        4 => (0..8_u8, any_policies(), any_ranges())
+            .prop_map(|(of, policies, ranges)| Event::Policies(of, policies, ranges)),
         1 => (0..12_u8, 0..4_u8).prop_map(|(at, what)| Event::Kernel(at, what)),
         1 => (0..12_u8, any::<bool>()).prop_map(|(at, there)| Event::Ours(at, there)),
         2 => any::<u64>().prop_map(Event::Flows),
@@ -259,10 +270,11 @@ impl Pair {
                     self.state = Arc::new(next);
                 }
             }
-            Event::Policies(of, policies) => {
+            Event::Policies(of, policies, ranges) => {
                 let mut next = State::clone(&self.state);
                 if let Some(listener) = next.listeners.get_mut(&name(&format!("listener/{of}"))) {
                     listener.policies = policies;
+                    listener.source_ranges = ranges.filter(|_| listener.vip.is_ipv4());
                     self.state = Arc::new(next);
                 }
             }
@@ -379,6 +391,8 @@ impl Pair {
                 let ends = [now.end(slot, BackendId(id)), whole.end(other, BackendId(other_id))];
                 assert_eq!(ends[0], ends[1], "{key:?} to {backend:?}");
             }
+            let ends = [now.end_of_shut_out(slot), whole.end_of_shut_out(other)];
+            assert_eq!(ends[0], ends[1], "{key:?}, shut out");
         }
     }
 
@@ -398,7 +412,8 @@ impl Pair {
         assert_eq!(keys.0, keys.1, "{at} {protocol:?}");
         let facts = |listener: &Listener| {
             let policies = (listener.on_exhaustion, listener.on_unknown, listener.mss_clamp);
-            (listener.mode, listener.affinity, policies, listener.snat.clone())
+            let ranges = listener.source_ranges.clone();
+            (listener.mode, listener.affinity, policies, ranges, listener.snat.clone())
         };
         assert_eq!(facts(now), facts(whole), "{at} {protocol:?}");
         let (members, expected) = (now.group.members(), whole.group.members());

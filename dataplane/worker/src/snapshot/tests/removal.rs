@@ -27,18 +27,21 @@ enum Change {
     ListenersRemoved,
     VipRemoved,
     VipMoved,
+    ShutOut,
     WeightZero,
     Draining,
     GroupRenamed,
     OtherSnatPool,
+    OtherRanges,
 }
 
 use Change::*;
 
 /// Changes after which nobody serves their connections.
-const ENDING: [Change; 5] = [BackendRemoved, GroupReplaced, ListenersRemoved, VipRemoved, VipMoved];
+const ENDING: [Change; 6] =
+    [BackendRemoved, GroupReplaced, ListenersRemoved, VipRemoved, VipMoved, ShutOut];
 /// Changes after which somebody does.
-const HARMLESS: [Change; 4] = [WeightZero, Draining, GroupRenamed, OtherSnatPool];
+const HARMLESS: [Change; 5] = [WeightZero, Draining, GroupRenamed, OtherSnatPool, OtherRanges];
 
 fn policies() -> [OnRemoval; 3] {
     [OnRemoval::Keep, OnRemoval::Reset, OnRemoval::Expire { grace_ms: GRACE_MS }]
@@ -53,12 +56,19 @@ fn one(address: &str, member: FedMember) -> Arc<feed::Group> {
 fn configuration(mode: feed::Mode, on_removal: OnRemoval, change: Option<Change>) -> Arc<State> {
     let full = FedMember { weight: 1, draining: false };
     let mut state = State::default();
+    let ranges = match change {
+        Some(ShutOut) => Some(ip("198.51.100.0")),
+        Some(OtherRanges) => Some(ip("203.0.113.0")),
+        _ => None,
+    };
+    let ranges = ranges.map(|network| feed::SourceRanges::new(feed::Prefix::new(network, 24)));
     let mut put = |key: &str, vip: &str, protocol, port, group: &str| {
         let listener = FedListener {
             protocol,
             ports: PortRange::single(port).unwrap(),
             policies: feed::Policies { on_removal, ..feed::Policies::default() },
             snat_pool: (change == Some(OtherSnatPool)).then(|| name("pool")),
+            source_ranges: ranges.clone().filter(|_| group != "other").and_then(Result::ok),
             ..listener(vip, mode, group)
         };
         state.listeners.insert_mut(name(key), listener);

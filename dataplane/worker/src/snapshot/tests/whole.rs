@@ -42,6 +42,8 @@ pub(super) struct Whole {
     backends_ever: HashSet<u32>,
     /// By listener: its group, none if it has gone, and since when.
     groups_since: HashMap<u32, (Option<Name>, Tick)>,
+    /// By listener: whom it lets in, and since when.
+    ranges_since: HashMap<u32, (Option<feed::SourceRanges>, Tick)>,
     /// By backend: since when it is in no group.
     left: HashMap<u32, Tick>,
     dnat: BTreeSet<(u32, SocketAddr, Protocol)>,
@@ -80,6 +82,7 @@ impl Whole {
             served_backends: HashSet::new(),
             backends_ever: HashSet::new(),
             groups_since: HashMap::new(),
+            ranges_since: HashMap::new(),
             left: HashMap::new(),
             dnat: BTreeSet::new(),
             occupied: Occupied::default(),
@@ -247,7 +250,10 @@ impl Whole {
     /// Since when listeners have their groups and backends have none, counted from when some listener first
     /// did not keep its flows.
     fn removals(&mut self, now: Tick) -> Option<Removals> {
-        let of = |known: &Served| (known.listener.slot.0, known.source.policies.on_removal);
+        let of = |known: &Served| {
+            let ranges = known.source.source_ranges.clone();
+            (known.listener.slot.0, known.source.policies.on_removal, ranges)
+        };
         let served =
             self.served.values().map(|known| (of(known), Some(known.source.group.clone())));
         let departed = self.departed.values().map(|known| (of(known), None));
@@ -257,22 +263,28 @@ impl Whole {
             feed::OnRemoval::Reset => Some(0),
             feed::OnRemoval::Expire { grace_ms } => Some(grace_ms),
         };
-        let ends = known.iter().any(|((_, on_removal), _)| grace_ms(*on_removal).is_some());
+        let ends = known.iter().any(|((_, on_removal, _), _)| grace_ms(*on_removal).is_some());
         let (groups, left) =
             (std::mem::take(&mut self.groups_since), std::mem::take(&mut self.left));
+        let ranges_before = std::mem::take(&mut self.ranges_since);
         if !ends {
             return None;
         }
-        for ((slot, _), group) in &known {
+        for ((slot, _, ranges), group) in &known {
             let same = groups.get(slot).filter(|(before, _)| before == group);
             let since = same.map_or(now, |(_, since)| *since);
             self.groups_since.insert(*slot, (group.clone(), since));
+            let same = ranges_before.get(slot).filter(|(before, _)| before == ranges);
+            let since = same.map_or(now, |(_, since)| *since);
+            self.ranges_since.insert(*slot, (ranges.clone(), since));
         }
         let gone = self.backends_ever.difference(&self.served_backends);
         self.left = gone.map(|id| (*id, left.get(id).copied().unwrap_or(now))).collect();
-        let listeners = known.iter().filter_map(|((slot, on_removal), _)| {
-            let (_, since) = self.groups_since.get(slot)?;
-            let removal = Removal { since: *since, grace_ms: grace_ms(*on_removal)? };
+        let listeners = known.iter().filter_map(|((slot, on_removal, _), _)| {
+            let ((_, since), (_, ranges_since)) =
+                (self.groups_since.get(slot)?, self.ranges_since.get(slot)?);
+            let (since, ranges_since) = (*since, *ranges_since);
+            let removal = Removal { since, ranges_since, grace_ms: grace_ms(*on_removal)? };
             Some((ListenerSlot(*slot), removal))
         });
         Removals::new(1, listeners, self.left.iter().map(|(id, since)| (BackendId(*id), *since)))
@@ -351,6 +363,7 @@ impl Whole {
             on_exhaustion: on_exhaustion(listener.policies.on_exhaustion),
             on_unknown: on_unknown(listener.policies.on_unknown),
             mss_clamp: mss_clamp(listener.policies.mss_clamp),
+            source_ranges: listener.source_ranges.as_ref().map(source_ranges),
             group,
             snat,
         })
