@@ -20,7 +20,7 @@ use penstock_controlplane::status::{self, Progress, Stamp, Statuses};
 use penstock_controlplane::translate::l7::{L7, Speaks, Tls};
 use penstock_controlplane::translate::{Known, Translation, service, translate_with};
 use penstock_feed::model::{
-    Affinity, MssClamp, OnExhaustion, OnRemoval, OnUnknown, Policies, State,
+    Affinity, MssClamp, OnExhaustion, OnRemoval, OnUnknown, Policies, State, Timeouts,
 };
 use penstock_gateway_types::k8s_openapi::jiff::Timestamp;
 use penstock_gateway_types::l4_policy::CheckStatus;
@@ -185,7 +185,7 @@ fn state(state: &State) -> String {
 
 /// Those that are not the usual ones.
 fn policies(policies: &Policies) -> String {
-    let Policies { on_removal, on_exhaustion, on_unknown, mss_clamp } = *policies;
+    let Policies { on_removal, on_exhaustion, on_unknown, mss_clamp, timeouts } = *policies;
     let mut said = String::new();
     if on_removal != OnRemoval::default() {
         let _ = write!(said, " on-removal={on_removal}");
@@ -198,6 +198,9 @@ fn policies(policies: &Policies) -> String {
     }
     if mss_clamp != MssClamp::default() {
         let _ = write!(said, " mss-clamp={mss_clamp}");
+    }
+    if timeouts != Timeouts::default() {
+        let _ = write!(said, " timeouts={timeouts}");
     }
     said
 }

@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// What a duration looks like: up to four numbers, of up to five digits, each with its unit.
-const PATTERN: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
+pub(crate) const PATTERN: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
 
 /// A duration as it was written: what is none decodes too, and is refused by whoever reads it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]

@@ -1,12 +1,11 @@
 //! L4Policy, a kind of Penstock's own: how listeners forward, and whether backends are asked if they are well.
 
-use std::collections::BTreeMap;
-
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::Duration;
 use crate::backend_tls_policy::PolicyAncestorStatus;
+use crate::duration::PATTERN;
 use crate::object::object;
 use crate::value::{
     AffinityBy, ForwardingMode, MssClampAction, OnExhaustion, OnUnknown, ProxyProtocol,
@@ -103,11 +102,10 @@ pub struct ListenerPolicy {
     /// How far the MSS option of SYNs is lowered; to what fits the routes if nobody says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mss_clamp: Option<MssClampPolicy>,
-    /// How long a silent connection is remembered. Not served by this version: they are the box's
-    /// (`/etc/penstock/dataplane.yaml`).
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 16))]
-    pub timeouts: BTreeMap<String, Duration>,
+    /// How long a silent connection or exchange of datagrams is remembered, those that exist too; what nobody says is
+    /// the box's to say (`flows.timeouts` in `/etc/penstock/dataplane.yaml`, where the names are the same).
+    #[serde(default, skip_serializing_if = "FlowTimeouts::is_empty")]
+    pub timeouts: FlowTimeouts,
     /// The networks whose clients are let in, of both families; of a family that has none here, nobody. Everyone is let in
     /// if nobody says. Connections of clients that are shut out later go on, unless `onRemoval` ends them. Listeners of
     /// HTTP and HTTPS are not served with it.
@@ -126,6 +124,51 @@ fn networks(_: &mut SchemaGenerator) -> Schema {
             {"rule": "isCIDR(self)", "message": "must be a network, such as 192.0.2.0/24"},
         ],
     }})
+}
+
+/// How long what is silent is remembered, by what it has lived through: at least a second, at most a week (168h).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct FlowTimeouts {
+    /// TCP after the handshake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "timeout")]
+    pub tcp_established: Option<Duration>,
+    /// TCP before the handshake is complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "timeout")]
+    pub tcp_half_open: Option<Duration>,
+    /// TCP of which both sides have sent FIN. Until then the SNAT port is no other's while others are free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "timeout")]
+    pub tcp_closing: Option<Duration>,
+    /// TCP of which a RST was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "timeout")]
+    pub tcp_reset: Option<Duration>,
+    /// UDP of which only the client has spoken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "timeout")]
+    pub udp_one_way: Option<Duration>,
+    /// UDP of which the backend has answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "timeout")]
+    pub udp_replied: Option<Duration>,
+}
+
+impl FlowTimeouts {
+    /// Whether nothing is said.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn timeout(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "pattern": PATTERN, "maxLength": 32, "x-kubernetes-validations": [{
+        "rule": "duration(self) >= duration('1s') && duration(self) <= duration('168h')",
+        "message": "must be at least a second and at most a week (168h)",
+    }]})
 }
 
 /// By what of a packet its backend is chosen.

@@ -18,7 +18,8 @@ use crate::encode::{
 use crate::model::{
     Affinity, Change, ClientMode, Clients, Hostname, L7Listener, Listener, Member, Mode, MssClamp,
     Name, NextHop, ObjectError, ObjectId, ObjectKind, OnExhaustion, OnRemoval, OnUnknown, Pem,
-    PemId, Policies, PortRange, Prefix, Protocol, Secret, SourceRanges, Speaks, Tls, limits,
+    PemId, Policies, PortRange, Prefix, Protocol, Secret, Silence, SourceRanges, Speaks, Timeouts,
+    Tls, limits,
 };
 use crate::record::{
     AckBody, AckErrorBody, AckRecord, Address, Begin, BeginBody, Commit, CommitBody, FEED_VERSION,
@@ -371,7 +372,17 @@ impl<'a> Body<'a> {
             MSS_CLAMP_OFF => MssClamp::Off,
             bytes => MssClamp::most(bytes).ok_or_else(|| self.value("mss_clamp", &bytes))?,
         };
-        Ok(Policies { on_removal, on_exhaustion, on_unknown, mss_clamp })
+        let timeouts = self.timeouts(part)?;
+        Ok(Policies { on_removal, on_exhaustion, on_unknown, mss_clamp, timeouts })
+    }
+
+    /// Those that are not zero.
+    fn timeouts(&self, part: &ListenerBody) -> Result<Timeouts, DecodeError> {
+        let said = Silence::ALL.into_iter().zip(part.timeouts_ms).filter(|(_, ms)| *ms != 0);
+        said.into_iter().try_fold(Timeouts::default(), |timeouts, (silence, ms)| {
+            let with = timeouts.with(silence, ms.get());
+            with.ok_or_else(|| self.value("timeouts_ms", &format!("{} {ms} ms", silence.name())))
+        })
     }
 
     fn member(&mut self) -> Result<Change, DecodeError> {

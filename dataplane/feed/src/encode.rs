@@ -11,7 +11,7 @@ use zerocopy::little_endian::{U16, U32, U64, U128};
 use crate::model::{
     Affinity, Change, ClientMode, Hostname, L7Listener, Listener, Member, Mode, MssClamp, Name,
     NextHop, ObjectError, ObjectId, ObjectKind, OnExhaustion, OnRemoval, OnUnknown, PemId,
-    Protocol, Secret, SourceRanges, Speaks, limits,
+    Protocol, Secret, Silence, SourceRanges, Speaks, limits,
 };
 use crate::record::{
     AckBody, AckErrorBody, AckRecord, Address, BeginBody, CommitBody, FEED_VERSION, Fixed,
@@ -169,6 +169,8 @@ pub(crate) fn listener_body(name: &Name, listener: &Listener, out: &mut Vec<u8>)
                 MssClamp::Off => MSS_CLAMP_OFF,
                 MssClamp::Most { bytes } => bytes,
             }),
+            timeouts_ms: Silence::ALL
+                .map(|silence| U32::new(listener.policies.timeouts.get(silence).unwrap_or(0))),
             first: U16::new(listener.ports.first()),
             last: U16::new(listener.ports.last()),
             name_length: name_length(name),

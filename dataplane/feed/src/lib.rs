@@ -78,8 +78,8 @@ pub use encode::encode;
 pub use model::{
     Affinity, BadName, BadPortRange, Change, Group, L7, L7Listener, Listener, Map, Member, Mode,
     MssClamp, Name, NextHop, ObjectError, ObjectId, ObjectKind, OnExhaustion, OnRemoval, OnUnknown,
-    Policies, PortRange, Prefix, Protocol, SnatPool, SourceRanges, State, Tier, TooManyRanges,
-    Touched,
+    Policies, PortRange, Prefix, Protocol, Silence, SnatPool, SourceRanges, State, Tier, Timeouts,
+    TooManyRanges, Touched,
 };
 pub use producer::{ConnectError, Disconnected, Producer, PublishError, Published, PublishedKind};
 pub use record::{

@@ -18,6 +18,7 @@ mod l7;
 mod name;
 mod policy;
 mod source_ranges;
+mod timeouts;
 mod touched;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +40,7 @@ pub use l7::{
 pub use name::{BadName, Name};
 pub use policy::{MssClamp, OnExhaustion, OnRemoval, OnUnknown, Policies};
 pub use source_ranges::{Prefix, SourceRanges, TooManyRanges};
+pub use timeouts::{Silence, Timeouts};
 pub use touched::Touched;
 
 /// How many objects of each kind a state may hold: what bounds a data plane's memory.

@@ -145,7 +145,7 @@ fixed_parts! {
     ListenerBody {
         vip: Address, protocol: u8, mode: u8, affinity: u8, on_removal: u8, grace_ms: U32,
         on_exhaustion: u8, on_unknown: u8, mss_clamp: U16, first: U16, last: U16,
-        name_length: U16, group_length: U16, pool_length: U16, source_ranges: U16,
+        timeouts_ms: [U32; 6], name_length: U16, group_length: U16, pool_length: U16, source_ranges: U16,
     }
     /// A network of clients.
     PrefixBody { address: Address, length: u8 }

@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::fib::Fib;
-use crate::flow::{FlowKey, Timeouts};
+use crate::flow::{FlowKey, OwnTimeouts, Timeouts};
 use crate::group::{Affinity, Group, Pick, source_key};
 use crate::removal::Removals;
 use crate::shared::SharedMap;
@@ -200,6 +200,7 @@ pub struct Snapshot {
     dnat_backends: DnatBackends,
     fib: Arc<Fib>,
     timeouts: Timeouts,
+    own_timeouts: Option<Arc<OwnTimeouts>>,
     snat_on_unknown: OnUnknown,
     echo_per_second: u32,
     removals: Option<Arc<Removals>>,
@@ -224,10 +225,17 @@ impl Snapshot {
         &self.fib
     }
 
-    /// How long flows may be silent.
+    /// How long flows may be silent whose listener says nothing of it.
     #[must_use]
     pub fn timeouts(&self) -> &Timeouts {
         &self.timeouts
+    }
+
+    /// How long flows of a listener may be silent.
+    #[must_use]
+    #[inline]
+    pub fn timeouts_of(&self, slot: ListenerSlot) -> &Timeouts {
+        self.own_timeouts.as_ref().and_then(|own| own.of(slot)).unwrap_or(&self.timeouts)
     }
 
     /// What becomes of flows that nobody serves, if not all are kept.

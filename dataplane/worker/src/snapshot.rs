@@ -101,6 +101,8 @@ pub struct Translation {
 /// Keeps everything from one translation to the next.
 pub struct Translator {
     workers: usize,
+    /// The box's, for listeners that say nothing.
+    timeouts: Timeouts,
     version: u32,
     state: Arc<State>,
     index: Index,
@@ -148,6 +150,7 @@ impl Translator {
         box_snat.iter().for_each(|address| addresses.configure(*address, &mut builder));
         Self {
             workers,
+            timeouts,
             version: 0,
             state: Arc::default(),
             index: Index::default(),
@@ -425,6 +428,8 @@ impl Translator {
             let ranges = source.source_ranges.as_ref();
             self.orphans.note(listener.slot.0, Some(&source.group), ranges, on_removal);
             self.note_dnat(listener);
+            let own = source.policies.timeouts;
+            self.builder.listener_timeouts(listener.slot, own_timeouts(&self.timeouts, own));
             if !stays {
                 self.listeners.hold(listener.slot.0);
                 self.addresses.know(listener.vip, &listener.snat, &mut self.builder);
@@ -584,6 +589,7 @@ impl Translator {
         for slot in self.listeners.release(|slot| statistics.listener_flows(workers, slot) > 0) {
             statistics.forget("listeners", slot);
             self.orphans.forget(slot);
+            self.builder.listener_timeouts(ListenerSlot(slot), None);
             less |= self.forget_departed(slot);
         }
         self.is_due |= less;
@@ -667,6 +673,20 @@ fn source_ranges(ranges: &feed::SourceRanges) -> Arc<SourceRanges> {
         len: it.length(),
     };
     Arc::new(SourceRanges::new(&ranges.iter().map(prefix).collect::<Vec<_>>()))
+}
+
+/// What a listener wants other than the box, and what it leaves to that.
+fn own_timeouts(box_wide: &Timeouts, own: feed::Timeouts) -> Option<Timeouts> {
+    use feed::Silence as S;
+    let of = |silence, usual_ms: u32| own.get(silence).unwrap_or(usual_ms);
+    (own != feed::Timeouts::default()).then(|| Timeouts {
+        tcp_established_ms: of(S::TcpEstablished, box_wide.tcp_established_ms),
+        tcp_half_open_ms: of(S::TcpHalfOpen, box_wide.tcp_half_open_ms),
+        tcp_closing_ms: of(S::TcpClosing, box_wide.tcp_closing_ms),
+        tcp_reset_ms: of(S::TcpReset, box_wide.tcp_reset_ms),
+        udp_one_way_ms: of(S::UdpOneWay, box_wide.udp_one_way_ms),
+        udp_replied_ms: of(S::UdpReplied, box_wide.udp_replied_ms),
+    })
 }
 
 fn affinity(affinity: feed::Affinity) -> Affinity {

@@ -368,6 +368,7 @@ impl Statistics {
             ("on_exhaustion", listener.policies.on_exhaustion.name()),
             ("on_unknown", listener.policies.on_unknown.name()),
             ("mss_clamp", &listener.policies.mss_clamp.to_string()),
+            ("timeouts", &listener.policies.timeouts.to_string()),
             ("source_ranges", &source_ranges),
             ("group", listener.group.as_str()),
             ("maglev_slots", &group.table_size().to_string()),

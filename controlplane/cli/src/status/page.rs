@@ -406,6 +406,7 @@ fn policies(labels: &Labels) -> String {
         ("on_exhaustion", "reset"),
         ("on_unknown", "drop"),
         ("mss_clamp", "auto"),
+        ("timeouts", "usual"),
         ("source_ranges", "all"),
     ];
     let said = usual.into_iter().map(|(key, usual)| (key, usual, labels.get(key)));

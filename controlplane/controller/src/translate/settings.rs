@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use penstock_feed::model::{
-    Affinity, Mode, MssClamp, OnExhaustion, OnRemoval, OnUnknown, Policies, Prefix, SourceRanges,
+    Affinity, Mode, MssClamp, OnExhaustion, OnRemoval, OnUnknown, Policies, Prefix, Silence,
+    SourceRanges, Timeouts,
 };
 use penstock_gateway_types::l4_policy::{
-    AffinityPolicy, ListenerPolicy, MssClampPolicy, RemovalPolicy,
+    AffinityPolicy, FlowTimeouts, ListenerPolicy, MssClampPolicy, RemovalPolicy,
 };
 use penstock_gateway_types::value::{
     self, AffinityBy, ForwardingMode, MssClampAction, RemovalAction,
@@ -28,6 +29,7 @@ pub(super) struct Settings {
     on_unknown: Option<OnUnknown>,
     mss_clamp: Option<MssClamp>,
     source_ranges: Option<Arc<[Prefix]>>,
+    timeouts: Timeouts,
 }
 
 impl Settings {
@@ -54,6 +56,8 @@ impl Settings {
             let fault = format!("write action auto, never, or limit with {least} to {most} bytes");
             clamp(policy).ok_or_else(|| unfit("mssClamp", &fault))
         });
+        let timeouts = timeouts(&policy.timeouts)
+            .map_err(|name| unfit(&format!("timeouts.{name}"), "write a second to a week"))?;
         let source_ranges = Some(&policy.source_ranges).filter(|ranges| !ranges.is_empty());
         let source_ranges = source_ranges.map(|ranges| networks(ranges));
         let mode = policy.mode.as_ref().map(ForwardingMode::as_str);
@@ -73,6 +77,7 @@ impl Settings {
                 .transpose()
                 .map_err(|it| unfit("sourceRanges", &it))?
                 .map(Arc::from),
+            timeouts,
         })
     }
 
@@ -87,6 +92,7 @@ impl Settings {
             on_unknown: self.on_unknown.or(others.on_unknown),
             mss_clamp: self.mss_clamp.or(others.mss_clamp),
             source_ranges: self.source_ranges.or(others.source_ranges),
+            timeouts: self.timeouts.or(others.timeouts),
         }
     }
 
@@ -104,6 +110,7 @@ impl Settings {
             on_exhaustion: self.on_exhaustion.unwrap_or_default(),
             on_unknown: self.on_unknown.unwrap_or_default(),
             mss_clamp: self.mss_clamp.unwrap_or_default(),
+            timeouts: self.timeouts,
         }
     }
 
@@ -143,14 +150,7 @@ impl Settings {
 
 /// What an L4Policy can say and this version cannot do.
 fn unserved(path: &str, policy: &ListenerPolicy) -> Result<(), Refusal> {
-    let rows = [
-        (
-            "timeouts",
-            !policy.timeouts.is_empty(),
-            "they are the box's, in /etc/penstock/dataplane.yaml",
-        ),
-        ("rateLimit", policy.rate_limit.is_some(), "let backends limit what they take"),
-    ];
+    let rows = [("rateLimit", policy.rate_limit.is_some(), "let backends limit what they take")];
     let written = rows.into_iter().find(|(_, written, _)| *written);
     written.map_or(Ok(()), |(field, _, instead)| {
         let message = format!("{path}.{field} is not served by this version: remove it; {instead}");
@@ -168,6 +168,27 @@ fn named<T: Copy>(
     found.map(Some).ok_or_else(|| {
         let names: Vec<_> = all.iter().map(|one| name(*one)).collect();
         format!("{written:?} is not known: write one of {}", names.join(", "))
+    })
+}
+
+/// # Errors
+/// The name of one that is none, or out of bounds.
+fn timeouts(written: &FlowTimeouts) -> Result<Timeouts, &'static str> {
+    let FlowTimeouts {
+        tcp_established,
+        tcp_half_open,
+        tcp_closing,
+        tcp_reset,
+        udp_one_way,
+        udp_replied,
+    } = written;
+    let by_silence =
+        [tcp_established, tcp_half_open, tcp_closing, tcp_reset, udp_one_way, udp_replied];
+    let said = Silence::ALL.into_iter().zip(by_silence);
+    let mut said = said.filter_map(|(silence, timeout)| Some((silence, timeout.as_ref()?)));
+    said.try_fold(Timeouts::default(), |timeouts, (silence, timeout)| {
+        let ms = timeout.get().and_then(|timeout| u32::try_from(timeout.as_millis()).ok());
+        ms.and_then(|ms| timeouts.with(silence, ms)).ok_or(silence.name())
     })
 }
 
@@ -266,7 +287,9 @@ mod tests {
             (r#"{"onRemoval": {"action": "expire", "grace": "0s"}}"#, "spec.listener.onRemoval: "),
             (r#"{"mssClamp": {"action": "limit"}}"#, "spec.listener.mssClamp: "),
             (r#"{"mssClamp": {"action": "limit", "bytes": 535}}"#, "spec.listener.mssClamp: "),
-            (r#"{"timeouts": {"udp": "30s"}}"#, "spec.listener.timeouts is not served"),
+            (r#"{"timeouts": {"tcp-reset": "999ms"}}"#, "spec.listener.timeouts.tcp-reset: "),
+            (r#"{"timeouts": {"udp-one-way": "169h"}}"#, "spec.listener.timeouts.udp-one-way: "),
+            (r#"{"timeouts": {"udp-replied": "soon"}}"#, "spec.listener.timeouts.udp-replied: "),
             (
                 r#"{"sourceRanges": ["::/0", "192.0.2.1"]}"#,
                 "spec.listener.sourceRanges: \"192.0.2.1\"",

@@ -146,6 +146,8 @@ fn settings() -> impl Strategy<Value = &'static str> {
         "listener: {mode: ipip, onUnknown: reset}",
         "listener: {affinity: {by: source}}",
         "listener: {sourceRanges: [192.0.2.0/24]}",
+        "listener: {timeouts: {tcp-established: 1h}}",
+        "listener: {rateLimit: {}}",
         "listener: {mode: odd}",
         "backend: {healthCheck: {tcp: {}}}",
         "backend: {healthCheck: {http: {}}}",

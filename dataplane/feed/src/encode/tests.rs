@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::decode::{decode, record_bytes};
 use crate::digest::Digest;
-use crate::model::{Affinity, Clients, Pem, Policies, PortRange, Prefix, Tls};
+use crate::model::{Affinity, Clients, Pem, Policies, PortRange, Prefix, Timeouts, Tls};
 use crate::record::{Begin, Commit, MAX_RECORD_BYTES};
 
 fn name(text: &str) -> Name {
@@ -28,12 +28,13 @@ fn any_policies() -> impl Strategy<Value = Policies> {
         (MssClamp::LEAST_BYTES..=MssClamp::MOST_BYTES).prop_map(|bytes| MssClamp::Most { bytes }),
     ];
     let others = (prop::sample::select(&OnExhaustion::ALL), prop::sample::select(&OnUnknown::ALL));
-    (on_removal, others, mss_clamp).prop_map(
-        |(on_removal, (on_exhaustion, on_unknown), mss_clamp)| Policies {
+    (on_removal, others, mss_clamp, any_timeouts()).prop_map(
+        |(on_removal, (on_exhaustion, on_unknown), mss_clamp, timeouts)| Policies {
             on_removal,
             on_exhaustion,
             on_unknown,
             mss_clamp,
+            timeouts,
         },
     )
 }
@@ -71,6 +72,14 @@ fn any_l7_change() -> impl Strategy<Value = Change> {
             part: Secret::new(&part)
         }),
     ]
+}
+
+fn any_timeouts() -> impl Strategy<Value = Timeouts> {
+    let one = prop::option::weighted(0.3, Timeouts::LEAST_MS..=Timeouts::MOST_MS);
+    prop::array::uniform6(one).prop_map(|all| {
+        let said = Silence::ALL.into_iter().zip(all).filter_map(|(it, ms)| Some((it, ms?)));
+        said.fold(Timeouts::default(), |timeouts, (it, ms)| timeouts.with(it, ms).unwrap())
+    })
 }
 
 fn any_source_ranges() -> impl Strategy<Value = Option<SourceRanges>> {
@@ -286,6 +295,7 @@ fn a_policy_that_nobody_knows_is_named() {
             on_exhaustion: OnExhaustion::Icmp,
             on_unknown: OnUnknown::Reset,
             mss_clamp: MssClamp::Most { bytes: 1400 },
+            timeouts: Timeouts::default().with(Silence::UdpReplied, 60_000).unwrap(),
         },
         source_ranges: SourceRanges::new(
             [[10, 0, 0, 0], [11, 0, 0, 0]].map(|at| Prefix::new(at.into(), 8).unwrap()),
@@ -297,6 +307,7 @@ fn a_policy_that_nobody_knows_is_named() {
     let mut bytes = Vec::new();
     encode(&Record::Change(Change::PutListener { name: name("l"), listener }), &mut bytes);
     let policies = [0, 2, 0x30, 0x75, 0, 0, 1, 1, 0x78, 5];
+    assert_eq!(bytes[61..65], [0x60, 0xea, 0, 0], "the last of six timeouts");
     assert_eq!(bytes[27..37], policies, "affinity, then policies");
     for (promise, changes, expected) in [
         ("another removal", &[(28, 3)][..], "Listener: field on_removal holds 3"),
@@ -312,31 +323,41 @@ fn a_policy_that_nobody_knows_is_named() {
             &[(35, 0xfe), (36, 0xff)],
             "Listener: field mss_clamp holds 65534",
         ),
-        ("257 source ranges", &[(48, 1), (47, 1)], "Listener: field source_ranges holds 257"),
+        (
+            "a timeout of less than a second",
+            &[(41, 1)],
+            "Listener: field timeouts_ms holds tcp-established 1 ms",
+        ),
+        (
+            "one of more than a week",
+            &[(64, 0x25)],
+            "Listener: field timeouts_ms holds udp-replied 620816992 ms",
+        ),
+        ("257 source ranges", &[(72, 1), (71, 1)], "Listener: field source_ranges holds 257"),
         (
             "host bits",
-            &[(53, 1)],
+            &[(77, 1)],
             "Listener: field source_ranges holds 10.1.0.0/8, which is no network",
         ),
         (
             "more bits than an address has",
-            &[(68, 33)],
+            &[(92, 33)],
             "Listener: field source_ranges holds 10.0.0.0/33, which is no network",
         ),
         (
             "out of order",
-            &[(52, 12)],
+            &[(76, 12)],
             "Listener: field source_ranges holds networks out of order, or within others",
         ),
         (
             "one network twice",
-            &[(52, 11)],
+            &[(76, 11)],
             "Listener: field source_ranges holds networks out of order, or within others",
         ),
         (
             "one range less than there are",
-            &[(47, 1)],
-            "Listener: its body has 79 bytes, which its fields do not add up to",
+            &[(71, 1)],
+            "Listener: its body has 103 bytes, which its fields do not add up to",
         ),
     ] {
         let mut bytes = bytes.clone();

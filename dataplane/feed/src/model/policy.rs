@@ -1,6 +1,8 @@
-//! What a listener does where it cannot do what is asked, and what it lets SYNs offer.
+//! What a listener does where it cannot do what is asked, what it lets SYNs offer, and how long its flows may be silent.
 
 use std::fmt;
+
+use super::Timeouts;
 
 /// What becomes of the connections of a backend that leaves its group, and of a listener that is removed. A backend
 /// that drains, or whose weight is 0, has not left. UDP has no connections: the next datagram goes to a backend that
@@ -146,6 +148,8 @@ pub struct Policies {
     pub on_unknown: OnUnknown,
     /// What SYNs may offer.
     pub mss_clamp: MssClamp,
+    /// How long flows may be silent.
+    pub timeouts: Timeouts,
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use penstock_feed::model::{ClientMode, Clients, Hostname, Pem, PemId, Speaks, Tl
 use penstock_feed::state_file::encode_file;
 use penstock_feed::{
     AckRecord, Begin, Commit, Digest, L7Listener, MssClamp, NextHop, ObjectError, ObjectId,
-    ObjectKind, OnExhaustion, OnRemoval, OnUnknown, Policies, Prefix, Record, SnatPool,
-    SourceRanges, State, encode,
+    ObjectKind, OnExhaustion, OnRemoval, OnUnknown, Policies, Prefix, Record, Silence, SnatPool,
+    SourceRanges, State, Timeouts, encode,
 };
 
 use crate::support::{a_state, name};
@@ -28,6 +28,7 @@ fn a_rich_state() -> Arc<State> {
         on_exhaustion: OnExhaustion::Icmp,
         on_unknown: OnUnknown::Reset,
         mss_clamp: MssClamp::Most { bytes: 1400 },
+        timeouts: Timeouts::default().with(Silence::TcpEstablished, 3_600_000).unwrap(),
     };
     let prefixes = [([10, 0, 0, 0], 8), ([192, 0, 2, 0], 25)];
     let prefixes = prefixes.map(|(at, length)| Prefix::new(at.into(), length).unwrap());

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use super::cut::{self, Cuts};
-use super::memory::Flow;
-use super::state::{Direction, FlowState, Timeouts};
+use super::memory::{Flow, FlowRecord};
+use super::state::{Direction, FlowState};
 use super::table::FlowTable;
 use crate::counters::{Counters, WorkerColumn};
 use crate::snapshot::Snapshot;
@@ -43,7 +43,7 @@ impl Sweep {
         let mut removed = 0;
         for _ in 0..steps {
             let record = next(flows);
-            removed += usize::from(remove_silent(flows, record, snapshot.timeouts(), now));
+            removed += usize::from(remove_silent(flows, record, snapshot, now));
             if cut::concern(snapshot.removals(), flows.memory.flow(record)) {
                 cuts.look_at(flows, record, snapshot, counters, now);
             }
@@ -61,17 +61,21 @@ fn next(flows: &mut FlowTable) -> usize {
 }
 
 /// Frees a record whose flow is out of the table or was silent for too long; whether that was a flow.
-fn remove_silent(flows: &mut FlowTable, record: usize, timeouts: &Timeouts, now: Tick) -> bool {
+fn remove_silent(flows: &mut FlowTable, record: usize, snapshot: &Snapshot, now: Tick) -> bool {
     let flow = &flows.memory.records[record];
     match flow.state() {
         Some(FlowState::Unlinked) => flows.remove(record),
-        Some(state) if now.since(Tick(flow.last_seen)) >= timeouts.of(state) => {
+        Some(state) if is_silent(flow, state, snapshot, now) => {
             flows.remove(record);
             return state.is_shown();
         }
         _ => {}
     }
     false
+}
+
+fn is_silent(flow: &FlowRecord, state: FlowState, snapshot: &Snapshot, now: Tick) -> bool {
+    now.since(Tick(flow.last_seen)) >= snapshot.timeouts_of(flow.listener()).of(state)
 }
 
 /// A flow, for people.

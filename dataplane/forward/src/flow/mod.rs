@@ -7,7 +7,7 @@
 //!
 //! * [`key`](FlowKey): the tuple; `hash`: its keyed hash
 //! * [`memory`](FlowMemory): the bytes; `table`: what is done with them
-//! * [`state`](FlowState): what a flow lived through, and its timeouts
+//! * [`state`](FlowState): what a flow lived through, and its timeouts; `own_timeouts`: those of listeners
 //! * `look_up`: a burst's packets to their flows, prefetched; `track`: what a packet does to its flow
 //! * `expire`: the bounded sweep; `unproven`, `shares`: who gives way to whom; `cut`: those that end since nobody serves them
 
@@ -17,6 +17,7 @@ pub(crate) mod hash;
 mod key;
 pub(crate) mod look_up;
 mod memory;
+mod own_timeouts;
 mod shares;
 pub(crate) mod state;
 pub(crate) mod table;
@@ -28,5 +29,6 @@ pub use key::FlowKey;
 pub(crate) use key::{V4, V6};
 pub use memory::{CacheLine, FlowCapacity, FlowMemory, FlowMemoryError, MAX_CAPACITY};
 pub(crate) use memory::{Flow, FlowRecord, NO_HOP, NewFlow, Wide};
+pub(crate) use own_timeouts::OwnTimeouts;
 pub use state::{Direction, FlowState, Timeouts};
 pub(crate) use table::{Entry, FlowTable, Full};

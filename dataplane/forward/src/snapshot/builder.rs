@@ -49,6 +49,7 @@ impl SnapshotBuilder {
             dnat_backends: DnatBackends::default(),
             fib: Arc::default(),
             timeouts: Timeouts::default(),
+            own_timeouts: None,
             snat_on_unknown: OnUnknown::default(),
             echo_per_second: ECHO_PER_SECOND,
             removals: None,
@@ -201,6 +202,20 @@ impl SnapshotBuilder {
     /// How long flows may be silent.
     pub fn timeouts(&mut self, timeouts: Timeouts) -> &mut Self {
         self.snapshot.timeouts = timeouts;
+        self
+    }
+
+    /// How long flows of a listener may be silent, served or gone, or `None` that it is as for others. A change copies a
+    /// bit for each listener.
+    pub fn listener_timeouts(&mut self, slot: ListenerSlot, own: Option<Timeouts>) -> &mut Self {
+        let known = &mut self.snapshot.own_timeouts;
+        if known.as_ref().and_then(|known| known.of(slot)) != own.as_ref() {
+            let all = known.get_or_insert_default();
+            Arc::make_mut(all).set(slot, own);
+            if all.is_empty() {
+                *known = None;
+            }
+        }
         self
     }
 

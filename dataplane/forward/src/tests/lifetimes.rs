@@ -4,7 +4,7 @@ use super::{BACKEND, CLIENT, FROM, FULL_NAT, FULL_NAT_UDP, NEW, SNAT, TO, VIP, f
 use crate::flow::FlowState;
 use crate::testing::{Dropped, Family, TestLb, Tx, tcp};
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
-use crate::{BackendId, DropReason, Exit, PortIdx, Tick, Timeouts, WorkerIdx};
+use crate::{BackendId, DropReason, Exit, ListenerSlot, PortIdx, Tick, Timeouts, WorkerIdx};
 
 const SERVED: WorkerIdx = WorkerIdx(0);
 /// The time in which the sweep sees every record, and a bit.
@@ -355,5 +355,117 @@ fn only_a_syn_makes_a_tcp_flow() {
             }
         }
         assert_eq!(lb.flows(), []);
+    }
+}
+
+const MODES: [&str; 6] = ["full-nat", "dnat", "l2-dsr", "ipip", "gue", "gue-variant-0"];
+
+/// Packets of a client's connection or exchange with a VIP, as (from the client?, flags; none of UDP).
+fn live_at(lb: &mut TestLb, family: Family, vip: &str, packets: &[(bool, Option<u8>)]) {
+    let of_vip: std::net::SocketAddr = family.text(vip).parse().unwrap();
+    for (from_client, flags) in packets {
+        let flow = lb.flows().into_iter().find(|flow| flow.vip == of_vip);
+        let outside = flow.map_or(SNAT.to_owned(), |flow| flow.outside.to_string());
+        let (from, to) = if *from_client { (CLIENT, vip) } else { (BACKEND, &*outside) };
+        let packet = match flags {
+            Some(flags) => family.tcp(from, to, *flags),
+            None => family.udp(from, to, b"x"),
+        };
+        assert_eq!(lb.send_to(SERVED, packet.into()).0, Exit::Send(PortIdx(0)));
+    }
+}
+
+/// Whether flows of either VIP are remembered.
+fn remembered(lb: &TestLb, family: Family) -> [bool; 2] {
+    [OWN, USUAL].map(|vip| {
+        let vip: std::net::SocketAddr = family.text(vip).parse().unwrap();
+        lb.flows().iter().any(|flow| flow.vip == vip)
+    })
+}
+
+/// A VIP whose listeners, numbered 0 and 1, have timeouts of their own, and one whose have not.
+const OWN: &str = "192.0.2.10:80";
+const USUAL: &str = "192.0.2.11:80";
+
+fn two_vips(family: Family, mode: &str) -> TestLb<'static> {
+    let listener = |(vip, protocol)| {
+        format!("{vip}/{protocol} mode={mode} backend=10.0.0.3:8080 snat=10.0.0.200")
+    };
+    let all = [(OWN, "tcp"), (OWN, "udp"), (USUAL, "tcp"), (USUAL, "udp")].map(listener);
+    family.lb(&all.join("\n"))
+}
+
+fn set_own(lb: &mut TestLb, own: Option<Timeouts>) {
+    let mut builder = lb.builder();
+    builder.listener_timeouts(ListenerSlot(0), own).listener_timeouts(ListenerSlot(1), own);
+    lb.install(&builder);
+}
+
+#[test]
+fn a_listener_may_have_timeouts_of_its_own() {
+    let own = Timeouts {
+        tcp_established_ms: 60_000,
+        tcp_half_open_ms: 7_000,
+        tcp_closing_ms: 11_000,
+        tcp_reset_ms: 2_000,
+        udp_one_way_ms: 13_000,
+        udp_replied_ms: 17_000,
+    };
+    const FIN_ACK: Option<u8> = Some(FIN | ACK);
+    let open = [(true, Some(SYN)), (false, Some(SYN | ACK)), (true, Some(ACK))];
+    let after = |more: &[(bool, Option<u8>)]| [&open[..], more].concat();
+    type Row = (&'static str, Vec<(bool, Option<u8>)>, u32);
+    let rows: [Row; 6] = [
+        ("a SYN", open[..1].to_vec(), own.tcp_half_open_ms),
+        ("an open connection", open.to_vec(), own.tcp_established_ms),
+        ("one that closes", after(&[(true, FIN_ACK), (false, FIN_ACK)]), own.tcp_closing_ms),
+        ("one that was reset", after(&[(true, Some(RST))]), own.tcp_reset_ms),
+        ("a datagram", vec![(true, None)], own.udp_one_way_ms),
+        ("and its answer", vec![(true, None), (false, None)], own.udp_replied_ms),
+    ];
+    for (family, mode) in families().flat_map(|family| MODES.map(|mode| (family, mode))) {
+        let is_dsr = !matches!(mode, "full-nat" | "dnat");
+        for (promise, packets, own_ms) in &rows {
+            // With DSR a backend's packets take another way.
+            if is_dsr && *promise == "and its answer" {
+                continue;
+            }
+            let seen = packets.iter().filter(|(from_client, _)| *from_client || !is_dsr);
+            let packets: Vec<_> = seen.copied().collect();
+            for before in [true, false] {
+                let promise = format!("{family:?} {mode}: {promise}, told before it: {before}");
+                let mut lb = two_vips(family, mode);
+                if before {
+                    set_own(&mut lb, Some(own));
+                }
+                for vip in [OWN, USUAL] {
+                    live_at(&mut lb, family, vip, &packets);
+                }
+                if !before {
+                    set_own(&mut lb, Some(own));
+                }
+                lb.sleep_ms(own_ms - 1);
+                assert_eq!(remembered(&lb, family), [true, true], "{promise}: not before its time");
+                lb.sleep_ms(ROUND_MS);
+                assert_eq!(remembered(&lb, family), [false, true], "{promise}: of the other, yes");
+            }
+        }
+    }
+}
+
+#[test]
+fn timeouts_of_its_own_may_be_longer_than_the_boxs_and_taken_back() {
+    for family in families() {
+        let mut lb = two_vips(family, "full-nat");
+        let usual = Timeouts::default();
+        set_own(&mut lb, Some(Timeouts { tcp_half_open_ms: 3_600_000, ..usual }));
+        for vip in [OWN, USUAL] {
+            live_at(&mut lb, family, vip, &[(true, Some(SYN))]);
+        }
+        lb.sleep_ms(usual.tcp_half_open_ms + ROUND_MS);
+        assert_eq!(remembered(&lb, family), [true, false]);
+        set_own(&mut lb, None);
+        lb.sleep_ms(ROUND_MS);
+        assert_eq!(remembered(&lb, family), [false, false]);
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use penstock_feed::{
     Affinity, Group, Listener, Member, Mode, MssClamp, Name, NextHop, OnExhaustion, OnRemoval,
-    OnUnknown, Policies, PortRange, Prefix, Protocol, SnatPool, SourceRanges, State,
+    OnUnknown, Policies, PortRange, Prefix, Protocol, Silence, SnatPool, SourceRanges, State,
+    Timeouts,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
@@ -52,6 +53,10 @@ prop_compose! {
     }
 }
 
+fn some_timeouts(n: u8) -> Timeouts {
+    Timeouts::default().with(Silence::UdpOneWay, u32::from(n) * 1000).unwrap_or_default()
+}
+
 fn some_ranges(length: u8) -> SourceRanges {
     SourceRanges::new(Prefix::new([10, 0, 0, 0].into(), length)).unwrap()
 }
@@ -90,6 +95,7 @@ pub(crate) fn any_state() -> impl Strategy<Value = Arc<State>> {
                     on_exhaustion: OnExhaustion::ALL[usize::from(n) % 3],
                     on_unknown: OnUnknown::ALL[usize::from(n) % 2],
                     mss_clamp: MssClamp::most(u16::from(n) * 100).unwrap_or_default(),
+                    timeouts: some_timeouts(n),
                 },
                 source_ranges: (n % 3 == 0).then(|| some_ranges(n)),
                 group: group.get(&state.groups.keys().collect::<Vec<_>>()).to_owned().clone(),

@@ -88,12 +88,16 @@ fn any_policies() -> impl Strategy<Value = feed::Policies> {
         1 => Just(feed::MssClamp::Off),
         1 => (feed::MssClamp::LEAST_BYTES..=feed::MssClamp::MOST_BYTES).prop_map(|bytes| feed::MssClamp::Most { bytes })
     ];
-    let all = (on_removal, on_exhaustion, on_unknown, mss_clamp);
-    all.prop_map(|(on_removal, on_exhaustion, on_unknown, mss_clamp)| feed::Policies {
+    let timeouts = prop::option::weighted(0.3, 1000..9000_u32);
+    let all = (on_removal, on_exhaustion, on_unknown, mss_clamp, timeouts);
+    all.prop_map(|(on_removal, on_exhaustion, on_unknown, mss_clamp, ms)| feed::Policies {
         on_removal,
         on_exhaustion,
         on_unknown,
         mss_clamp,
+        timeouts: ms
+            .and_then(|ms| feed::Timeouts::default().with(feed::Silence::TcpReset, ms))
+            .unwrap_or_default(),
     })
 }
 
@@ -344,6 +348,7 @@ impl Pair {
         assert_eq!(now_errors, errors);
         assert_eq!(now.addresses.iter().copied().collect::<BTreeSet<_>>(), addresses);
         self.compare_ends([&now.snapshot, &snapshot]);
+        self.compare_timeouts([&now.snapshot, &snapshot]);
         let all = (0..12).map(address).chain((0..10).map(|n| [10, 0, 0, n].into()));
         let all = all
             .chain((0..6).map(|n| [10, 0, 9, n].into()))
@@ -393,6 +398,16 @@ impl Pair {
             }
             let ends = [now.end_of_shut_out(slot), whole.end_of_shut_out(other)];
             assert_eq!(ends[0], ends[1], "{key:?}, shut out");
+        }
+    }
+
+    /// How long flows may be silent, of listeners that are served and of those that have gone.
+    fn compare_timeouts(&self, [now, whole]: [&Snapshot; 2]) {
+        let Pair { bench: Bench { translator, .. }, whole: Whole { listeners, .. }, .. } = self;
+        for row in 0..20 {
+            let Some(key) = translator.listeners.key(row) else { continue };
+            let other = ListenerSlot(listeners.number(key).expect("a listener of both"));
+            assert_eq!(now.timeouts_of(ListenerSlot(row)), whole.timeouts_of(other), "{key:?}");
         }
     }
 

@@ -177,6 +177,10 @@ impl Whole {
         self.note_what_flows_need(&all_snat);
         let removals = self.removals(now);
         self.builder.removals(removals);
+        for known in self.served.values().chain(self.departed.values()) {
+            let own = own_timeouts(&Timeouts::default(), known.source.policies.timeouts);
+            self.builder.listener_timeouts(known.listener.slot, own);
+        }
     }
 
     fn known_vips(&self) -> BTreeSet<IpAddr> {
