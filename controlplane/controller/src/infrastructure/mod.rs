@@ -64,8 +64,8 @@ pub type Keeper = Writer<Message, Troubles>;
 impl Keeper {
     /// Starts it.
     #[must_use]
-    pub fn start(client: Client, leads: watch::Receiver<Leads>, metrics: Arc<Metrics>) -> Self {
-        let client = Courtesy::new("Service", &metrics).client(&client);
+    pub fn start(client: &Client, leads: watch::Receiver<Leads>, metrics: Arc<Metrics>) -> Self {
+        let client = Courtesy::new("Service", &metrics).client(client);
         Self::run(leads, |tell| Desk::new(client, tell, metrics))
     }
 }

@@ -96,8 +96,8 @@ pub type StatusWriter = Writer<Message, Told>;
 impl StatusWriter {
     /// Starts it.
     #[must_use]
-    pub fn start(client: Client, leads: watch::Receiver<Leads>, metrics: Arc<Metrics>) -> Self {
-        let client = Courtesy::new("status", &metrics).client(&client);
+    pub fn start(client: &Client, leads: watch::Receiver<Leads>, metrics: Arc<Metrics>) -> Self {
+        let client = Courtesy::new("status", &metrics).client(client);
         Self::run(leads, |tell| Desk::new(client, tell, metrics))
     }
 }
