@@ -102,11 +102,20 @@ impl Group {
     #[inline]
     #[must_use]
     pub fn pick(&self, key: &FlowKey) -> Pick<'_> {
-        if self.slots.is_empty() {
-            return Pick::Refused;
-        }
-        let slot = slot_of(flow_hash(key), self.slots.len());
-        self.members.get(usize::from(self.slots[slot])).map_or(Pick::Refused, Pick::Backend)
+        self.pick_by(self.slot_of(key))
+    }
+
+    /// Where in the Maglev table a flow's backend stands.
+    #[inline]
+    pub(crate) fn slot_of(&self, key: &FlowKey) -> usize {
+        slot_of(flow_hash(key), self.slots.len())
+    }
+
+    /// What a slot says.
+    #[inline(always)]
+    pub(crate) fn pick_by(&self, slot: usize) -> Pick<'_> {
+        let member = self.slots.get(slot).and_then(|member| self.members.get(usize::from(*member)));
+        member.map_or(Pick::Refused, Pick::Backend)
     }
 
     /// Whether a backend is a member, draining or not.

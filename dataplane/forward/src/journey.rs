@@ -44,6 +44,9 @@ pub(crate) struct Walk {
     pub(crate) keys: [FlowKey; BURST],
     pub(crate) hashes: [u64; BURST],
     pub(crate) entries: [Entry; BURST],
+    /// Of packets that would open a flow: what its replies will look like, and their hashes.
+    pub(crate) replies: [FlowKey; BURST],
+    pub(crate) reply_hashes: [u64; BURST],
     /// Packets that are plainly IPv4.
     pub(crate) plain: PacketSet,
     /// Packets whose key may be a flow's.
@@ -80,6 +83,8 @@ impl Default for Walk {
             keys: [FlowKey::default(); BURST],
             hashes: [0; BURST],
             entries: [Entry::NONE; BURST],
+            replies: [FlowKey::default(); BURST],
+            reply_hashes: [0; BURST],
             plain: PacketSet::default(),
             tuples: PacketSet::default(),
             wide: PacketSet::default(),

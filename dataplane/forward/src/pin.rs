@@ -26,6 +26,16 @@ pub(crate) struct Pinning<'p, 'm> {
     pub(crate) now: Tick,
 }
 
+/// What a flow will be, if nothing comes in between.
+#[derive(Clone, Copy)]
+pub(crate) struct Proposal<'p> {
+    /// Its backend.
+    pub(crate) member: &'p Member,
+    /// What that one's packets will look like, and their hash.
+    pub(crate) reply: &'p FlowKey,
+    pub(crate) reply_hash: u64,
+}
+
 /// A client's packet that gets no flow.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Refusal {
@@ -60,10 +70,10 @@ impl Pinning<'_, '_> {
         key: &FlowKey,
         hash: u64,
         listener: &Listener,
-        proposed: Option<&NewFlow>,
+        proposed: Option<Proposal>,
     ) -> Result<Entry, Refusal> {
         // An earlier packet of this burst may have made the flow.
-        let entry = self.flows.find(key, hash);
+        let entry = self.flows.find_new(key, hash);
         if headers.ttl <= 1 {
             return Err(Refusal::Expired);
         }
@@ -73,8 +83,12 @@ impl Pinning<'_, '_> {
         if self.flows.is_cut(entry) {
             return Err(DropReason::NoFlow.into()); // a piece: whole segments were answered before
         }
-        if let Some(flow) = proposed.filter(|flow| self.flows.has_no_reply_of(flow)) {
-            return self.insert(flow, listener);
+        if let Some(Proposal { member, reply, reply_hash }) = proposed {
+            let (keys, hashes) = ([*key, *reply], [hash, reply_hash]);
+            let flow = self.flow_of(keys, hashes, listener, member, first_state(key));
+            if self.flows.has_no_reply_of(&flow) {
+                return self.insert(&flow, listener);
+            }
         }
         let protocol = key.protocol().ok_or(DropReason::NoFlow)?;
         let opens = opens(headers, protocol);
@@ -111,38 +125,35 @@ impl Pinning<'_, '_> {
         self.insert(&flow, listener)
     }
 
-    /// The flow of a packet that has none and opens one, unless something is in its way; asks for the lines that it
-    /// goes into, `others` of this burst before it.
+    /// Whether a packet for `listener` that has no flow opens one, as far as it says itself.
+    #[inline]
+    pub(crate) fn may_open(&self, headers: &Headers, key: &FlowKey, listener: &Listener) -> bool {
+        key.protocol().is_some_and(|protocol| opens(headers, protocol))
+            && headers.ttl > 1
+            && !is_nobodys(key, self.snapshot)
+            && listener.admits(key)
+    }
+
+    /// What the replies to a packet that [may open](Self::may_open) a flow will look like, with a member of the
+    /// listener's group as its backend, unless something is in its way.
     #[inline]
     pub(crate) fn propose(
         &mut self,
-        headers: &Headers,
         key: &FlowKey,
         hash: u64,
         listener: &Listener,
-        others: usize,
-    ) -> Option<NewFlow> {
-        let protocol = key.protocol().filter(|protocol| opens(headers, *protocol))?;
-        if headers.ttl <= 1 || is_nobodys(key, self.snapshot) || !listener.admits(key) {
-            return None;
-        }
-        let Pick::Backend(member) = listener.pick(key) else { return None };
-        let state = match protocol {
-            Protocol::Tcp => FlowState::SynSent,
-            Protocol::Udp => FlowState::UdpOneWay,
-        };
-        let reply = match listener.mode {
+        member: &Member,
+    ) -> Option<FlowKey> {
+        let protocol = key.protocol()?;
+        match listener.mode {
             Mode::FullNat => {
                 let sources = full_nat::Sources { pool: &listener.snat, ownership: self.ownership };
                 let hasher = &self.flows.hash;
-                full_nat::first(hasher, self.walks, &sources, hash, member.address, protocol)?
+                full_nat::first(hasher, self.walks, &sources, hash, member.address, protocol)
             }
-            Mode::Dnat => FlowKey::new(member.address, key.source(), protocol)?,
-            _ => self.reply_key(key, hash, protocol, listener, member).ok()?,
-        };
-        let flow = self.flow_of([*key, reply], hash, listener, member, state);
-        self.flows.ask_for_room(&flow, others);
-        Some(flow)
+            Mode::Dnat => FlowKey::new(member.address, key.source(), protocol),
+            _ => self.reply_key(key, hash, protocol, listener, member).ok(),
+        }
     }
 
     fn insert(&mut self, flow: &NewFlow, listener: &Listener) -> Result<Entry, Refusal> {
@@ -169,15 +180,14 @@ impl Pinning<'_, '_> {
     fn flow_of(
         &self,
         keys: [FlowKey; 2],
-        hash: u64,
+        hashes: [u64; 2],
         listener: &Listener,
         member: &Member,
         state: FlowState,
     ) -> NewFlow {
-        let reply = if listener.mode.is_dsr() { 0 } else { self.flows.hash.tuple(&keys[1]) };
         NewFlow {
             keys,
-            hashes: [hash, reply],
+            hashes,
             mode: listener.mode,
             state,
             listener: listener.slot,
@@ -212,7 +222,14 @@ impl Pinning<'_, '_> {
         state: FlowState,
     ) -> Result<NewFlow, DropReason> {
         let reply = self.reply_key(key, hash, protocol, listener, member)?;
-        Ok(self.flow_of([*key, reply], hash, listener, member, state))
+        let hashes = [hash, self.reply_hash(&reply, listener)];
+        Ok(self.flow_of([*key, reply], hashes, listener, member, state))
+    }
+
+    /// The hash of what a backend's packets will look like; of no meaning where they do not come to us.
+    #[inline]
+    pub(crate) fn reply_hash(&self, reply: &FlowKey, listener: &Listener) -> u64 {
+        if listener.mode.is_dsr() { 0 } else { self.flows.hash.tuple(reply) }
     }
 
     /// What the backend's packets will look like.
@@ -290,6 +307,15 @@ impl Pinning<'_, '_> {
     }
 }
 
+/// The state of a flow after the packet that opened it.
+#[inline]
+fn first_state(key: &FlowKey) -> FlowState {
+    match key.protocol() {
+        Some(Protocol::Udp) => FlowState::UdpOneWay,
+        _ => FlowState::SynSent,
+    }
+}
+
 /// Whether a packet begins a flow where there is none.
 #[inline]
 fn opens(headers: &Headers, protocol: Protocol) -> bool {
@@ -297,11 +323,13 @@ fn opens(headers: &Headers, protocol: Protocol) -> bool {
 }
 
 /// Whether the source of a packet with L4 ports can be nobody's, and so is not to be answered.
+#[inline]
 pub(crate) fn is_nobodys(key: &FlowKey, snapshot: &Snapshot) -> bool {
     key.source().port() == 0 || is_from_nobody(key, snapshot)
 }
 
 /// Whether a packet's source address can be nobody's.
+#[inline]
 pub(crate) fn is_from_nobody(key: &FlowKey, snapshot: &Snapshot) -> bool {
     is_martian(key) || snapshot.is_no_source(key.source().ip())
 }
@@ -309,6 +337,7 @@ pub(crate) fn is_from_nobody(key: &FlowKey, snapshot: &Snapshot) -> bool {
 /// Whether a source can be nobody's (RFC 1812 §5.3.7; RFC 4291 §2.5.2, §2.5.3, §2.5.5.2 and §2.7) or
 /// is the destination's own, or either end lives on one link only (RFC 4291 §2.5.6: "Routers must
 /// not forward").
+#[inline]
 fn is_martian(key: &FlowKey) -> bool {
     let (source, destination) = (key.source().ip(), key.destination().ip());
     let link_local = |ip| matches!(ip, IpAddr::V6(v6) if Ipv6Addr::is_unicast_link_local(&v6));

@@ -93,9 +93,15 @@ impl Listener {
     /// The backend of a flow that is not pinned yet; `key` is the client's packet.
     #[inline]
     pub(crate) fn pick(&self, key: &FlowKey) -> Pick<'_> {
+        self.group.pick_by(self.slot_of(key))
+    }
+
+    /// Where in its group's Maglev table that backend stands.
+    #[inline]
+    pub(crate) fn slot_of(&self, key: &FlowKey) -> usize {
         match self.affinity {
-            Affinity::Tuple => self.group.pick(key),
-            Affinity::Source { bits } => self.group.pick(&source_key(key, bits)),
+            Affinity::Tuple => self.group.slot_of(key),
+            Affinity::Source { bits } => self.group.slot_of(&source_key(key, bits)),
         }
     }
 }

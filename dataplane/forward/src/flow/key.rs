@@ -46,6 +46,7 @@ impl Eq for FlowKey {}
 
 impl FlowKey {
     /// The key of packets from `source` to `destination`, or nothing if their families differ.
+    #[inline]
     #[must_use]
     pub fn new(source: SocketAddr, destination: SocketAddr, protocol: Protocol) -> Option<Self> {
         let ports = pack_ports(source.port(), destination.port());
@@ -62,6 +63,14 @@ impl FlowKey {
             _ => return None,
         }
         Some(key)
+    }
+
+    /// The same to another L4 port.
+    #[inline]
+    pub(crate) fn to_port(self, port: u16) -> Self {
+        let [a, b, ..] = self.ports.to_ne_bytes();
+        let [high, low] = port.to_be_bytes();
+        Self { ports: u32::from_ne_bytes([a, b, high, low]), ..self }
     }
 
     /// The key of packets the other way round.

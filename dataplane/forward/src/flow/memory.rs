@@ -222,7 +222,7 @@ impl NewFlow {
     }
 
     /// Its record as it begins.
-    #[inline]
+    #[inline(always)] // else it is written twice, and read before the first writing is done
     pub(crate) fn record(&self, now: Tick) -> FlowRecord {
         let [forward, reply] = &self.keys;
         let (ip_deltas, l4_delta) = match self.mode.is_dsr() {
@@ -629,8 +629,8 @@ impl<'m> FlowMemory<'m> {
 
     /// The flow that gives way to a new unproven one, as things are, after `others`.
     #[inline]
-    pub(crate) fn gives_way_after(&mut self, others: usize, flow: &NewFlow) -> Option<u32> {
-        let (ring, records) = self.ring_and_records(ring_of(flow.keys[0].protocol));
+    pub(crate) fn gives_way_after(&mut self, others: usize, protocol: u8) -> Option<u32> {
+        let (ring, records) = self.ring_and_records(ring_of(protocol));
         ring.gives_way_after(others, records)
     }
 

@@ -48,7 +48,7 @@ impl Shares {
         let row = self.row(listener);
         let active = self.active + u32::from(row.flows == 0);
         let sharers = active.max(if listeners > 1 { 2 } else { 1 });
-        row.flows >= size / sharers
+        (u64::from(row.flows) + 1) * u64::from(sharers) > u64::from(size) // no division: each new flow asks
     }
 
     /// Whether a listener has less than its share of a quota.

@@ -6,6 +6,8 @@
 //! once, then of the full tuple: a tag alone never decides (VPP's load balancer compares hashes
 //! only, and at ten million flows expects twelve thousand that share a backend by accident).
 
+use arrayvec::ArrayVec;
+
 use super::hash::FlowHash;
 use super::key::FlowKey;
 use super::look_up::prefetch_at;
@@ -15,7 +17,7 @@ use super::shares::{self, Shares};
 use super::state::{Direction, FlowState};
 use super::unproven::ring_of;
 use crate::counters::{BackendColumn, Counters, ListenerColumn, Traffic, WorkerColumn};
-use crate::{BackendId, ListenerSlot, Mode, Tick};
+use crate::{BURST, BackendId, ListenerSlot, Mode, Tick};
 
 /// Records looked at, one after the other, when a full table needs one.
 const EVICTION_REACH: usize = 16;
@@ -64,6 +66,10 @@ pub(crate) enum Full {
     /// What room it has is for listeners that have less.
     Share,
 }
+
+/// The hashes of keys whose primary buckets a burst of new flows needs: of each, that of its replies, and both of a
+/// flow that gives way.
+pub(crate) type Rooms = ArrayVec<u64, { 3 * BURST }>;
 
 /// For whom others are to give way.
 struct Claim {
@@ -140,26 +146,39 @@ impl<'m> FlowTable<'m> {
         prefetch_at(buckets.wrapping_add(self.primary(hash) as usize));
     }
 
-    /// Asks for the lines that a new unproven flow is written into, and those of the flow that gives way to it, after
-    /// `others` that are added before.
+    /// Asks for the record of a new unproven flow of a protocol, and notes the buckets that it is written into, and those
+    /// of the flow that gives way to it, after `others` that are added before. `reply` is the hash of its replies, if
+    /// they come to us.
     #[inline]
-    pub(crate) fn ask_for_room(&mut self, flow: &NewFlow, others: usize) {
-        if !flow.mode.is_dsr() {
-            self.ask_for_bucket(flow.hashes[1]);
-        }
-        match self.memory.gives_way_after(others, flow) {
-            Some(oldest) => self.ask_for_buckets_of(oldest as usize),
+    pub(crate) fn ask_for_room(
+        &mut self,
+        reply: Option<u64>,
+        protocol: u8,
+        others: usize,
+        rooms: &mut Rooms,
+    ) {
+        rooms.extend(reply);
+        match self.memory.gives_way_after(others, protocol) {
+            Some(oldest) => self.note_buckets_of(oldest as usize, rooms),
             None => self.memory.ask_for_free(others),
         }
     }
 
-    /// Asks for the buckets that a flow is in.
-    fn ask_for_buckets_of(&self, record: usize) {
+    /// Notes the buckets that a flow is in.
+    fn note_buckets_of(&self, record: usize, rooms: &mut Rooms) {
         let flow = self.memory.flow(record);
-        self.ask_for_bucket(self.hash.tuple(&flow.key(Direction::Forward)));
+        rooms.push(self.hash.tuple(&flow.key(Direction::Forward)));
         if !flow.is_dsr() {
-            self.ask_for_bucket(self.hash.tuple(&flow.key(Direction::Reply)));
+            rooms.push(self.hash.tuple(&flow.key(Direction::Reply)));
         }
+    }
+
+    /// Reads a word of each bucket: a CPU drops prefetches beyond what it can have under way, and these loads wait for
+    /// all together.
+    #[inline]
+    pub(crate) fn wait_for_rooms(&self, rooms: &Rooms) {
+        let seen = rooms.iter().fold(0, |seen, hash| seen ^ self.bucket(*hash).overflow);
+        std::hint::black_box(seen);
     }
 
     /// The first entry of the primary bucket whose tag fits: right nearly always, to be confirmed.
@@ -214,7 +233,7 @@ impl<'m> FlowTable<'m> {
     }
 
     /// The entry of `key`, given a [`Self::candidate`] to try first.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn confirm(&self, candidate: Entry, key: &FlowKey, hash: u64) -> Entry {
         if candidate.is_some() {
             if self.flow(candidate).matches(key, candidate.direction()) {
@@ -265,7 +284,13 @@ impl<'m> FlowTable<'m> {
     /// Whether no other flow's replies look like those of this one.
     #[inline]
     pub(crate) fn has_no_reply_of(&self, flow: &NewFlow) -> bool {
-        flow.mode.is_dsr() || !self.find(&flow.keys[1], flow.hashes[1]).is_some()
+        flow.mode.is_dsr() || !self.find_new(&flow.keys[1], flow.hashes[1]).is_some()
+    }
+
+    /// As [`Self::find`], of a key that nearly never is there.
+    #[inline(always)]
+    pub(crate) fn find_new(&self, key: &FlowKey, hash: u64) -> Entry {
+        self.confirm(self.candidate(hash), key, hash)
     }
 
     /// Adds a flow whose keys, two or of DSR flows one, are not in the table, and returns its forward entry.
@@ -390,7 +415,18 @@ impl<'m> FlowTable<'m> {
         self.memory.release(record as u32);
     }
 
+    #[inline(always)]
     fn place_or_evict(&mut self, hash: u64, entry: Entry, claim: &Claim) -> Result<(), Full> {
+        let home = self.home(hash);
+        if self.put(home.primary, home, entry) {
+            return Ok(()); // nearly always
+        }
+        self.place_elsewhere(hash, entry, claim)
+    }
+
+    /// Places an entry whose primary bucket is full.
+    #[cold]
+    fn place_elsewhere(&mut self, hash: u64, entry: Entry, claim: &Claim) -> Result<(), Full> {
         if self.place(hash, entry) {
             return Ok(());
         }
@@ -407,6 +443,7 @@ impl<'m> FlowTable<'m> {
     }
 
     /// Writes an entry into one of its buckets, if that has room.
+    #[inline]
     fn put(&mut self, bucket: usize, home: Home, entry: Entry) -> bool {
         let slots = &mut self.memory.buckets[bucket];
         let free = tag_matches(slots, 0).trailing_zeros() as usize;

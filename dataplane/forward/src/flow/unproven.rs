@@ -75,6 +75,9 @@ impl<'r> Ring<'r> {
         if let Some(record) = records.get(self.ahead(AHEAD).record as usize) {
             prefetch(record);
         }
+        if let Some(slot) = self.slots.get(self.place_ahead(2 * AHEAD)) {
+            prefetch(slot);
+        }
     }
 
     /// The flow that will give way after `others`, if it is unproven still.
@@ -86,9 +89,13 @@ impl<'r> Ring<'r> {
     /// The entry so many after the oldest.
     #[inline]
     fn ahead(&self, count: usize) -> Slot {
+        self.slots.get(self.place_ahead(count)).copied().unwrap_or(Slot { record: 0, sign: 0 })
+    }
+
+    #[inline]
+    fn place_ahead(&self, count: usize) -> usize {
         let (at, len) = (*self.next as usize + count, self.slots.len());
-        let at = if at < len { at } else { at - len }; // a circle smaller than that has no use for it
-        self.slots.get(at).copied().unwrap_or(Slot { record: 0, sign: 0 })
+        if at < len { at } else { at - len } // a circle smaller than that has no use for it
     }
 
     fn turn(&mut self) {

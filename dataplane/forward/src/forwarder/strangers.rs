@@ -1,31 +1,46 @@
-//! Packets without a flow, in two turns: whose they are and what flows they would begin; then those flows begin.
+//! Packets without a flow, in three turns: whose they are, what flows they would begin; then those flows begin.
 //!
-//! Between the turns the lines that new flows are written into are on their way, for all of them.
+//! What a turn will read is asked for before it, for all packets at once and in a loop of nothing else: a CPU has
+//! several misses under way if it comes to the next before it waits for the first, page walks among them.
 
 use arrayvec::ArrayVec;
 
 use crate::classify::{Class, classify};
 use crate::exit::ShortExit;
-use crate::flow::{FlowKey, NewFlow};
-use crate::journey::Kind;
-use crate::pin::Pinning;
+use crate::flow::FlowKey;
+use crate::flow::table::Rooms;
+use crate::group::{Member, Pick};
+use crate::journey::{Kind, PacketSet};
+use crate::pin::{Pinning, Proposal};
 use crate::snapshot::{Listener, Snapshot};
 use crate::wire::tcp::SYN;
 use crate::{BURST, Burst, CameBy, DropReason, Forwarder, Tick, WorkerIdx};
 
-/// What the first turn finds of a burst.
+/// What the first turns find of a burst.
 struct Found<'s> {
+    /// Of packets that open no flow.
     classes: [Class<'s>; BURST],
     /// Where packets go next that do not end their journey here.
     nexts: [Option<WorkerIdx>; BURST],
-    /// Flows that packets would begin, by their places, in order.
-    proposed: ArrayVec<(usize, NewFlow), BURST>,
+    /// Packets that open a flow, in order.
+    openers: ArrayVec<Opener<'s>, BURST>,
+}
+
+/// A packet that opens a flow.
+#[derive(Clone, Copy)]
+struct Opener<'s> {
+    at: usize,
+    listener: &'s Listener,
+    /// Where in the Maglev table its backend stands.
+    slot: usize,
+    /// Who that is.
+    pick: Pick<'s>,
 }
 
 impl Found<'_> {
     fn nothing() -> Self {
         let classes = [Class::Leave(ShortExit::default()); BURST];
-        Self { classes, nexts: [None; BURST], proposed: ArrayVec::new() }
+        Self { classes, nexts: [None; BURST], openers: ArrayVec::new_const() }
     }
 }
 
@@ -34,64 +49,99 @@ impl<'m> Forwarder<'m> {
     pub(super) fn receive_strangers(&mut self, burst: &mut Burst, snapshot: &Snapshot, now: Tick) {
         let mut found = Found::nothing();
         self.classify_strangers(&mut found, burst.came_by(), snapshot, now);
-        let Found { classes, nexts, proposed } = &found;
-        let mut proposed = proposed.iter().peekable();
+        let proposed = self.propose_flows(&found, snapshot, now);
+        let Found { classes, nexts, openers } = &found;
+        let mut openers = openers.iter().peekable();
         for at in self.walk.strangers.iter() {
-            let flow = proposed.next_if(|(proposed, _)| *proposed == at).map(|(_, flow)| flow);
-            match (self.walk.headers[at].kind, classes[at], flow) {
-                (_, Class::Listener(listener), Some(_)) => {
-                    self.pin(at, listener, flow, burst, snapshot, now);
-                }
-                (Kind::IcmpError, ..) => self.receive_icmp_error(at, burst, snapshot, now),
-                (Kind::Echo, class, _) => self.receive_echo(at, class, burst, snapshot, now),
-                (Kind::Fragment, ..) => self.receive_piece(at, burst, snapshot, now),
-                (Kind::Tuple | Kind::Other, class, _) => {
-                    self.receive_stranger(at, class, nexts[at], burst, snapshot, now);
+            if let Some(Opener { listener, pick, .. }) = openers.next_if(|opener| opener.at == at) {
+                let member = match pick {
+                    Pick::Backend(member) if proposed.contains(at) => Some(*member),
+                    _ => None,
+                };
+                self.pin(at, listener, member, burst, snapshot, now);
+                continue;
+            }
+            match self.walk.headers[at].kind {
+                Kind::IcmpError => self.receive_icmp_error(at, burst, snapshot, now),
+                Kind::Echo => self.receive_echo(at, classes[at], burst, snapshot, now),
+                Kind::Fragment => self.receive_piece(at, burst, snapshot, now),
+                Kind::Tuple | Kind::Other => {
+                    self.receive_stranger(at, classes[at], nexts[at], burst, snapshot, now);
                 }
             }
         }
     }
 
-    /// The first turn.
+    /// The first turn, at whose end the Maglev tables are read: of one of 128 KiB, which a burst's other lines push out,
+    /// little is at hand.
     fn classify_strangers<'s>(
         &mut self,
-        Found { classes, nexts, proposed }: &mut Found<'s>,
+        Found { classes, nexts, openers, .. }: &mut Found<'s>,
         came_by: CameBy,
         snapshot: &'s Snapshot,
         now: Tick,
     ) {
         let Self { ownership, placed, flows, walks, counters, walk, .. } = self;
-        let mut pinning = Pinning { ownership, flows, walks, counters, snapshot, now };
+        let pinning = Pinning { ownership, flows, walks, counters, snapshot, now };
         let mut last: Option<(&FlowKey, &Listener)> = None;
         for at in walk.strangers.iter() {
             let (headers, key) = (&walk.headers[at], &walk.keys[at]);
-            classes[at] = match last.filter(|(last, _)| key.goes_where(last)) {
+            let class = match last.filter(|(last, _)| key.goes_where(last)) {
                 Some((_, listener)) if headers.kind == Kind::Tuple => Class::Listener(listener),
                 _ => classify(headers, key, snapshot),
             };
-            if headers.kind != Kind::Tuple {
-                continue;
-            }
-            if let Some(owners) = ownership.owners(&pinning.flows.hash, &classes[at], key, snapshot)
-            {
-                nexts[at] = owners.next(ownership.me, came_by == CameBy::Handed);
-                if let CameBy::Rss(hashed) = came_by
-                    && hashed.has(key)
-                {
-                    placed.count(&owners, ownership.me, headers);
+            if headers.kind == Kind::Tuple {
+                if let Some(owners) = ownership.owners(&pinning.flows.hash, &class, key, snapshot) {
+                    nexts[at] = owners.next(ownership.me, came_by == CameBy::Handed);
+                    if let CameBy::Rss(hashed) = came_by
+                        && hashed.has(key)
+                    {
+                        placed.count(&owners, ownership.me, headers);
+                    }
+                }
+                if let Class::Listener(listener) = class {
+                    last = Some((key, listener)); // many packets of a burst go to the same
+                    if nexts[at].is_none()
+                        && !pinning.flows.is_cut(walk.entries[at])
+                        && pinning.may_open(headers, key, listener)
+                    {
+                        let (slot, pick) = (listener.slot_of(key), Pick::Refused);
+                        openers.push(Opener { at, listener, slot, pick });
+                        continue;
+                    }
                 }
             }
-            let Class::Listener(listener) = classes[at] else { continue };
-            last = Some((key, listener)); // many packets of a burst go to the same
-            if nexts[at].is_some() || pinning.flows.is_cut(walk.entries[at]) {
-                continue;
-            }
-            if let Some(flow) =
-                pinning.propose(headers, key, walk.hashes[at], listener, proposed.len())
-            {
-                proposed.push((at, flow));
+            classes[at] = class;
+        }
+        for Opener { listener, slot, pick, .. } in openers.iter_mut() {
+            *pick = listener.group.pick_by(*slot);
+        }
+    }
+
+    /// The second turn, at whose end the lines that new flows are written into are there: which packets it has proposed
+    /// a flow for.
+    fn propose_flows(&mut self, found: &Found, snapshot: &Snapshot, now: Tick) -> PacketSet {
+        let Self { ownership, flows, walks, counters, walk, .. } = self;
+        let mut pinning = Pinning { ownership, flows, walks, counters, snapshot, now };
+        let (mut proposed, mut heard) = (PacketSet::default(), PacketSet::default());
+        for &Opener { at, listener, pick, .. } in &found.openers {
+            let Pick::Backend(member) = pick else { continue };
+            let reply = pinning.propose(&walk.keys[at], walk.hashes[at], listener, member);
+            let Some(reply) = reply else { continue };
+            walk.reply_hashes[at] = pinning.reply_hash(&reply, listener);
+            walk.replies[at] = reply;
+            proposed.insert(at);
+            if !listener.mode.is_dsr() {
+                heard.insert(at);
             }
         }
+        let mut rooms = Rooms::new_const();
+        for (others, at) in proposed.iter().enumerate() {
+            let reply = heard.contains(at).then_some(walk.reply_hashes[at]);
+            pinning.flows.ask_for_room(reply, walk.keys[at].protocol, others, &mut rooms);
+        }
+        pinning.flows.wait_for_rooms(&rooms);
+        proposed
     }
 
     /// A packet whose flow is not in the table: it begins one here or with its owner, or leaves.
@@ -127,7 +177,7 @@ impl<'m> Forwarder<'m> {
         &mut self,
         at: usize,
         listener: &Listener,
-        proposed: Option<&NewFlow>,
+        member: Option<&Member>,
         burst: &mut Burst,
         snapshot: &Snapshot,
         now: Tick,
@@ -135,6 +185,8 @@ impl<'m> Forwarder<'m> {
         let Self { ownership, flows, walks, counters, walk, .. } = self;
         let (headers, key, hash) = (&walk.headers[at], &walk.keys[at], walk.hashes[at]);
         let mut pinning = Pinning { ownership, flows, walks, counters, snapshot, now };
+        let (reply, reply_hash) = (&walk.replies[at], walk.reply_hashes[at]);
+        let proposed = member.map(|member| Proposal { member, reply, reply_hash });
         match pinning.pin(headers, key, hash, listener, proposed) {
             Ok(entry) => {
                 walk.entries[at] = entry;

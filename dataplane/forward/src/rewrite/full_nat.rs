@@ -52,10 +52,10 @@ pub(crate) fn first(
     protocol: Protocol,
 ) -> Option<FlowKey> {
     let address = sources.address(hash)?;
-    let replies = |port| FlowKey::new(backend, SocketAddr::new(address, port), protocol);
-    let without_port = replies(0)?;
+    let without_port = FlowKey::new(backend, SocketAddr::new(address, 0), protocol)?;
     let ports = sources.ownership.snat_ports(&without_port);
-    replies(ports.port(walks.of(hasher, &without_port, ports.count()).go(1))?)
+    let port = ports.port(walks.of(hasher, &without_port, ports.count()).go(1))?;
+    Some(without_port.to_port(port))
 }
 
 /// What the backend's replies will look like: a SNAT address by the flow's hash, and a port at
