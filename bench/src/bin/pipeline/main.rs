@@ -13,6 +13,7 @@
 //! * `l4_…/new_flow`: SYNs of connections that are not in a table half full of a million
 //! * `l4_…/flood`: the same when the quota of half-open flows is used up, so that for each another gives way
 //! * `reference/N_flows`: a small loop that parses, looks up, notes state and rewrites, and does nothing else
+//! * `reference/new_flow`: one that parses, notes a connection by both its keys and rewrites, and does nothing else
 //! * `flow_memory/…`: what 20 million connections take
 
 mod flow_memory;
@@ -53,6 +54,7 @@ fn main() -> Result<()> {
     for (size, flows) in SIZES {
         report(format!("reference/64B/{size}"), &|| reference::established(flows))?;
     }
+    report("reference/64B/new_flow".to_owned(), &reference::new_flows)?;
     for (family, mode, bench) in [
         (Family::V4, Mode::FullNat, "l4_full_nat/64B"),
         (Family::V6, Mode::FullNat, "l4_full_nat_ipv6/78B"),

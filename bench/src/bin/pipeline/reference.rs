@@ -7,12 +7,12 @@ use memmap2::{Advice, MmapMut};
 use penstock_forward::BURST;
 use penstock_forward::testing::Family;
 use penstock_forward::wire::checksum;
-use penstock_forward::wire::tcp::ACK;
+use penstock_forward::wire::tcp::{ACK, SYN};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::ROUNDS;
 use crate::packets::{PACKETS, Packets, client_key};
 use crate::timing::{Random, Spread, clock};
+use crate::{MILLION, ROUNDS};
 
 /// Four keys of 13 bytes, and above each of them the number of its state.
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -63,21 +63,84 @@ pub(crate) fn established(flows: usize) -> Result<Spread> {
     Ok(Spread::of(rounds, PACKETS))
 }
 
+/// Packets of `rounds` × [`PACKETS`] connections that are not in a table of a million, which is half full: each is noted
+/// by both keys, as a NAT must, and rewritten. No backend is chosen, no port looked for, no quota kept, nothing counted.
+pub(crate) fn new_flows() -> Result<Spread> {
+    let (mut buckets, mut states) = (map::<Bucket>(MILLION)?, map::<State>(MILLION + 1)?);
+    let mut table = Table { buckets: cast(&mut buckets)?, states: cast(&mut states)? };
+    let mut packets = Packets::new(Family::V4)?;
+    let mut next = 1;
+    let mut clients = (0..MILLION).map(|n| client_key(Family::V4, n));
+    let unmeasured = MILLION / 2 / PACKETS;
+    let rounds = (0..unmeasured + ROUNDS).map(|_| {
+        for (at, key) in (0..PACKETS).zip(&mut clients) {
+            packets.write(at, &key, SYN);
+        }
+        let mut frames: Vec<&mut [u8]> = packets.frames().collect();
+        let begin = clock();
+        let mut opened = 0;
+        for burst in frames.chunks_mut(BURST) {
+            opened += table.open(burst, next);
+            next += burst.len();
+        }
+        let took = clock() - begin;
+        assert_eq!(opened, PACKETS, "every connection is opened");
+        took
+    });
+    Ok(Spread::of(rounds.skip(unmeasured), PACKETS))
+}
+
 struct Table<'m> {
     buckets: &'m mut [Bucket],
     states: &'m mut [State],
 }
 
 impl Table<'_> {
-    /// Into the first bucket with room, from the hash's own on.
+    /// A connection by one key.
     fn insert(&mut self, key: u128, state: usize) {
+        self.note(key, hash(key), state);
+        self.begin(state);
+    }
+
+    /// Connections of a burst by both keys, their states from `first` on, and their packets rewritten; how many. In
+    /// three passes: keys, then the buckets of all of them, then the rest.
+    fn open(&mut self, frames: &mut [&mut [u8]], first: usize) -> usize {
         let mask = self.buckets.len() - 1;
-        for at in hash(key).. {
+        let mut keys = [[(0, 0); 2]; BURST];
+        for ((frame, keys), state) in frames.iter().zip(&mut keys).zip(first..) {
+            let key = self::key(frame).unwrap_or_default();
+            *keys = [key, reply(state)].map(|key| (key, hash(key)));
+            prefetch(&self.states[state]);
+        }
+        let homes = keys[..frames.len()].iter().flatten();
+        // Loads, not prefetches: a CPU drops those beyond what it can have under way.
+        let seen = homes.fold(0, |seen, (_, home)| seen ^ self.buckets[home & mask].0[0]);
+        std::hint::black_box(seen);
+        let mut rewritten = 0;
+        for ((frame, keys), state) in frames.iter_mut().zip(keys).zip(first..) {
+            for (key, home) in keys {
+                self.note(key, home, state);
+            }
+            self.begin(state);
+            rewritten += usize::from(rewrite(frame, &mut self.states[state]).is_some());
+        }
+        rewritten
+    }
+
+    /// Into the first bucket with room, from the hash's own on.
+    #[inline(always)]
+    fn note(&mut self, key: u128, home: usize, state: usize) {
+        let mask = self.buckets.len() - 1;
+        for at in home.. {
             if let Some(free) = self.buckets[at & mask].0.iter_mut().find(|entry| **entry == 0) {
                 *free = key | (state as u128) << KEY_BITS;
                 break;
             }
         }
+    }
+
+    #[inline(always)]
+    fn begin(&mut self, state: usize) {
         let backend = [10, 0, 0, state as u8];
         self.states[state] = State {
             destination: backend,
@@ -150,6 +213,16 @@ fn key(frame: &[u8]) -> Option<u128> {
     let addresses = u64::from_ne_bytes(*head[26..].first_chunk()?);
     let ports = u32::from_ne_bytes(*head[34..].first_chunk()?);
     Some(u128::from(addresses) | u128::from(ports) << 64 | u128::from(head[23]) << 96)
+}
+
+/// What replies of the `n`th connection look like: one of 256 backends to one of our addresses, each L4 port in turn.
+#[inline(always)]
+fn reply(n: usize) -> u128 {
+    let ([backend, port_low, port_high, ours, ..], port) =
+        (n.to_le_bytes(), 8080_u16.to_be_bytes());
+    let addresses = u64::from_ne_bytes([10, 0, 0, backend, 10, 0, 1, ours]);
+    let ports = u32::from_ne_bytes([port[0], port[1], port_high, port_low]);
+    u128::from(addresses) | u128::from(ports) << 64 | 6 << 96
 }
 
 #[inline(always)]
