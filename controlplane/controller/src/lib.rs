@@ -62,6 +62,7 @@ pub mod source;
 pub mod status;
 pub mod store;
 mod structural;
+mod tasks;
 pub mod translate;
 pub mod whole_file;
 pub mod writer;

@@ -1,17 +1,17 @@
 //! Asks every backend that is to be asked, each by a task of its own, and tells who is not well.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::{Asked, Standing, probe};
 use crate::backoff::jitter;
+use crate::tasks::Tasks;
 
 /// So many questions are out at once; the others wait, which is no fault of who is to answer.
 const AT_ONCE: usize = 256;
@@ -36,12 +36,14 @@ pub(crate) struct Change {
     task: u64,
 }
 
-/// The tasks.
+/// The tasks, and what all of them have.
 pub(crate) struct Checker {
-    tasks: JoinSet<()>,
-    running: BTreeMap<Asked, (u64, AbortHandle)>,
-    /// How many tasks there were.
-    started: u64,
+    tasks: Tasks<Asked>,
+    shared: Shared,
+}
+
+#[derive(Clone)]
+struct Shared {
     permits: Arc<Semaphore>,
     counters: Counters,
     changes: UnboundedSender<Change>,
@@ -50,63 +52,48 @@ pub(crate) struct Checker {
 impl Checker {
     pub(crate) fn new(counters: Counters, changes: UnboundedSender<Change>) -> Self {
         let permits = Arc::new(Semaphore::new(AT_ONCE));
-        let (tasks, running, started) = (JoinSet::new(), BTreeMap::new(), 0);
-        Self { tasks, running, started, permits, counters, changes }
+        Self { tasks: Tasks::new(), shared: Shared { permits, counters, changes } }
     }
 
     /// Asks these from now on, and no others. Those of `unhealthy` begin so. Costs what changes, and a pass over both.
     pub(crate) fn want(&mut self, wanted: &BTreeSet<Asked>, unhealthy: &BTreeSet<Asked>) {
-        self.running.retain(|asked, (_, task)| {
-            let stays = wanted.contains(asked);
-            if !stays {
-                task.abort();
-            }
-            stays
+        self.tasks.want(wanted, |asked, task| {
+            let check = &asked.check;
+            let standing = Standing::new(check.rise, check.fall, !unhealthy.contains(asked));
+            follow(asked.clone(), task, standing, self.shared.clone())
         });
-        for asked in wanted {
-            if !self.running.contains_key(asked) {
-                let check = &asked.check;
-                let standing = Standing::new(check.rise, check.fall, !unhealthy.contains(asked));
-                self.started += 1;
-                let task = self.task(asked.clone(), standing);
-                self.running.insert(asked.clone(), (self.started, self.tasks.spawn(task)));
-            }
-        }
-        while self.tasks.try_join_next().is_some() {} // what was aborted
     }
 
     /// Whether a change is of who is asked now.
     pub(crate) fn knows(&self, change: &Change) -> bool {
-        self.running.get(&change.asked).is_some_and(|(task, _)| *task == change.task)
+        self.tasks.number(&change.asked) == Some(change.task)
     }
+}
 
-    fn task(&self, asked: Asked, mut standing: Standing) -> impl Future<Output = ()> + use<> {
-        let (permits, counters) = (Arc::clone(&self.permits), self.counters.clone());
-        let (changes, task) = (self.changes.clone(), self.started);
-        async move {
-            let interval = asked.check.interval;
-            // The first questions are spread over half of the interval, and with them all that follow.
-            let mut next = Instant::now() + interval.saturating_sub(jitter(interval));
-            loop {
-                sleep_until(next).await;
-                let Ok(permit) = permits.acquire().await else { return };
-                let answer = probe::ask(&asked).await;
-                drop(permit);
-                counters.answers.inc();
-                counters.bad_answers.inc_by(answer.is_err().into());
-                if let Some(healthy) = standing.take(answer.is_ok()) {
-                    counters.changes.inc();
-                    let (backend, check) = (asked.backend, &asked.check);
-                    match &answer {
-                        Ok(()) => info!(%backend, %check, "backend well again"),
-                        Err(why) => warn!(%backend, %check, %why, "backend not well"),
-                    }
-                    if changes.send(Change { asked: asked.clone(), healthy, task }).is_err() {
-                        return;
-                    }
-                }
-                next = (next + interval).max(Instant::now());
+/// Asks one backend for as long as anybody listens.
+async fn follow(asked: Asked, task: u64, mut standing: Standing, shared: Shared) {
+    let Shared { permits, counters, changes } = shared;
+    let interval = asked.check.interval;
+    // The first questions are spread over half of the interval, and with them all that follow.
+    let mut next = Instant::now() + interval.saturating_sub(jitter(interval));
+    loop {
+        sleep_until(next).await;
+        let Ok(permit) = permits.acquire().await else { return };
+        let answer = probe::ask(&asked).await;
+        drop(permit);
+        counters.answers.inc();
+        counters.bad_answers.inc_by(answer.is_err().into());
+        if let Some(healthy) = standing.take(answer.is_ok()) {
+            counters.changes.inc();
+            let (backend, check) = (asked.backend, &asked.check);
+            match &answer {
+                Ok(()) => info!(%backend, %check, "backend well again"),
+                Err(why) => warn!(%backend, %check, %why, "backend not well"),
+            }
+            if changes.send(Change { asked: asked.clone(), healthy, task }).is_err() {
+                return;
             }
         }
+        next = (next + interval).max(Instant::now());
     }
 }

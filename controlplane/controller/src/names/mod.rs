@@ -13,11 +13,11 @@ use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::{Resolver, ResolverBuilder, TokioResolver};
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::task::{AbortHandle, JoinSet};
 use tracing::{info, warn};
 
 use crate::backoff::{Backoff, jitter};
 use crate::observed::Named;
+use crate::tasks::Tasks;
 use answer::{Answer, merge};
 
 /// A name is not asked for more often, whatever its records say.
@@ -38,8 +38,7 @@ type Configure = Arc<dyn Fn() -> Result<[TokioResolver; 2], NetError> + Send + S
 
 /// The tasks, one a name.
 pub(crate) struct Names {
-    tasks: JoinSet<()>,
-    running: BTreeMap<String, AbortHandle>,
+    tasks: Tasks<String>,
     resolvers: Arc<Resolvers>,
     updates: UnboundedSender<Update>,
 }
@@ -52,32 +51,21 @@ impl Names {
 
     fn with(configure: Configure, updates: UnboundedSender<Update>) -> Self {
         let resolvers = Arc::new(Resolvers { configure, known: Mutex::default() });
-        Self { tasks: JoinSet::new(), running: BTreeMap::new(), resolvers, updates }
+        Self { tasks: Tasks::new(), resolvers, updates }
     }
 
     /// Whether a name is asked for.
     pub(crate) fn asks(&self, name: &str) -> bool {
-        self.running.contains_key(name)
+        self.tasks.number(name).is_some()
     }
 
     /// Keeps asking for these, and no others. `known` is what each came to last.
     pub(crate) fn want(&mut self, wanted: &BTreeSet<String>, known: &BTreeMap<String, Named>) {
-        self.running.retain(|name, task| {
-            let stays = wanted.contains(name);
-            if !stays {
-                task.abort();
-            }
-            stays
+        self.tasks.want(wanted, |name, _| {
+            let known = known.get(name).cloned().unwrap_or_default();
+            let (resolvers, updates) = (Arc::clone(&self.resolvers), self.updates.clone());
+            follow(name.clone(), known, resolvers, updates)
         });
-        for name in wanted {
-            if !self.running.contains_key(name) {
-                let known = known.get(name).cloned().unwrap_or_default();
-                let (resolvers, updates) = (Arc::clone(&self.resolvers), self.updates.clone());
-                let task = self.tasks.spawn(follow(name.clone(), known, resolvers, updates));
-                self.running.insert(name.clone(), task);
-            }
-        }
-        while self.tasks.try_join_next().is_some() {} // what was aborted
     }
 }
 
