@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER_PERMISSIVE;
 use penstock_gateway_types::l4_policy::{HealthCheck, HttpCheck, UdpCheck};
 use penstock_gateway_types::value::Scheme;
 use serde::{Deserialize, Serialize};
@@ -146,24 +147,12 @@ fn asked_by_http(check: &HttpCheck) -> Option<Question> {
 fn asked_by_udp(check: &UdpCheck) -> Option<Question> {
     let bytes = |text: &Option<String>, hex: &Option<String>| match (text, hex) {
         (Some(text), None) => Some(text.clone().into_bytes()),
-        (None, Some(hex)) => from_hex(hex),
+        (None, Some(hex)) => HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok(),
         (None, None) => Some(Vec::new()),
         (Some(_), Some(_)) => None,
     };
     let payload = bytes(&check.send, &check.send_hex).filter(|payload| !payload.is_empty())?;
     Some(Question::Udp { payload, answer: bytes(&check.expect, &check.expect_hex)? })
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digit =
-        |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    text.as_bytes()
-        .chunks(2)
-        .map(|pair| match pair {
-            [high, low] => Some(digit(high)? << 4 | digit(low)?),
-            _ => None,
-        })
-        .collect()
 }
 
 #[cfg(test)]
