@@ -98,13 +98,6 @@ impl Group {
         Ok(Self { members: members.into_boxed_slice(), slots, digest })
     }
 
-    /// The backend of a flow that is not pinned yet; `key` is the client's packet.
-    #[inline]
-    #[must_use]
-    pub fn pick(&self, key: &FlowKey) -> Pick<'_> {
-        self.pick_by(self.slot_of(key))
-    }
-
     /// Where in the Maglev table a flow's backend stands.
     #[inline]
     pub(crate) fn slot_of(&self, key: &FlowKey) -> usize {
