@@ -208,14 +208,14 @@ fn a_status_file_is_written_when_it_changes_and_goes_with_its_object() {
     let folder = tempfile::tempdir().unwrap();
     let web = objects(WEB);
     let now = statuses(&web, &acknowledged(&web), 1, &Statuses::new());
-    let mut files = StatusFiles::open(folder.path());
+    let (mut files, _) = StatusFiles::open(folder.path());
     assert_eq!(files.write(&now).unwrap(), Written { files: 4, removed: 0 });
     let file = folder.path().join("status/TCPRoute/default/web.yaml");
     let inode = fs::metadata(&file).unwrap().ino();
     assert_eq!(files.write(&now).unwrap(), Written::default(), "said already");
 
-    let mut again = StatusFiles::open(folder.path());
-    assert_eq!(again.statuses(), now, "a restart reads what it wrote");
+    let (mut again, left) = StatusFiles::open(folder.path());
+    assert_eq!(left, now, "a restart reads what it wrote");
     assert_eq!(again.write(&now).unwrap(), Written::default());
     assert_eq!(fs::metadata(&file).unwrap().ino(), inode, "and leaves it alone");
 
@@ -231,7 +231,7 @@ fn a_file_that_could_not_be_written_is_tried_again() {
     let folder = tempfile::tempdir().unwrap();
     let web = objects(WEB);
     let now = statuses(&web, &acknowledged(&web), 1, &Statuses::new());
-    let mut files = StatusFiles::open(folder.path());
+    let (mut files, _) = StatusFiles::open(folder.path());
     let routes = folder.path().join("status/TCPRoute");
     fs::create_dir(folder.path().join("status")).unwrap();
     fs::write(&routes, "in the way").unwrap();
@@ -250,10 +250,10 @@ fn a_stranger_in_the_status_folder_is_removed_and_a_broken_file_written_anew() {
     fs::write(place.join("gone.yaml"), "kind: Gateway").unwrap();
     fs::write(place.join("web.yaml"), "not: [yaml").unwrap();
     let web = objects(WEB);
-    let mut files = StatusFiles::open(folder.path());
-    let now = statuses(&web, &acknowledged(&web), 1, &files.statuses());
+    let (mut files, left) = StatusFiles::open(folder.path());
+    let now = statuses(&web, &acknowledged(&web), 1, &left);
     assert_eq!(files.write(&now).unwrap(), Written { files: 4, removed: 1 });
-    assert_eq!(StatusFiles::open(folder.path()).statuses(), now);
+    assert_eq!(StatusFiles::open(folder.path()).1, now);
     let names: Vec<_> = fs::read_dir(place).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names, ["web.yaml"], "and nothing temporary stays");
 }

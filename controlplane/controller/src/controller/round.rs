@@ -151,8 +151,7 @@ impl Round {
     ) -> Self {
         let unwished = api_server.as_ref().map(|_| BTreeSet::new());
         let remade = api_server.as_ref().map(|_| BTreeSet::new());
-        let mut telling = Telling::new(paths, api_server, Arc::clone(&metrics));
-        let statuses = telling.statuses();
+        let (mut telling, statuses) = Telling::new(paths, api_server, Arc::clone(&metrics));
         statuses.keys().for_each(|key| telling.note(key, &statuses));
         let observed = Arc::new(super::observed(paths));
         let held = held(&statuses);

@@ -65,8 +65,13 @@ pub(super) struct Telling {
 }
 
 impl Telling {
-    /// Writes as `paths` says. `api_server`: where objects come from, if not from a folder.
-    pub(super) fn new(paths: &Paths, api_server: Option<ApiServer>, metrics: Arc<Metrics>) -> Self {
+    /// Writes as `paths` says. `api_server`: where objects come from, if not from a folder. Returns the statuses that an
+    /// earlier process left, too.
+    pub(super) fn new(
+        paths: &Paths,
+        api_server: Option<ApiServer>,
+        metrics: Arc<Metrics>,
+    ) -> (Self, Statuses) {
         let report = Report {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION"),
@@ -91,8 +96,9 @@ impl Telling {
             health: Health::default(),
             publishes: BTreeMap::from([("delta", 0), ("nothing", 0), ("snapshot", 0)]),
         };
-        Self {
-            status_files: StatusFiles::open(&paths.run_dir),
+        let (status_files, left) = StatusFiles::open(&paths.run_dir);
+        let telling = Self {
+            status_files,
             unwritten: BTreeSet::new(),
             looks_at_all: true,
             faults: BTreeMap::new(),
@@ -104,12 +110,8 @@ impl Telling {
             next: Instant::now(),
             is_due: false,
             metrics,
-        }
-    }
-
-    /// The statuses that an earlier process left.
-    pub(super) fn statuses(&self) -> Statuses {
-        self.status_files.statuses()
+        };
+        (telling, left)
     }
 
     /// Takes note that the status of an object is another one now, or no more.

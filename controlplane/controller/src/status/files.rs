@@ -34,25 +34,18 @@ pub struct Written {
 }
 
 impl StatusFiles {
-    /// The folder below `run_dir`, with whatever an earlier process left in it.
+    /// The folder below `run_dir`, and the statuses that an earlier process left in it: where the times of conditions
+    /// come from after a restart. What cannot be read is left out; it will be written anew.
     #[must_use]
-    pub fn open(run_dir: &Path) -> Self {
+    pub fn open(run_dir: &Path) -> (Self, Statuses) {
         let root = run_dir.join("status");
-        let mut written = BTreeMap::new();
-        read_all(&root, 3, &mut |path, text| _ = written.insert(path, Some(hash(text))));
-        Self { root, written, last: Statuses::new() }
-    }
-
-    /// The statuses that are in the folder: where the times of conditions come from after a restart. What
-    /// cannot be read is left out; it will be written anew.
-    #[must_use]
-    pub fn statuses(&self) -> Statuses {
-        let mut statuses = Statuses::new();
-        read_all(&self.root, 3, &mut |path, text| {
+        let (mut written, mut statuses) = (BTreeMap::new(), Statuses::new());
+        read_all(&root, 3, &mut |path, text| {
             let manifests = manifest::read(&path.to_string_lossy(), text).manifests;
             statuses.extend(manifests.into_iter().map(|read| (read.object.key(), read.object)));
+            written.insert(path, Some(hash(text)));
         });
-        statuses
+        (Self { root, written, last: Statuses::new() }, statuses)
     }
 
     /// Makes the folder hold exactly `statuses`. Goes on after an error, and tries again the next time.
