@@ -55,13 +55,7 @@ pub async fn run_as_agent(paths: Paths) -> Result<(), StartError> {
             Some(event) = words.l7.recv() => {
                 take(event, &mut words.l7, &mut work.round, Round::hear_l7);
             }
-            Some(observed) = words.observations.recv() => {
-                work.round.observe(observed);
-                if work.round.has_translated() {
-                    work.round.translate();
-                    work.round.conclude();
-                }
-            }
+            Some(observed) = words.observations.recv() => work.round.observe_at_once(observed),
             Ok(()) = heard.changed() => {
                 let heard = heard.borrow_and_update().clone();
                 work.hear(heard);

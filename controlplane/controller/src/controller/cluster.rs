@@ -12,11 +12,12 @@ use std::time::Duration;
 use kube::Client;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::round::Round;
+use super::saving::Saving;
 use super::{
     Consumers, Desk, Paths, ServeBoxes, StartError, beat, elsewhere, here, take, take_boxes,
 };
@@ -35,8 +36,6 @@ use crate::store::mirror::{self, Mirror};
 const BATCH: Duration = Duration::from_millis(1);
 /// Changed objects are saved this long after the first change.
 const SAVE_AFTER: Duration = Duration::from_secs(5);
-/// Between two saves it is at least so many times as long as the first took: each writes all objects.
-const SAVE_REST: u32 = 20;
 
 /// Statuses that wait for the data plane are looked at this often, beside when it speaks.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
@@ -149,10 +148,7 @@ struct Work {
     file: PathBuf,
     /// Since when an object in force is not saved.
     unsaved: Option<Instant>,
-    saving: Option<JoinHandle<()>>,
-    /// When the last save began, and how long after it there is none.
-    saved: Instant,
-    rest: Duration,
+    saving: Saving,
 }
 
 impl Work {
@@ -188,9 +184,7 @@ impl Work {
             next_round: Instant::now(),
             file: paths.state_dir.join("cluster.json"),
             unsaved: None,
-            saving: None,
-            saved: Instant::now(),
-            rest: Duration::ZERO,
+            saving: Saving::new(SAVE_AFTER),
         }
     }
 
@@ -387,12 +381,9 @@ impl Work {
         if has_news || self.round.api_server() != Some(&self.told()) {
             self.tell_troubles();
         }
-        if self.saving.take_if(|saving| saving.is_finished()).is_some() {
-            self.rest = SAVE_AFTER.max((now - self.saved) * SAVE_REST);
-        }
         let due = self.unsaved.is_some_and(|since| since + SAVE_AFTER <= now);
-        if due && self.saving.is_none() && self.saved + self.rest <= now {
-            self.saving = Some(self.save());
+        if self.saving.may_begin() && due {
+            self.save();
         }
         self.count();
         let again = self.round.beat();
@@ -408,25 +399,23 @@ impl Work {
         self.metrics.api_server_connected.set(i64::from(connected));
     }
 
-    /// Saves the objects in force, on a thread that may wait for the disk.
-    fn save(&mut self) -> JoinHandle<()> {
+    /// Saves the objects in force.
+    fn save(&mut self) {
         self.unsaved = None;
-        self.saved = Instant::now();
         let objects = self.round.in_force.objects.clone();
         let file = self.file.clone();
-        tokio::task::spawn_blocking(move || {
+        self.saving.begin(move || {
             if let Err(error) = mirror::save(&objects, &file) {
                 warn!(%error, "the last good objects are not kept");
             }
-        })
+        });
     }
 
     async fn save_now(&mut self) {
-        if let Some(saving) = self.saving.take() {
-            let _ = saving.await; // a panic of that thread has been printed
-        }
+        self.saving.finish().await;
         if self.unsaved.is_some() {
-            let _ = self.save().await;
+            self.save();
+            self.saving.finish().await;
         }
     }
 }

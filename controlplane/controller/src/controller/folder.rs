@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::round::{Round, now};
+use super::saving::Saving;
 use super::{
     Consumers, Desk, Paths, ServeBoxes, StartError, Words, beat, elsewhere, here, take, take_boxes,
 };
@@ -26,8 +26,6 @@ use crate::store::Store;
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// While the folder cannot be watched or read, it is tried this often.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-/// Between two saves it is at least so many times as long as the first took.
-const SAVE_REST: u32 = 20;
 
 /// Runs until a signal ends it.
 pub(super) async fn run(
@@ -66,13 +64,7 @@ pub(super) async fn run(
             Some(event) = words.l7.recv() => take(event, &mut words.l7, &mut round, Round::hear_l7),
             Some(event) = words.fleet.recv() => take_boxes(event, &mut words.fleet, &mut round),
             Some(change) = reading.changes.recv() => reading.note(change),
-            Some(observed) = words.observations.recv() => {
-                round.observe(observed);
-                if round.has_translated() {
-                    round.translate();
-                    round.conclude();
-                }
-            }
+            Some(observed) = words.observations.recv() => round.observe_at_once(observed),
             () = tokio::time::sleep_until(wake) => reading.look(&mut kept, &mut round),
             () = round.overdue() => round.time_passed(),
             _ = beat.tick() => {
@@ -109,12 +101,9 @@ struct Kept {
     store: Store,
     file: PathBuf,
     folder: String,
-    /// Whether the store is not saved as it is, and what is saved now.
+    /// Whether the store is not saved as it is.
     is_unsaved: bool,
-    saving: Option<JoinHandle<()>>,
-    /// When the last save began, and how long after it there is none.
-    saved: Instant,
-    rest: Duration,
+    saving: Saving,
 }
 
 impl Kept {
@@ -129,9 +118,7 @@ impl Kept {
             file,
             folder: paths.config_dir.display().to_string(),
             is_unsaved: false,
-            saving: None,
-            saved: Instant::now(),
-            rest: Duration::ZERO,
+            saving: Saving::new(Duration::ZERO),
         }
     }
 
@@ -148,24 +135,16 @@ impl Kept {
         round.conclude();
     }
 
-    /// Saves the store, if it is not saved and it is time: a save writes all objects, on a thread that may wait for
-    /// the disk. The first change after a rest is saved at once.
+    /// Saves the store, if it is not saved and it is time. The first change after a rest is saved at once.
     fn save(&mut self) {
-        if self.saving.take_if(|saving| saving.is_finished()).is_some() {
-            self.rest = self.saved.elapsed() * SAVE_REST;
-        }
-        if self.is_unsaved && self.saving.is_none() && self.saved.elapsed() >= self.rest {
-            self.is_unsaved = false;
-            self.saved = Instant::now();
+        if self.saving.may_begin() && std::mem::take(&mut self.is_unsaved) {
             let (store, file) = (self.store.clone(), self.file.clone());
-            self.saving = Some(tokio::task::spawn_blocking(move || save(&store, &file)));
+            self.saving.begin(move || save(&store, &file));
         }
     }
 
     async fn save_now(&mut self) {
-        if let Some(saving) = self.saving.take() {
-            let _ = saving.await; // a panic of that thread has been printed
-        }
+        self.saving.finish().await;
         if self.is_unsaved {
             save(&self.store, &self.file);
         }

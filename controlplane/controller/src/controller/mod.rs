@@ -15,6 +15,7 @@ mod agent;
 mod cluster;
 mod folder;
 mod round;
+mod saving;
 mod telling;
 
 use std::io;

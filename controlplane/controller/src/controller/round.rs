@@ -280,6 +280,15 @@ impl Round {
         self.health_is_news = true;
     }
 
+    /// The same, and wants at once what it means, if anything was wanted before.
+    pub(super) fn observe_at_once(&mut self, observed: Arc<Observed>) {
+        self.observe(observed);
+        if self.translated {
+            self.translate();
+            self.conclude();
+        }
+    }
+
     /// Counts who owes his word on what is wanted.
     fn count(&self) {
         match &self.consumers {
